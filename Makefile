@@ -1,0 +1,56 @@
+# Every target sets up .venv by itself when it is missing or older than the lock.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+# The first Python that starts and fits; if none fits, python3 says why.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
+	&& echo $$p && exit; done; echo python3)
+BIN := .venv/bin
+RUN := $(BIN)/python -m
+UV_VERSION := 0.13.9
+
+.PHONY: help loop test lab check unit notebooks render bench lock clean ready
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+
+loop: ready  ## play the loop: train, publish, serve, ask, judge, replace
+	@$(BIN)/mlops-mini loop
+
+test: check unit notebooks render  ## everything that must hold: check, tests, notebooks
+
+lab: ready  ## JupyterLab, at the index
+	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 notebooks/00_index.ipynb
+
+check: ready  ## formatting, types, layers, spelling, size: no test is run
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
+	@$(RUN) mypy --no-error-summary
+	@layers=$$($(BIN)/lint-imports 2>&1) || { echo "$$layers"; exit 1; }
+	@$(BIN)/codespell
+	@$(RUN) tools.code_lines mlops_mini --most 9000
+
+unit: ready  ## the tests of the package, with coverage
+	@$(BIN)/coverage erase
+	@$(RUN) pytest -q --cov=mlops_mini --cov-report=
+
+notebooks: ready  ## the notebooks, compared output by output
+	@$(RUN) pytest -q -p no:cacheprovider --nbval --nbval-current-env --nbval-cell-timeout=180 \
+		--nbval-kernel-startup-timeout=120 notebooks
+
+render: ready  ## the notebooks as HTML, into runs/html
+	@$(BIN)/jupyter nbconvert --log-level=WARN --to html --output-dir runs/html notebooks/*.ipynb
+
+bench: ready  ## side-by-side measurements; not part of the tests
+	@for script in benchmarks/*.py; do $(BIN)/python $$script; done
+
+lock:  ## compile requirements.txt anew from pyproject.toml
+	@$(PYTHON) tools/lock.py --uv $(UV_VERSION)
+
+clean:  ## remove what the other targets made, .venv included
+	@rm -rf .venv .cache runs dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache \
+		.import_linter_cache *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+ready:
+	@$(PYTHON) tools/set_up.py

@@ -1,0 +1,113 @@
+"""The set-up script: what it refuses before any download, and that it does nothing twice."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tools import set_up
+
+ROOT = Path(__file__).resolve().parents[1]
+FITS = {
+    "version": (3, 12),
+    "system": "Linux",
+    "machine": "x86_64",
+    "macos": "",
+    "modules": ["venv", "ensurepip"],
+}
+
+
+def test_no_objection_to_a_machine_that_fits():
+    assert set_up.objection(**FITS) is None
+    assert (
+        set_up.objection(**FITS | {"system": "Darwin", "machine": "arm64", "macos": "15.1"}) is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [
+        ({"version": (3, 10)}, "Python 3.10 does not fit.*PYTHON=python3.12"),
+        ({"version": (3, 14)}, "Python 3.14 does not fit"),
+        ({"system": "Windows", "machine": "AMD64"}, "Windows on AMD64 .* use WSL2"),
+        ({"system": "Darwin", "machine": "x86_64"}, "Darwin on x86_64 does not fit"),
+        ({"system": "Darwin", "machine": "arm64", "macos": "14.7"}, "macOS 14.7 .* 15 or later"),
+        ({"modules": ["venv"]}, "lacks its ensurepip module.*apt-get install python3-venv"),
+        ({"modules": []}, "lacks its venv module"),
+    ],
+)
+def test_each_objection_is_one_line_with_a_way_out(difference, words):
+    line = set_up.objection(**FITS | difference)
+
+    assert re.search(words, line)
+    assert "\n" not in line
+
+
+def test_a_python_that_does_not_fit_ends_make_in_one_line_before_any_download(tmp_path):
+    # A Python that says it is 3.9, in front of the real one.
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.version_info = (3, 9, 0)\n")
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    shutil.copy(ROOT / "requirements.txt", tmp_path)
+
+    refused = subprocess.run(
+        [sys.executable, "tools/set_up.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert refused.returncode == 1
+    assert refused.stdout.startswith("set-up: Python 3.9 does not fit")
+    assert refused.stdout.count("\n") == 1
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_an_environment_is_ready_only_for_the_lock_it_was_made_from(tmp_path):
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    (bin_folder / "python").symlink_to(sys.executable)
+    (tmp_path / ".lock-digest").write_text("abc")
+
+    assert set_up.is_ready(str(tmp_path), "abc")
+    assert not set_up.is_ready(str(tmp_path), "another")
+    (bin_folder / "python").unlink()
+    (bin_folder / "python").symlink_to("/nowhere/python")
+    assert not set_up.is_ready(str(tmp_path), "abc")
+
+
+def test_make_alone_lists_every_target():
+    listed = subprocess.check_output(["make"], cwd=ROOT, text=True)
+
+    for target in ("loop", "test", "lab", "check", "lock", "bench", "clean"):
+        assert f"make {target} " in listed
+
+
+def test_a_target_with_nothing_to_set_up_costs_under_two_seconds():
+    began = time.monotonic()
+    subprocess.check_call(["make", "--silent", "ready"], cwd=ROOT)
+
+    assert time.monotonic() - began < 2.0
+
+
+def test_every_dependency_is_locked_to_one_version():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    packages = [line for line in lines if not line.startswith("#")]
+
+    assert packages[-1] == "-e ."
+    assert all(re.match(r"[A-Za-z0-9_.\-]+(\[[a-z,]+\])?==\S+", line) for line in packages[:-1])
+    names = {re.split(r"[=\[]", line)[0].lower() for line in packages[:-1]}
+    assert {
+        "tensorflow",
+        "tensorflow-serving-api",
+        "albumentations",
+        "jupyterlab",
+        "nbval",
+    } <= names
+    assert "tensorflow-cpu" not in names
