@@ -1,0 +1,1 @@
+"""Features, each defined once and computed from the same definition offline and online."""

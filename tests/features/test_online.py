@@ -1,0 +1,122 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlops_mini.data import datasets
+from mlops_mini.errors import InvalidArgumentError
+from mlops_mini.features import offline, online
+from mlops_mini.features.definitions import FEATURES, FLIGHT_COLUMNS
+
+NUMBERS = [feature.name for feature in FEATURES if feature.dtype == "float32"]
+TEXTS = [feature.name for feature in FEATURES if feature.dtype == "string"]
+
+flight_strategy = st.fixed_dictionaries(
+    {
+        "year": st.just(2013),
+        "month": st.integers(1, 12),
+        "day": st.integers(1, 28),
+        "sched_dep_time": st.builds(
+            lambda h, m: h * 100 + m, st.integers(0, 23), st.integers(0, 59)
+        ),
+        "sched_arr_time": st.builds(
+            lambda h, m: h * 100 + m, st.integers(0, 23), st.integers(0, 59)
+        ),
+        "carrier": st.sampled_from(["UA", "AA", None]),
+        "origin": st.sampled_from(["EWR", "JFK", "LGA", None]),
+        "dest": st.sampled_from([*datasets.airport_zones(), "XXX", None]),
+        "distance": st.integers(50, 5000) | st.none(),
+    }
+)
+
+
+def bits(features):
+    """Numbers as their bits, all NaN alike."""
+    numbers = features[NUMBERS].to_numpy(dtype="float32", na_value=np.nan)
+    return np.where(np.isnan(numbers), np.float32(np.nan), numbers).view("uint32")
+
+
+def assert_equal_bit_for_bit(flights):
+    batch = offline.compute(flights)
+    # Values as Python objects, as a request brings them, and without any outcome.
+    requests = flights[list(FLIGHT_COLUMNS)].to_dict("records")
+    single = pd.DataFrame([online.compute(request) for request in requests], index=batch.index)
+
+    assert single.columns.tolist() == batch.columns.tolist()
+    assert single[TEXTS].equals(batch[TEXTS])
+    np.testing.assert_array_equal(bits(single), bits(batch))
+
+
+def test_online_equals_offline_on_flights_of_all_months():
+    months = [datasets.flights(month) for month in datasets.flight_months()]
+
+    assert_equal_bit_for_bit(pd.concat([flights.sample(50, random_state=0) for flights in months]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(flight_strategy, min_size=1, max_size=20))
+def test_online_equals_offline_on_any_schedule(flights):
+    assert_equal_bit_for_bit(pd.DataFrame(flights).assign(flight_id=range(len(flights))))
+
+
+@pytest.mark.parametrize(("month", "day"), [(3, 10), (11, 3)])
+@pytest.mark.parametrize("dest", ["ORD", "PHX", "HNL", "SJU", "BOS"])
+def test_online_equals_offline_while_clocks_change(month, day, dest):
+    flights = pd.DataFrame({"sched_dep_time": range(0, 2400, 50)})
+    flights = flights[flights["sched_dep_time"] % 100 < 60].assign(
+        flight_id=lambda frame: frame.index, year=2013, month=month, day=day,
+        sched_arr_time=2359, carrier="UA", origin="EWR", dest=dest, distance=500,
+    )  # fmt: skip
+
+    assert_equal_bit_for_bit(flights)
+
+
+@pytest.fixture
+def flight():
+    return {
+        "year": 2013, "month": 1, "day": 1, "sched_dep_time": 515, "sched_arr_time": 819,
+        "carrier": "UA", "origin": "EWR", "dest": "IAH", "distance": 1400,
+    }  # fmt: skip
+
+
+def test_outcomes_and_numpy_numbers_change_nothing(flight):
+    numpy_numbers = {
+        name: np.int16(value) if isinstance(value, int) else value for name, value in flight.items()
+    }
+
+    features = online.compute(numpy_numbers | {"dep_delay": 900.0, "arr_delay": 900.0})
+
+    assert features == online.compute(flight)
+    assert [type(value) for value in features.values()] == [
+        str,
+        str,
+        str,
+        float,
+        float,
+        float,
+        float,
+    ]
+
+
+def test_a_missing_value_is_named(flight):
+    del flight["dest"], flight["day"]
+
+    with pytest.raises(InvalidArgumentError, match=r"need \['day', 'dest'\] too"):
+        online.compute(flight)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"day": 31, "month": 2},
+        {"month": None},
+        {"sched_dep_time": "noon"},
+        {"sched_arr_time": float("nan")},
+        {"distance": "far"},
+        {"year": 10**30},
+    ],
+)
+def test_values_that_make_no_sense_are_refused(flight, change):
+    with pytest.raises(InvalidArgumentError, match="expected a date, times as HHMM"):
+        online.compute(flight | change)
