@@ -1,0 +1,111 @@
+"""Our model server as a child process on free ports, ready to be asked.
+
+Loops, tests and notebooks start servers through this module, so that none outlives them and no port
+has to be chosen or known.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, TypeVar
+from urllib.parse import quote
+
+from mlops_mini._processes import ChildProcess
+from mlops_mini.client import Client, GrpcClient, RestClient
+from mlops_mini.errors import UnavailableError
+
+_START_TIMEOUT_S = 120.0
+_LOAD_TIMEOUT_S = 60.0
+_DIED_S = 2.0
+
+Transport = Literal["rest", "grpc"]
+C = TypeVar("C", bound=Client)
+
+
+class LocalServer:
+    """Our model server as a child process, on free ports; it ends with the `with`, or with us."""
+
+    def __init__(self, model_folder: Path, folder: Path) -> None:
+        """Start it and wait until it listens.
+
+        Args:
+            model_folder: The model's folder of versions; its name is the model's.
+            folder: Receives the server's log and addresses.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        address_file = folder / "addresses.json"
+        address_file.unlink(missing_ok=True)
+        self.process = ChildProcess(
+            [
+                sys.executable,
+                "-m",
+                "mlops_mini.serving.server",
+                f"--model_name={model_folder.name}",
+                f"--model_base_path={model_folder}",
+                "--port=0",
+                "--rest_api_port=0",
+                f"--address_file={address_file}",
+            ],
+            name="the model server",
+            log_file=folder / "server.log",
+        )
+        self._model = model_folder.name
+        try:
+            self.process.wait_for(
+                lambda: address_file.exists() or None,
+                what="the model server to listen",
+                timeout_s=_START_TIMEOUT_S,
+            )
+        except BaseException:
+            self.process.close()
+            raise
+        self._addresses = json.loads(address_file.read_text())
+
+    @property
+    def rest_url(self) -> str:
+        """Where the model's REST API is, without a slash at the end; add `:predict` to ask."""
+        return f"http://{self._addresses['rest']}/v1/models/{quote(self._model, safe='')}"
+
+    def client(self, transport: Transport) -> AbstractContextManager[Client]:
+        """Make a client of the server; when the server is gone, its end is the error raised."""
+        make = {"rest": RestClient, "grpc": GrpcClient}[transport]
+        return self._watched(make(self._addresses[transport], model=self._model))
+
+    def wait_until_served(self, version: int) -> None:
+        """Return once a version answers.
+
+        Raises:
+            UnavailableError: The server is gone.
+            DeadlineExceededError: The version was not loaded in time.
+        """
+        with self._watched(RestClient(self._addresses["rest"], model=self._model)) as client:
+            client.wait_until_available(version, timeout_s=_LOAD_TIMEOUT_S)
+
+    @contextmanager
+    def _watched(self, client: C) -> Iterator[C]:
+        with client:
+            try:
+                yield client
+            except UnavailableError:
+                self.process.check_alive(grace_s=_DIED_S)
+                raise
+
+    def close(self) -> None:
+        """Stop it: no new requests, those under way end."""
+        self.process.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""The model server: TensorFlow Serving's protocol over REST and gRPC."""

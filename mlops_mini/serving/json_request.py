@@ -1,0 +1,342 @@
+"""JSON bodies of predict requests to numpy, in TensorFlow Serving's rules and words.
+
+Two forms: rows (`instances`, one element an example) and columns (`inputs`, one tensor a name). The
+shape comes from the JSON alone: what a signature declares is never checked here, only names and
+element types are.
+
+Source: TensorFlow Serving's RESTful API, https://www.tensorflow.org/tfx/serving/api_rest
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import rapidjson
+
+from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, UnimplementedError
+from mlops_mini.serving import json_text
+
+Array = npt.NDArray[Any]
+
+_MAX_RANK = 64  # numpy's, for which rows add one of their own
+_FLOATS: dict[str, Any] = {"float": np.float32, "double": np.float64}
+# An integer token must lie in the first range; it is then cut to the type without a check.
+_INTEGERS: dict[str, tuple[int, int, Any]] = {
+    "int32": (-(2**31), 2**31 - 1, np.int32),
+    "int16": (-(2**31), 2**31 - 1, np.int16),
+    "int8": (-(2**31), 2**31 - 1, np.int8),
+    "uint8": (-(2**31), 2**31 - 1, np.uint8),
+    "int64": (-(2**63), 2**63 - 1, np.int64),
+    "uint32": (0, 2**32 - 1, np.uint32),
+    "uint64": (0, 2**64 - 1, np.uint64),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodedRequest:
+    """What a predict body asks for.
+
+    Attributes:
+        is_rows: True for `instances`, False for `inputs`.
+        inputs: One array per input alias; strings are object arrays of `bytes`.
+    """
+
+    is_rows: bool
+    inputs: Mapping[str, Array]
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Parse a request body that must be a JSON object.
+
+    NaN, Inf, Infinity and text after the first complete value are accepted.
+
+    Raises:
+        InvalidArgumentError: With the text and offset of TensorFlow Serving's own parser.
+
+    >>> parse_object(b'{"instances": [1.5, NaN]} and more')
+    {'instances': [1.5, nan]}
+    """
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        document = _parse_leniently(body)
+    if not isinstance(document, dict):
+        raise InvalidArgumentError(f"JSON Value: {json_text.show(document)} Is not object")
+    return document
+
+
+def _parse_leniently(body: bytes) -> Any:
+    if not body:
+        raise InvalidArgumentError("JSON Parse error: The document is empty")
+    try:
+        return _loads(body)
+    except RecursionError as exc:
+        raise InvalidArgumentError(
+            "JSON Parse error: nested more than 1000 levels deep, which this server does not read"
+        ) from exc
+    except UnicodeDecodeError as exc:
+        raise InvalidArgumentError(
+            f"JSON Parse error: Invalid encoding in string. at offset: {exc.start}"
+        ) from exc
+    except rapidjson.JSONDecodeError as exc:
+        offset, _, text = str(exc).removeprefix("Parse error at offset ").partition(": ")
+        if text.startswith("The document root must not be followed"):
+            return _loads(body[: int(offset)])
+        raise InvalidArgumentError(f"JSON Parse error: {text} at offset: {offset}") from exc
+
+
+def _loads(body: bytes) -> Any:
+    """Parse with RapidJSON's own numbers: what no integer of 64 bits holds is a double."""
+    return rapidjson.loads(body, number_mode=rapidjson.NM_NATIVE | rapidjson.NM_NAN)
+
+
+def decode_predict(document: Mapping[str, Any], dtypes: Mapping[str, str]) -> DecodedRequest:
+    """Turn a parsed predict body into arrays.
+
+    Args:
+        document: The body, with one of the keys `instances` and `inputs`.
+        dtypes: TensorFlow's name of the element type of each input alias, such as `float`.
+
+    Raises:
+        InvalidArgumentError: Names, nesting or types do not fit.
+        UnimplementedError: JSON has no form for the type (columns only; in rows it is wrapped).
+
+    >>> decode_predict({"instances": [[1, 2], [3, 4]]}, {"x": "float"}).inputs["x"].shape
+    (2, 2)
+    """
+    if "instances" in document and "inputs" in document:
+        raise InvalidArgumentError(
+            f"JSON Value: {json_text.show(document)} Not formatted correctly expecting only one of"
+            " 'inputs' or 'instances' keys to exist "
+        )
+    if "instances" in document:
+        return DecodedRequest(
+            is_rows=True, inputs=_decode_rows(document["instances"], dtypes, document)
+        )
+    if "inputs" in document:
+        return DecodedRequest(is_rows=False, inputs=_decode_columns(document["inputs"], dtypes))
+    raise InvalidArgumentError("Missing 'inputs' or 'instances' key")
+
+
+class _Column:
+    """The values of one input, gathered element by element."""
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
+        self.values: list[Any] = []
+        self.shape: list[int] | None = None
+        self.size = 0
+
+    def add(self, value: Any) -> None:
+        shape = _shape_of(value)
+        if len(shape) >= _MAX_RANK:
+            raise InvalidArgumentError(
+                f"tensors have fewer than {_MAX_RANK} dimensions here, got {len(shape)}"
+            )
+        before = len(self.values)
+        _flatten(value, 0, shape, self.dtype, self.values)
+        size = len(self.values) - before
+        if self.shape is None:
+            self.shape, self.size = shape, size
+        elif size != self.size:
+            raise InvalidArgumentError(f"Expecting tensor size: {self.size} but got: {size}")
+        elif shape != self.shape:
+            raise InvalidArgumentError(
+                f"Expecting shape {_show_shape(self.shape)} but got: {_show_shape(shape)}"
+            )
+
+
+def _decode_rows(
+    rows: Any, dtypes: Mapping[str, str], document: Mapping[str, Any]
+) -> dict[str, Array]:
+    if not isinstance(rows, list):
+        raise InvalidArgumentError(
+            f"JSON Value: {json_text.show(document)} Expecting 'instances' to be an list/array"
+        )
+    if not rows:
+        raise InvalidArgumentError(
+            f"JSON Value: {json_text.show(document)} No values in 'instances' array"
+        )
+    columns = {alias: _Column(dtype) for alias, dtype in sorted(dtypes.items())}
+    if not _is_named(rows[0]):
+        if len(columns) != 1:
+            raise InvalidArgumentError(
+                "instances is a plain list, but expecting list of objects as multiple input tensors"
+                " required as per tensorinfo_map"
+            )
+        _add_plain_rows(rows, next(iter(columns.values())))
+    else:
+        _add_named_rows(rows, columns)
+    return {
+        alias: _to_array(column.values, column.dtype, [len(rows), *(column.shape or [])])
+        for alias, column in columns.items()
+    }
+
+
+def _add_plain_rows(rows: list[Any], column: _Column) -> None:
+    for index, row in enumerate(rows):
+        if _is_named(row):
+            raise InvalidArgumentError(
+                f"Expecting value/list but got object at item {index} of input list"
+            )
+        try:
+            column.add(row)
+        except MlopsMiniError as exc:
+            raise InvalidArgumentError(
+                f"Failed to process element: {index} of 'instances' list. Error: {_status(exc)}"
+            ) from exc
+
+
+def _add_named_rows(rows: list[Any], columns: Mapping[str, _Column]) -> None:
+    for index, row in enumerate(rows):
+        if not _is_named(row):
+            raise InvalidArgumentError(
+                f"Expecting object but got list at item {index} of input list"
+            )
+        for key, value in row.items():
+            try:
+                if key not in columns:
+                    raise InvalidArgumentError(f"JSON object: does not have named input: {key}")
+                columns[key].add(value)
+            except MlopsMiniError as exc:
+                raise InvalidArgumentError(
+                    f"Failed to process element: {index} key: {key} of 'instances' list."
+                    f" Error: {_status(exc)}"
+                ) from exc
+        if len(row) != len(columns):
+            raise InvalidArgumentError(
+                f"Failed to process element: {index} of 'instances' list. JSON object:"
+                f" {json_text.show(row)} keys must be equal to: {','.join(columns)}"
+            )
+
+
+def _decode_columns(inputs: Any, dtypes: Mapping[str, str]) -> dict[str, Array]:
+    if not _is_named(inputs):
+        if len(dtypes) != 1:
+            raise InvalidArgumentError(
+                "inputs is a plain value/list, but expecting an object as multiple input tensors"
+                " required as per tensorinfo_map"
+            )
+        inputs = {next(iter(dtypes)): inputs}
+    arrays = {}
+    for alias, dtype in sorted(dtypes.items()):
+        if alias not in inputs:
+            raise InvalidArgumentError(f"Missing named input: {alias} in 'inputs' object.")
+        column = _Column(dtype)
+        column.add(inputs[alias])
+        arrays[alias] = _to_array(column.values, dtype, column.shape or [])
+    return arrays
+
+
+def _is_named(value: Any) -> bool:
+    """True for an object that names inputs, False for values, lists and base64 objects."""
+    return isinstance(value, dict) and not _is_base64(value)
+
+
+def _is_base64(value: dict[str, Any]) -> bool:
+    return len(value) == 1 and isinstance(value.get("b64"), str)
+
+
+def _shape_of(value: Any) -> list[int]:
+    shape = []
+    while isinstance(value, list):
+        shape.append(len(value))
+        if not value:
+            break
+        value = value[0]
+    return shape
+
+
+def _flatten(value: Any, level: int, shape: list[int], dtype: str, flat: list[Any]) -> None:
+    if not isinstance(value, list):
+        if level != len(shape):
+            raise InvalidArgumentError(
+                f"JSON Value: {json_text.show(value)} found at incorrect level: {level + 1} in the"
+                f" JSON DOM. Expected at level: {len(shape)}"
+            )
+        flat.append(_element(value, dtype))
+        return
+    if level >= len(shape):
+        raise InvalidArgumentError(
+            f"Encountered list at unexpected level: {level} expected < {len(shape)}"
+        )
+    if len(value) != shape[level]:
+        raise InvalidArgumentError(
+            f"Encountered list at unexpected size: {len(value)} at level: {level}"
+            f" expected size: {shape[level]}"
+        )
+    if dtype in _FLOATS and level == len(shape) - 1 and {*map(type, value)} <= {int, float}:
+        flat.extend(value)
+        return
+    for item in value:
+        _flatten(item, level + 1, shape, dtype, flat)
+
+
+def _element(value: Any, dtype: str) -> Any:
+    kind = type(value)
+    if dtype in _FLOATS:
+        fits = kind is float or kind is int
+    elif dtype in _INTEGERS:
+        low, high, _ = _INTEGERS[dtype]
+        fits = kind is int and low <= value <= high
+    elif dtype == "bool":
+        fits = kind is bool
+    elif dtype == "string":
+        if kind is dict:
+            return _from_base64(value)
+        fits = kind is str
+        value = value.encode("utf-8", "surrogateescape") if fits else value
+    else:
+        raise UnimplementedError(
+            f"Conversion of JSON Value: {json_text.show(value)} to type: {dtype}"
+        )
+    if not fits:
+        raise InvalidArgumentError(
+            f"JSON Value: {json_text.show(value)} Type: {json_text.type_name(value)}"
+            f" is not of expected type: {dtype}"
+        )
+    return value
+
+
+def _from_base64(value: dict[str, Any]) -> bytes:
+    if not _is_base64(value):
+        raise InvalidArgumentError(
+            f"JSON Value: {json_text.show(value)} not formatted correctly for base64 data"
+        )
+    text = "".join(value["b64"].split()).rstrip("=")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise InvalidArgumentError("Unable to base64 decode") from exc
+
+
+def _to_array(values: list[Any], dtype: str, shape: list[int]) -> Array:
+    if dtype in _FLOATS:
+        with np.errstate(over="ignore"):  # 1e39 becomes Infinity
+            flat = np.array(values, np.float64).astype(_FLOATS[dtype])
+    elif dtype in _INTEGERS:
+        low, _, final = _INTEGERS[dtype]
+        wide = np.int64 if low < 0 else np.uint64
+        flat = np.array(values, wide).astype(final)
+    elif dtype == "bool":
+        flat = np.array(values, np.bool_)
+    else:
+        flat = np.empty(len(values), object)
+        flat[:] = values
+    return flat.reshape(shape)
+
+
+def _status(exc: MlopsMiniError) -> str:
+    name = "UNIMPLEMENTED" if isinstance(exc, UnimplementedError) else "INVALID_ARGUMENT"
+    return f"{name}: {exc}"
+
+
+def _show_shape(shape: list[int]) -> str:
+    return f"[{','.join(map(str, shape))}]"

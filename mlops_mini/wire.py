@@ -1,0 +1,400 @@
+"""TensorFlow Serving's Predict messages and their tensors, without TensorFlow.
+
+A second description of the messages lives in a private descriptor pool: same field numbers, another
+package, so it never clashes with the classes of `tensorflow-serving-api`, and bytes written by one
+are read by the other. In it `float_val` and `double_val` are declared as `bytes`, because a packed
+repeated number and a byte string look the same on the wire: numpy then reads them without a walk
+through Python numbers. Senders that do not pack are noticed (the length is wrong) and read again
+with an exact description.
+
+Source: tensorflow/core/framework/tensor.proto, tensorflow_serving/apis/{predict,model}.proto.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, wrappers_pb2
+
+from mlops_mini.errors import InvalidArgumentError
+
+PREDICT_METHOD = "/tensorflow.serving.PredictionService/Predict"
+
+_Field = descriptor_pb2.FieldDescriptorProto
+_SCALARS = {
+    "bool": _Field.TYPE_BOOL,
+    "bytes": _Field.TYPE_BYTES,
+    "double": _Field.TYPE_DOUBLE,
+    "float": _Field.TYPE_FLOAT,
+    "int32": _Field.TYPE_INT32,
+    "int64": _Field.TYPE_INT64,
+    "string": _Field.TYPE_STRING,
+    "uint32": _Field.TYPE_UINT32,
+    "uint64": _Field.TYPE_UINT64,
+}
+# "name type number", a star for repeated, "map" for a map from string. DataType travels as int32.
+_MESSAGES = {
+    "Dim": "size int64 1, name string 2",
+    "TensorShape": "dim Dim* 2, unknown_rank bool 3",
+    "Tensor": "dtype int32 1, tensor_shape TensorShape 2, version_number int32 3,"
+    " tensor_content bytes 4, float_val float* 5, double_val double* 6, int_val int32* 7,"
+    " string_val bytes* 8, scomplex_val float* 9, int64_val int64* 10, bool_val bool* 11,"
+    " dcomplex_val double* 12, half_val int32* 13, uint32_val uint32* 16, uint64_val uint64* 17",
+    "ModelSpec": "name string 1, version .google.protobuf.Int64Value 2, signature_name string 3,"
+    " version_label string 4",
+    "PredictRequest": "model_spec ModelSpec 1, inputs Tensor map 2, output_filter string* 3",
+    "PredictResponse": "outputs Tensor map 1, model_spec ModelSpec 2",
+}
+
+
+def _describe(package: str, *, packed_as_bytes: bool) -> descriptor_pb2.FileDescriptorProto:
+    """Spell `_MESSAGES` out as a file descriptor."""
+    file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package)
+    file.syntax = "proto3"
+    file.dependency.append("google/protobuf/wrappers.proto")
+    for message_name, fields in _MESSAGES.items():
+        described = file.message_type.add(name=message_name)
+        for name, type_name, *rest in (field.split() for field in fields.split(",")):
+            is_map, number = rest[0] == "map", int(rest[-1])
+            repeated, plain = type_name.endswith("*"), type_name.rstrip("*")
+            if packed_as_bytes and plain in ("float", "double"):
+                repeated, plain = False, "bytes"
+            field = described.field.add(name=name, number=number, label=_Field.LABEL_OPTIONAL)
+            if repeated or is_map:
+                field.label = _Field.LABEL_REPEATED
+            if plain in _SCALARS:
+                field.type = _SCALARS[plain]
+                continue
+            field.type = _Field.TYPE_MESSAGE
+            field.type_name = plain if plain.startswith(".") else f".{package}.{plain}"
+            if is_map:
+                entry = described.nested_type.add(name=f"{name.capitalize()}Entry")
+                entry.options.map_entry = True
+                entry.field.add(name="key", number=1, label=1, type=_Field.TYPE_STRING)
+                entry.field.add(
+                    name="value", number=2, label=1, type=field.type, type_name=field.type_name
+                )
+                field.type_name = f".{package}.{message_name}.{entry.name}"
+    return file
+
+
+def _message_classes(package: str, *, packed_as_bytes: bool) -> dict[str, Any]:
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    pool.AddSerializedFile(_describe(package, packed_as_bytes=packed_as_bytes).SerializeToString())
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))
+        for name in _MESSAGES
+    }
+
+
+_FAST = _message_classes("mlops_mini.wire", packed_as_bytes=True)
+_EXACT = _message_classes("mlops_mini.wire.exact", packed_as_bytes=False)
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DType:
+    """One of TensorFlow's element types.
+
+    Attributes:
+        number: Its value in the enum `tensorflow.DataType`.
+        name: TensorFlow's lower-case name, such as `float` or `int64`.
+        numpy: The numpy type of the same width; `object` (of `bytes`) for strings.
+        field: The typed field of a TensorProto that carries it.
+    """
+
+    number: int
+    name: str
+    numpy: np.dtype[Any]
+    field: str
+
+
+DTYPES: tuple[DType, ...] = tuple(
+    DType(number, name, np.dtype(numpy), field)
+    for number, name, numpy, field in (
+        (1, "float", np.float32, "float_val"),
+        (2, "double", np.float64, "double_val"),
+        (3, "int32", np.int32, "int_val"),
+        (4, "uint8", np.uint8, "int_val"),
+        (5, "int16", np.int16, "int_val"),
+        (6, "int8", np.int8, "int_val"),
+        (7, "string", np.object_, "string_val"),
+        (8, "complex64", np.complex64, "scomplex_val"),
+        (9, "int64", np.int64, "int64_val"),
+        (10, "bool", np.bool_, "bool_val"),
+        (17, "uint16", np.uint16, "int_val"),
+        (18, "complex128", np.complex128, "dcomplex_val"),
+        (19, "half", np.float16, "half_val"),
+        (22, "uint32", np.uint32, "uint32_val"),
+        (23, "uint64", np.uint64, "uint64_val"),
+    )
+)
+_BY_NUMBER = {dtype.number: dtype for dtype in DTYPES}
+_BY_NUMPY = {dtype.numpy: dtype for dtype in DTYPES}
+# What each typed field that is read the exact way holds before it is cut to the tensor's own type.
+_CARRIERS: dict[str, type[np.generic]] = {
+    "float_val": np.float32,
+    "double_val": np.float64,
+    "scomplex_val": np.float32,
+    "dcomplex_val": np.float64,
+    "int_val": np.int64,
+    "int64_val": np.int64,
+    "bool_val": np.bool_,
+    "half_val": np.int64,
+    "uint32_val": np.uint32,
+    "uint64_val": np.uint64,
+}
+# A shape is a few bytes; what it asks for must not be all of the memory. gRPC's own limit.
+_MAX_TENSOR_BYTES = 2**31 - 1
+_MAX_RANK = 64  # numpy's; TensorFlow's is 254
+_AS_BYTES = ("float_val", "double_val", "scomplex_val", "dcomplex_val")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSpec:
+    """Which model, version and signature a request means.
+
+    Attributes:
+        name: Name of the servable.
+        version: Exact version, if one is asked for.
+        version_label: Label, such as `canary`, if one is asked for instead.
+        signature_name: Empty means `serving_default`.
+    """
+
+    name: str
+    version: int | None = None
+    version_label: str = ""
+    signature_name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictRequest:
+    """A Predict request in numpy terms.
+
+    Attributes:
+        model_spec: None when the sender left it out.
+        inputs: One array per input alias. Strings are object arrays of `bytes`.
+        output_filter: Aliases of the outputs wanted; empty means all.
+        unreadable: Aliases of received inputs that cannot become an array; they are not in
+            `inputs`. The receiver decides which of its complaints comes first.
+    """
+
+    model_spec: ModelSpec | None
+    inputs: Mapping[str, Array]
+    output_filter: Sequence[str] = ()
+    unreadable: Sequence[str] = ()
+
+    def to_bytes(self) -> bytes:
+        """Serialize, numbers as `tensor_content`, which every server reads fastest."""
+        request = _FAST["PredictRequest"](output_filter=self.output_filter)
+        if self.model_spec is not None:
+            _fill_spec(request.model_spec, self.model_spec)
+        for alias, array in self.inputs.items():
+            _fill_tensor(request.inputs[alias], array, as_content=True)
+        return bytes(request.SerializeToString())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> PredictRequest:
+        """Parse what any client sent.
+
+        Raises:
+            InvalidArgumentError: Not a PredictRequest.
+        """
+        request, inputs, unreadable = _parse(data, "PredictRequest", "inputs")
+        spec = _read_spec(request.model_spec) if request.HasField("model_spec") else None
+        return cls(
+            model_spec=spec,
+            inputs=inputs,
+            output_filter=tuple(request.output_filter),
+            unreadable=unreadable,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictResponse:
+    """A Predict response in numpy terms.
+
+    Attributes:
+        model_spec: The name asked for, the version that answered, the signature used.
+        outputs: One array per output alias.
+    """
+
+    model_spec: ModelSpec
+    outputs: Mapping[str, Array]
+
+    def to_bytes(self) -> bytes:
+        """Serialize with typed fields (`float_val` ...), which clients may read directly."""
+        response = _FAST["PredictResponse"]()
+        _fill_spec(response.model_spec, self.model_spec)
+        for alias, array in self.outputs.items():
+            _fill_tensor(response.outputs[alias], array, as_content=False)
+        return bytes(response.SerializeToString())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> PredictResponse:
+        """Parse what any server answered.
+
+        Raises:
+            InvalidArgumentError: Not a PredictResponse, or a tensor that cannot become an array.
+
+        >>> spec = ModelSpec(name="m", version=3)
+        >>> sent = PredictResponse(model_spec=spec, outputs={"y": np.float32([0.5, 2.0])})
+        >>> PredictResponse.from_bytes(sent.to_bytes()).outputs["y"]
+        array([0.5, 2. ], dtype=float32)
+        """
+        response, outputs, unreadable = _parse(data, "PredictResponse", "outputs")
+        if unreadable:
+            raise InvalidArgumentError(f"tensor parsing error: {unreadable[0]}")
+        return cls(model_spec=_read_spec(response.model_spec), outputs=outputs)
+
+
+def _fill_spec(target: Any, spec: ModelSpec) -> None:
+    target.name = spec.name
+    target.signature_name = spec.signature_name
+    target.version_label = spec.version_label
+    if spec.version is not None:
+        target.version.value = spec.version
+
+
+def _read_spec(source: Any) -> ModelSpec:
+    return ModelSpec(
+        name=source.name,
+        version=source.version.value if source.HasField("version") else None,
+        version_label=source.version_label,
+        signature_name=source.signature_name,
+    )
+
+
+def _fill_tensor(target: Any, array: Array, *, as_content: bool) -> None:
+    values = np.asarray(array)
+    if values.dtype.kind in "SU":
+        values = values.astype(object)
+    dtype = _BY_NUMPY.get(values.dtype)
+    if dtype is None:
+        names = sorted({str(known.numpy) for known in DTYPES})
+        raise InvalidArgumentError(
+            f"an array of dtype {values.dtype} cannot be sent; convert it to one of {names}"
+        )
+    target.dtype = dtype.number
+    target.tensor_shape.SetInParent()
+    for size in values.shape:
+        target.tensor_shape.dim.add(size=size)
+    if dtype.name == "string":
+        target.string_val.extend(
+            item.encode() if isinstance(item, str) else bytes(item) for item in values.flat
+        )
+    elif as_content:
+        target.tensor_content = values.tobytes()
+    elif dtype.field in _AS_BYTES:
+        setattr(target, dtype.field, values.tobytes())
+    elif dtype.field == "half_val":
+        target.half_val.extend(values.view(np.uint16).ravel().tolist())
+    else:
+        getattr(target, dtype.field).extend(values.ravel().tolist())
+
+
+def _parse(data: bytes, name: str, tensors: str) -> tuple[Any, dict[str, Array], list[str]]:
+    """Parse with the fast classes, and again with the exact ones if a sender did not pack.
+
+    Returns:
+        The message, its arrays by alias, and the aliases of the tensors that cannot become one.
+    """
+    try:
+        parsed = _FAST[name].FromString(data)
+        found = getattr(parsed, tensors)
+        arrays = {alias: _read_packed(tensor) for alias, tensor in found.items()}
+        if any(array is None for array in arrays.values()):
+            exact = getattr(_EXACT[name].FromString(data), tensors)
+            arrays = {alias: _read_exact(tensor) for alias, tensor in exact.items()}
+    except message.DecodeError as exc:
+        raise InvalidArgumentError(f"these {len(data)} bytes are not a {name}") from exc
+    readable = {alias: array for alias, array in arrays.items() if array is not None}
+    return parsed, readable, sorted(arrays.keys() - readable.keys())
+
+
+def _read_packed(tensor: Any) -> Array | None:
+    """Read a well-formed tensor of full length; None asks for the exact way."""
+    dtype = _BY_NUMBER.get(tensor.dtype)
+    if dtype is None or dtype.name == "string":
+        return None
+    shape = _read_shape(tensor, dtype)
+    raw = tensor.tensor_content
+    if not raw and dtype.field in _AS_BYTES:
+        raw = getattr(tensor, dtype.field)
+    if shape is None or len(raw) != math.prod(shape) * dtype.numpy.itemsize:
+        return None
+    return np.frombuffer(raw, dtype.numpy).reshape(shape)
+
+
+def _read_shape(tensor: Any, dtype: DType) -> list[int] | None:
+    """Read the sizes; None if no array can have them."""
+    if tensor.tensor_shape.unknown_rank or len(tensor.tensor_shape.dim) > _MAX_RANK:
+        return None
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    n_bytes = math.prod(max(size, 1) for size in shape) * dtype.numpy.itemsize
+    return shape if min(shape, default=0) >= 0 and n_bytes <= _MAX_TENSOR_BYTES else None
+
+
+def _read_exact(tensor: Any) -> Array | None:
+    """Read any tensor as `tf.io.parse_tensor` would: short lists repeat their last value."""
+    dtype = _BY_NUMBER.get(tensor.dtype)
+    shape = _read_shape(tensor, dtype) if dtype else None
+    if dtype is None or shape is None:
+        return None
+    n_values = math.prod(shape)
+    if tensor.tensor_content:
+        content = _read_content(tensor.tensor_content, dtype, n_values)
+        return None if content is None else content.reshape(shape)
+    given: Sequence[Any] = getattr(tensor, dtype.field)
+    if dtype.name == "string":
+        flat = np.empty(len(given), dtype=object)
+        flat[:] = given
+        empty: Any = b""
+    else:
+        flat = np.array(given, _CARRIERS[dtype.field])
+        if dtype.numpy.kind == "c":
+            # pairs of real and imaginary part; half a pair is none
+            flat = flat[: len(flat) // 2 * 2].view(dtype.numpy)
+        if dtype.name == "half":
+            flat = flat.astype(np.uint16).view(np.float16)
+        flat = flat.astype(dtype.numpy, copy=False)
+        empty = 0
+    padding = np.full(max(n_values - len(flat), 0), flat[-1] if len(flat) else empty, dtype.numpy)
+    return np.concatenate([flat[:n_values], padding]).reshape(shape)
+
+
+def _read_content(content: bytes, dtype: DType, n_values: int) -> Array | None:
+    if dtype.name == "string":
+        return _read_string_content(content, n_values)
+    if len(content) != n_values * dtype.numpy.itemsize:
+        return None
+    return np.frombuffer(content, dtype.numpy)
+
+
+def _read_string_content(content: bytes, n_values: int) -> Array | None:
+    """Read the varint lengths, then the bytes, of a string tensor's content."""
+    lengths, position = [], 0
+    try:
+        for _ in range(n_values):
+            length = shift = 0
+            while content[position] & 0x80:
+                length |= (content[position] & 0x7F) << shift
+                position, shift = position + 1, shift + 7
+            lengths.append(length | content[position] << shift)
+            position += 1
+    except IndexError:
+        return None
+    if position + sum(lengths) != len(content):
+        return None
+    values = np.empty(n_values, dtype=object)
+    for index, length in enumerate(lengths):
+        values[index] = content[position : position + length]
+        position += length
+    return values

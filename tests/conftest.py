@@ -1,0 +1,42 @@
+"""What tests of several folders share: toy models, and servers that serve them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.serving import models
+from tests.serving.servers import Server, run_in_child
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture(scope="session")
+def toy_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the base paths that `tests.serving.models.write_all` lists. Never change it."""
+    base = tmp_path_factory.mktemp("models")
+    run_in_child(models.write_all, base, log_file=base / "build.log")
+    return base
+
+
+@pytest.fixture(scope="session")
+def toy_server(toy_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of the toy model, named m, version 1, for tests that only ask."""
+    server = Server.start(toy_models / "toy", tmp_path_factory.mktemp("toy_server"))
+    server.wait_for(1)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Starts servers of a test's own: `start_server(base_path, *flags)`; ends them with it."""
+    started: list[Server] = []
+
+    def start(base_path: Path, *flags: str) -> Server:
+        started.append(Server.start(base_path, tmp_path / f"server_{len(started)}", *flags))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()

@@ -1,0 +1,127 @@
+"""Toy SavedModels, each made for a rule under test. Written by a child process, never by pytest's.
+
+Every function writes one version folder; TensorFlow is imported only when one is called.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Signatures of `write_toy` that return their input `x` as `y`; each is named after its type.
+IDENTITIES = (
+    "float", "double", "int32", "int16", "int8", "uint8", "uint16", "int64", "uint32", "uint64",
+    "bool", "string", "half", "complex64", "complex128",
+)  # fmt: skip
+
+
+def write_toy(folder: str) -> None:
+    """One model with a signature for each rule; `serving_default` is 0.5 x + 2."""
+    import tensorflow as tf
+
+    vector = {"x": tf.TensorSpec([None], tf.float32, "x")}
+
+    def several(total: Any, n: Any, text: Any) -> dict[str, Any]:
+        return {
+            "total": tf.reduce_sum(total, 1) + tf.cast(n, tf.float32),
+            "n": n * 2,
+            "text": tf.strings.join([text, text]),
+            "text_bytes": text,
+        }
+
+    def checked(x: Any) -> dict[str, Any]:
+        with tf.control_dependencies([tf.debugging.assert_less(x, 10.0, message="too big")]):
+            return {"y": tf.identity(x)}
+
+    signatures = {
+        "serving_default": _signature(lambda x: {"y": 0.5 * x + 2.0}, **vector),
+        "several": _signature(
+            several,
+            total=tf.TensorSpec([None, 2], tf.float32, "total"),
+            n=tf.TensorSpec([None], tf.int64, "n"),
+            text=tf.TensorSpec([None], tf.string, "text"),
+        ),
+        "scalar": _signature(lambda x: {"y": tf.reduce_sum(x)}, **vector),
+        "scalar_bytes": _signature(
+            lambda x: {"y_bytes": tf.strings.reduce_join(x)},
+            x=tf.TensorSpec([None], tf.string, "x"),
+        ),
+        "mixed": _signature(lambda x: {"y": x, "z": tf.concat([x, x], 0)}, **vector),
+        "checked": _signature(checked, **vector),
+        "to_number": _signature(
+            lambda x: {"y": tf.strings.to_number(x)}, x=tf.TensorSpec([None], tf.string, "x")
+        ),
+        "matrix": _signature(
+            lambda x: {"y": tf.matmul(x, tf.ones([3, 2]))},
+            x=tf.TensorSpec([None, 3], tf.float32, "x"),
+        ),
+        "to_half": _signature(lambda x: {"y": tf.cast(x, tf.float16)}, **vector),
+        "constant": _signature(lambda: {"y": tf.constant([1.0])}),
+    }
+    for dtype in IDENTITIES:
+        spec = tf.TensorSpec([None], tf.as_dtype({"float": "float32"}.get(dtype, dtype)), "x")
+        signatures[dtype] = _signature(lambda x: {"y": tf.identity(x)}, x=spec)
+    tf.saved_model.save(tf.Module(), folder, signatures=signatures)
+
+
+def write_slow(folder: str) -> None:
+    """Counts to `n` in the graph, about a second for each half million, and returns it."""
+    import tensorflow as tf
+
+    def count(n: Any) -> dict[str, Any]:
+        goal = tf.reduce_max(n)
+        counted = tf.while_loop(lambda i: i < goal, lambda i: (i + 1,), [tf.constant(0)])
+        return {"y": n + counted[0] - goal}
+
+    signature = _signature(count, n=tf.TensorSpec([None], tf.int32, "n"))
+    tf.saved_model.save(tf.Module(), folder, signatures={"serving_default": signature})
+
+
+def write_convolution(folder: str) -> None:
+    """A 3x3 convolution over images; oneDNN aborts the process on any other rank."""
+    import tensorflow as tf
+
+    kernel = tf.ones([3, 3, 1, 1])
+    signature = _signature(
+        lambda x: {"y": tf.reduce_sum(tf.nn.conv2d(x, kernel, 1, "SAME"), [1, 2, 3])},
+        x=tf.TensorSpec([None, 4, 4, 1], tf.float32, "x"),
+    )
+    tf.saved_model.save(tf.Module(), folder, signatures={"serving_default": signature})
+
+
+def write_numbered(base: str, n_versions: int) -> None:
+    """Versions 1 to n, of which each answers its own number, a variable, for every row."""
+    import tensorflow as tf
+
+    for number in range(1, n_versions + 1):
+        module = tf.Module()
+        module.number = tf.Variable(float(number))
+        signature = _signature(
+            lambda x, module=module: {"version": tf.zeros_like(x) + module.number},
+            x=tf.TensorSpec([None], tf.float32, "x"),
+        )
+        tf.saved_model.save(module, f"{base}/{number}", signatures={"serving_default": signature})
+
+
+def write_two_outputs(folder: str) -> None:
+    """Takes what the numbered versions take and has other outputs."""
+    import tensorflow as tf
+
+    signature = _signature(
+        lambda x: {"double": x * 2.0, "half": x / 2.0}, x=tf.TensorSpec([None], tf.float32, "x")
+    )
+    tf.saved_model.save(tf.Module(), folder, signatures={"serving_default": signature})
+
+
+def write_all(base: Path) -> None:
+    """Write `toy/1`, `slow/1`, `convolution/1`, `two_outputs/2` and `numbered/1` to `/5`."""
+    write_toy(f"{base}/toy/1")
+    write_slow(f"{base}/slow/1")
+    write_convolution(f"{base}/convolution/1")
+    write_two_outputs(f"{base}/two_outputs/2")
+    write_numbered(f"{base}/numbered", 5)
+
+
+def _signature(function: Callable[..., Any], **specs: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.function(function).get_concrete_function(**specs)

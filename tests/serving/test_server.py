@@ -1,0 +1,249 @@
+"""The whole server as a process: start, stop, and what must not end it."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from mlops_mini.wire import PREDICT_METHOD, PredictResponse
+from tests.serving.servers import (
+    Server,
+    predict_request,
+    start_main,
+    wait_until,
+)
+
+StartServer = Callable[..., Server]
+
+SCRIPT = str(Path(sys.executable).with_name("mini-model-server"))
+SLOW_STEPS = 800_000  # of the slow model: a second or two
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "first_line", "status"),
+    [
+        (["--version"], "TensorFlow ModelServer: mlops_mini ", 0),
+        (["--help"], "usage: mini-model-server ", 255),
+        (["--port=5x"], "--port takes a value of type int, got '5x'", 255),
+        (
+            [],
+            (
+                "Failed to start server. Error: INVALID_ARGUMENT: Both"
+                " server_options.model_base_path and server_options.model_config_file are empty!"
+            ),
+            255,
+        ),
+    ],
+)
+def test_the_script_answers_on_stdout_with_its_status(
+    flags: list[str], first_line: str, status: int
+) -> None:
+    ended = subprocess.run(
+        [SCRIPT, *flags], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert ended.stdout.startswith(first_line)
+    assert ended.returncode == status
+
+
+def test_the_script_serves_and_stops(toy_models: Path, tmp_path: Path) -> None:
+    address_file = tmp_path / "addresses.json"
+    argv = [
+        SCRIPT, "--rest_api_port=0", "--port=0", f"--address_file={address_file}", "--color=red",
+        f"--model_base_path={toy_models / 'numbered'}", "--model_name=m",
+    ]  # fmt: skip
+    with (tmp_path / "log").open("w") as log, subprocess.Popen(argv, stdout=log, stderr=log) as run:
+        wait_until(address_file.exists, "the address file")
+        addresses = json.loads(address_file.read_text())
+        server = Server(run, tmp_path / "log", addresses["rest"], addresses["grpc"])
+        server.wait_for(5)
+        answer = server.predict({"instances": [0]}).json
+        run.terminate()
+        status = run.wait(30)
+
+    assert answer == {"predictions": [5.0]}
+    assert status == 0
+    written = server.log_file.read_text()
+    assert "unknown argument: --color=red\n" in written
+    for line in (
+        f"model_name: m model_base_path: {toy_models / 'numbered'}",
+        f"Running gRPC ModelServer at {server.grpc} ...",
+        f"Exporting HTTP/REST API at:{server.rest} ...",
+        "Successfully loaded servable version {name: m version: 5}",
+        "NET_LOG: Entering the event loop ...",
+    ):
+        assert line in written
+    assert list(tmp_path.glob(".addresses*")) == []
+
+
+@pytest.mark.parametrize("flag", ["port", "rest_api_port"])
+def test_a_taken_port_ends_the_start_with_a_reason(
+    flag: str, taken_port: int, base: Path, tmp_path: Path
+) -> None:
+    other = {"port": "rest_api_port", "rest_api_port": "port"}[flag]
+    argv = [f"--model_base_path={base}", f"--{flag}={taken_port}", f"--{other}=0"]
+    process = start_main([*argv, f"--address_file={tmp_path / 'a'}"], tmp_path / "log")
+    process.join(60)
+
+    assert process.exitcode == 255
+    words = f"Failed to start server. Error: UNAVAILABLE: cannot listen on 127.0.0.1:{taken_port}"
+    assert words in (tmp_path / "log").read_text()
+    assert not (tmp_path / "a").exists()
+
+
+def test_an_address_file_that_cannot_be_written_ends_the_start(base: Path, tmp_path: Path) -> None:
+    argv = [f"--model_base_path={base}", "--port=0", f"--address_file={tmp_path}/no/such/folder"]
+    process = start_main(argv, tmp_path / "log")
+    process.join(60)
+
+    assert process.exitcode == 255
+    assert "FAILED_PRECONDITION: --address_file=" in (tmp_path / "log").read_text()
+
+
+def test_sigterm_lets_the_request_in_flight_finish(
+    start_server: StartServer, toy_models: Path
+) -> None:
+    server = start_server(toy_models / "slow")
+    server.wait_for(1)
+    server.predict({"instances": [1]})  # makes the first worker, which is idle afterwards
+    n_threads = _n_threads(server)
+    request = predict_request("n", np.int32([SLOW_STEPS]))
+    with (
+        socket.create_connection(server.rest.split(":"), timeout=30),  # idle, holds up nobody
+        grpc.insecure_channel(server.grpc) as channel,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        call = channel.unary_unary(PREDICT_METHOD)
+        over_rest = pool.submit(server.predict, {"instances": [SLOW_STEPS]})
+        over_grpc = pool.submit(call, request, timeout=60)
+        wait_until(lambda: _n_threads(server) > n_threads, "two runs under way")
+        status = server.stop(signal.SIGTERM)
+
+        assert over_rest.result().json == {"predictions": [SLOW_STEPS]}
+        answer = PredictResponse.from_bytes(over_grpc.result())
+    assert answer.outputs["y"].tolist() == [SLOW_STEPS]
+    assert status == 0
+    assert server.log_file.read_text().endswith("stopped\n")
+
+
+def test_sigterm_does_not_wait_longer_than_it_is_told(
+    start_server: StartServer, toy_models: Path
+) -> None:
+    server = start_server(toy_models / "slow", "--drain_timeout_s=0")
+    server.wait_for(1)
+    n_threads = _n_threads(server)
+    with grpc.insecure_channel(server.grpc) as channel:
+        call = channel.unary_unary(PREDICT_METHOD).future(
+            predict_request("n", np.int32([60 * SLOW_STEPS])), timeout=60
+        )
+        wait_until(lambda: _n_threads(server) > n_threads, "a run under way")
+        began = time.monotonic()
+        status = server.stop(signal.SIGTERM)
+        call.cancel()
+
+    assert status == 0
+    assert time.monotonic() - began < 10
+
+
+def test_kill_9_leaves_the_port_free_for_the_next(
+    start_server: StartServer, toy_models: Path
+) -> None:
+    first = start_server(toy_models / "numbered")
+    port = first.rest.split(":")[1]
+
+    assert first.stop(signal.SIGKILL) == -signal.SIGKILL
+
+    second = start_server(toy_models / "numbered", f"--rest_api_port={port}")
+    assert second.rest == first.rest
+    second.wait_for(5)
+
+
+def test_a_run_over_its_limit_is_ended_and_the_server_goes_on(
+    start_server: StartServer, toy_models: Path
+) -> None:
+    server = start_server(toy_models / "slow", "--rest_api_timeout_in_ms=100")
+    server.wait_for(1)
+
+    answer = server.predict({"instances": [60 * SLOW_STEPS]})
+
+    assert (answer.status, answer.json) == (504, {"error": "Timed out waiting for notification"})
+    assert server.predict({"instances": [1]}).json == {"predictions": [1]}
+
+
+def test_a_slow_request_does_not_stop_the_others(
+    start_server: StartServer, toy_models: Path
+) -> None:
+    server = start_server(toy_models / "slow")
+    server.wait_for(1)
+    n_threads = _n_threads(server)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(server.predict, {"instances": [SLOW_STEPS]})
+        wait_until(lambda: _n_threads(server) > n_threads, "a run under way")
+        quick = server.predict({"instances": [1]})
+        was_waiting = not slow.done()
+
+        assert quick.json == {"predictions": [1]}
+        assert was_waiting
+        assert slow.result().status == 200
+
+
+@pytest.mark.parametrize("shape", [[], [1], [1, 4, 4], [1, 1, 4, 4, 1]])
+def test_a_wrong_rank_for_a_convolution_is_refused_and_the_server_lives(
+    convolution_server: Server, shape: list[int]
+) -> None:
+    image = np.ones(shape, np.float32)
+
+    answer = convolution_server.predict({"inputs": image.tolist()})
+    with grpc.insecure_channel(convolution_server.grpc) as channel:
+        call = channel.unary_unary(PREDICT_METHOD)
+        with pytest.raises(grpc.RpcError) as raised:
+            call(predict_request("x", image), timeout=30)
+
+    text = f"convolution input must be 4-dimensional: [{','.join(map(str, shape))}]"
+    assert (answer.status, answer.json) == (400, {"error": text})
+    assert raised.value.details() == text
+    good = convolution_server.predict({"instances": np.ones([1, 4, 4, 1]).tolist()})
+    assert good.json == {"predictions": [100.0]}
+
+
+@pytest.fixture(scope="module")
+def convolution_server(
+    toy_models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    server = Server.start(toy_models / "convolution", tmp_path_factory.mktemp("convolution"))
+    server.wait_for(1)
+    yield server
+    server.close()
+
+
+def test_fifty_connections_at_once_are_answered(toy_server: Server) -> None:
+    bodies = [{"instances": [number]} for number in range(50)]
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(toy_server.predict, bodies))
+
+    assert [answer.json["predictions"] for answer in answers] == [
+        [0.5 * number + 2] for number in range(50)
+    ]
+
+
+def _n_threads(server: Server) -> int:
+    """Count threads: a request that finds no idle worker makes a new one when its run begins."""
+    return len(list(Path(f"/proc/{server.process.pid}/task").iterdir()))
