@@ -1,0 +1,173 @@
+"""The loop on real flights, with real processes: what it ends with, and what may go wrong."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mlops_mini import loop
+from mlops_mini.data.periods import Period
+from mlops_mini.errors import (
+    AlreadyExistsError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = [str(Path(sys.executable).with_name("mlops-mini")), "loop"]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until(condition, timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def start_loop_and_wait_for_its_server(workspace: Path) -> tuple[subprocess.Popen[str], int]:
+    addresses = workspace / "server" / "addresses.json"
+    addresses.unlink(missing_ok=True)
+    playing = subprocess.Popen(
+        [*COMMAND, "--workspace", str(workspace)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: addresses.exists() or playing.poll() is not None)
+    (server,) = psutil.Process(playing.pid).children()
+    return playing, server.pid
+
+
+@pytest.mark.slow
+def test_two_months_end_in_a_verdict_and_the_version_it_calls_for(tmp_path):
+    played = subprocess.run(
+        [*COMMAND, "--json", "--workspace", str(tmp_path / "loop")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert played.returncode == 0, played.stderr
+    report = json.loads(played.stdout)
+    assert [part["n_arrived"] for part in report["partitions"]] == [27004, 24951, 28834]
+    baseline, candidate = report["baseline"], report["candidate"]
+    assert baseline["n_rows"] == candidate["n_rows"] == 28834 - 932
+    assert max(baseline["log_loss"], candidate["log_loss"]) < baseline["base_rate_log_loss"]
+    is_better = candidate["log_loss"] <= baseline["log_loss"]
+    assert report["verdict"]["is_blessed"] == is_better
+    assert report["before"]["version"] == 1
+    assert report["after"]["version"] == (2 if is_better else 1)
+    for asked in (report["before"], report["after"]):
+        assert asked["n_asked"] == {"rest": 200, "grpc": 200}
+        assert max(asked["max_difference"].values()) < 1e-6
+    assert "TensorFlow" not in played.stderr
+
+
+@pytest.mark.slow
+def test_a_worse_candidate_is_refused_and_the_baseline_stays(tmp_path):
+    """February's flights with their outcomes turned round teach the candidate nonsense."""
+    import pandas as pd
+
+    data = tmp_path / "data"
+    (data / "flights").mkdir(parents=True)
+    shutil.copy(ROOT / "data" / "airport_zones.csv", data)
+    for month in ("2013-01", "2013-02", "2013-03"):
+        flights = pd.read_parquet(ROOT / "data" / "flights" / f"{month}.parquet")
+        if month == "2013-02":
+            flights["arr_delay"] = 15 - flights["arr_delay"]
+        flights.to_parquet(data / "flights" / f"{month}.parquet")
+
+    played = subprocess.run(
+        [*COMMAND, "--json", "--workspace", str(tmp_path / "loop"), "--data", str(data)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert played.returncode == 0, played.stderr
+    report = json.loads(played.stdout)
+    assert not report["verdict"]["is_blessed"]
+    assert report["before"]["version"] == report["after"]["version"] == 1
+    assert not (tmp_path / "loop" / "models" / "flights" / "2").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_server_ends_the_loop_in_one_line_and_the_next_loop_can_begin(tmp_path):
+    playing, server = start_loop_and_wait_for_its_server(tmp_path / "loop")
+    os.kill(server, signal.SIGKILL)
+
+    _, errors = playing.communicate(timeout=120)
+
+    assert playing.returncode == 1
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("mlops-mini: the model server was killed by SIGKILL")
+    assert "server.log" in last
+    assert "Traceback" not in errors
+
+    again, server = start_loop_and_wait_for_its_server(tmp_path / "loop")
+    again.send_signal(signal.SIGINT)
+    again.communicate(timeout=120)
+    assert not is_running(server)
+
+
+@pytest.mark.slow
+def test_a_killed_loop_takes_its_server_with_it(tmp_path):
+    playing, server = start_loop_and_wait_for_its_server(tmp_path / "loop")
+    assert is_running(server)
+
+    playing.kill()
+    playing.communicate(timeout=60)
+
+    wait_until(lambda: not is_running(server), timeout_s=10.0)
+
+
+def test_a_folder_with_other_files_is_not_emptied(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+
+    with pytest.raises(FailedPreconditionError, match="holds other files than a loop's"):
+        loop.play(first=Period.parse("2013-01"), workspace=tmp_path)
+
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_workspace_in_use_is_refused(tmp_path):
+    def play_again_inside(_step, _n_done, _n_all):
+        loop.play(first=Period.parse("2013-01"), workspace=tmp_path)
+
+    with pytest.raises(AlreadyExistsError, match="another loop is at work"):
+        loop.play(first=Period.parse("2013-01"), workspace=tmp_path, on_step=play_again_inside)
+
+
+def test_a_missing_third_month_is_told_before_anything_is_trained(tmp_path):
+    steps = []
+
+    with pytest.raises(
+        NotFoundError, match=r"no flights of 2014-01 .* there is 2013-01 to 2013-12"
+    ):
+        loop.play(
+            first=Period.parse("2013-11"),
+            workspace=tmp_path,
+            on_step=lambda step, _n_done, _n_all: steps.append(step),
+        )
+
+    assert len(steps) == 1
+
+
+def test_the_loop_plays_months_not_weeks(tmp_path):
+    with pytest.raises(InvalidArgumentError, match="plays months, got 2013-W03"):
+        loop.play(first=Period.parse("2013-W03"), workspace=tmp_path)
