@@ -10,7 +10,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python -m
 UV_VERSION := 0.13.9
 
-.PHONY: help loop test lab check unit notebooks render bench lock clean ready
+.PHONY: help loop test lab check unit notebooks refresh render bench lock clean ready
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -28,18 +28,24 @@ check: ready  ## formatting, types, layers, spelling, size: no test is run
 	@$(RUN) mypy --no-error-summary
 	@layers=$$($(BIN)/lint-imports 2>&1) || { echo "$$layers"; exit 1; }
 	@$(BIN)/codespell
+	@$(RUN) tools.notebooks check notebooks/*.ipynb
 	@$(RUN) tools.code_lines mlops_mini --most 9000
 
-unit: ready  ## the tests of the package, with coverage
-	@$(BIN)/coverage erase
-	@$(RUN) pytest -q --cov=mlops_mini --cov-report=
+unit: ready  ## the tests of the package
+	@$(RUN) pytest -q
 
-notebooks: ready  ## the notebooks, compared output by output
-	@$(RUN) pytest -q -p no:cacheprovider --nbval --nbval-current-env --nbval-cell-timeout=180 \
-		--nbval-kernel-startup-timeout=120 notebooks
+notebooks: ready  ## the notebooks and their solutions, compared output by output
+	@rm -rf runs/solutions
+	@$(RUN) tools.notebooks solutions runs/solutions notebooks/*.ipynb
+	@MLOPS_MINI_HOME=$(CURDIR)/runs/test $(RUN) pytest -q -p no:cacheprovider --durations=20 \
+		--nbval --nbval-current-env --nbval-sanitize-with=tests/nbval_sanitize.cfg \
+		--nbval-cell-timeout=180 --nbval-kernel-startup-timeout=120 runs/solutions
 
-render: ready  ## the notebooks as HTML, into runs/html
-	@$(BIN)/jupyter nbconvert --log-level=WARN --to html --output-dir runs/html notebooks/*.ipynb
+refresh: ready  ## run notebooks anew and save their outputs: all, or NB=notebooks/08_*.ipynb
+	@$(RUN) tools.notebooks refresh $(or $(NB),notebooks/*.ipynb)
+
+render: ready  ## the notebooks as nbviewer shows them, checked, into runs/html
+	@$(RUN) tools.notebooks render notebooks/*.ipynb
 
 bench: ready  ## side-by-side measurements; not part of the tests
 	@for script in benchmarks/*.py; do $(BIN)/python $$script; done

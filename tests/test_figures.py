@@ -5,8 +5,10 @@ from xml.etree import ElementTree as ET
 from tools import figures
 
 
-def test_the_committed_loop_is_the_drawn_one():
-    assert (figures.FIGURES / "loop.svg").read_text() == figures.draw_loop()
+def test_the_committed_figures_are_the_drawn_ones():
+    committed = {path.name: path.read_text() for path in figures.FIGURES.glob("*loop.svg")}
+
+    assert committed == figures.draw_all()
 
 
 def test_the_loop_names_every_stage_on_a_white_ground():

@@ -1,4 +1,4 @@
-"""Draws the loop: notebooks/figures/loop.svg, from the stages named here.
+"""Draws the loop from the stages named here: one picture of all, and one for each notebook.
 
 Plain SVG, written as text: the same bytes on every machine, a white ground of its own so that it
 reads in light and dark themes, and text in the reader's own sans-serif font.
@@ -29,6 +29,8 @@ STAGES = (
     ("observe", "monitoring"),
     ("trigger", "triggers"),
 )
+# The stages that a notebook is about.
+NOTEBOOKS = {"08": ("publish", "serve")}
 _N_TOP = 6
 _WIDTH, _HEIGHT = 900, 216
 _BOX_W, _BOX_H, _GAP, _LEFT, _TOP = 122, 58, 28, 14, 22
@@ -101,10 +103,19 @@ def _arrow(index: int) -> str:
     )
 
 
+def draw_all() -> dict[str, str]:
+    """Draw every figure: SVG text by file name."""
+    drawn = {"loop.svg": draw_loop()}
+    for notebook, stages in NOTEBOOKS.items():
+        drawn[f"{notebook}_loop.svg"] = draw_loop(highlighted=stages)
+    return drawn
+
+
 def main() -> None:
     """Write the figures."""
     FIGURES.mkdir(parents=True, exist_ok=True)
-    (FIGURES / "loop.svg").write_text(draw_loop(), encoding="utf-8")
+    for name, svg in draw_all().items():
+        (FIGURES / name).write_text(svg, encoding="utf-8")
 
 
 if __name__ == "__main__":

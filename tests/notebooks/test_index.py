@@ -1,0 +1,73 @@
+"""The index: every line of the course notes, every notebook, every term."""
+
+import json
+import re
+from pathlib import Path
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+INDEX = "00_index.ipynb"
+
+
+def markdown(name: str) -> str:
+    cells = json.loads((NOTEBOOKS / name).read_text())["cells"]
+    return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+
+
+def lessons() -> list[str]:
+    return sorted(path.name for path in NOTEBOOKS.glob("*.ipynb") if path.name != INDEX)
+
+
+def trace_rows() -> dict[str, str]:
+    """Where each row of the notes runs."""
+    rows = re.findall(r"^\| (N\d+) \| .+ \| (.+) \|$", markdown(INDEX), re.MULTILINE)
+    assert len(rows) == len(dict(rows)), "a row stands twice"
+    return dict(rows)
+
+
+def test_every_row_of_the_notes_is_traced_in_order() -> None:
+    assert list(trace_rows()) == [f"N{number}" for number in range(1, 34)]
+
+
+def test_a_row_runs_in_a_section_that_exists_or_is_said_to_come() -> None:
+    for row, where in trace_rows().items():
+        links = re.findall(r"\]\(([^)#]+)#([^)]+)\)", where)
+        assert links or where.startswith("to come"), row
+        for name, anchor in links:
+            headings = re.findall(r"^#+ (.+)$", markdown(name), re.MULTILINE)
+            assert anchor in {heading.strip().replace(" ", "-") for heading in headings}, row
+
+
+def test_a_notebook_and_the_index_name_the_same_rows() -> None:
+    for name in lessons():
+        traced = {row for row, where in trace_rows().items() if name in where}
+        learned = markdown(name).partition("## You will learn")[2].partition("## ")[0]
+        assert set(re.findall(r"\bN\d+\b", learned)) == traced
+
+
+def test_every_notebook_is_listed_with_its_title_and_runtime() -> None:
+    listed = {
+        link: (title, runtime)
+        for title, link, runtime in re.findall(
+            r"^\| \d\d \| \[(.+?)\]\((\S+?)\) \| .+ \| (.+?) \|$", markdown(INDEX), re.MULTILINE
+        )
+    }
+    found = {}
+    for name in lessons():
+        text = markdown(name)
+        title = re.search(r"^# \d\d · (.+)$", text, re.MULTILINE)
+        runtime = re.search(r"^\*runtime (~\d+ s) ·", text, re.MULTILINE)
+        assert title, name
+        assert runtime, name
+        found[name] = (title[1], runtime[1])
+
+    assert listed == found
+
+
+def test_every_term_set_in_bold_is_in_the_glossary() -> None:
+    glossary = set(
+        re.findall(r"^\| ([^|]+?) \| ", markdown(INDEX).partition("## Glossary")[2], re.MULTILINE)
+    )
+    for name in lessons():
+        body = markdown(name).partition("## Check yourself")[0]
+        terms = set(re.findall(r"\*\*([^*]+)\*\*", body))
+        assert {term.lower() for term in terms} <= {term.lower() for term in glossary}, name

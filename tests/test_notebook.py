@@ -1,0 +1,200 @@
+"""What notebooks begin with: in plain processes, and once in a real kernel."""
+
+import json
+import logging
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from mlops_mini import notebook
+from mlops_mini.errors import InvalidArgumentError
+from tools.notebooks import document, refresh
+
+NB = notebook.Notebook(workspace=Path("runs/05"), hash_seed="0")
+
+
+def run(code: str, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", f"from mlops_mini import notebook\n{code}"],
+        env={"MLOPS_MINI_HOME": str(home), **variables},
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_workspace_is_emptied_and_nothing_else(tmp_path):
+    (tmp_path / "05" / "old").mkdir(parents=True)
+    (tmp_path / "06").mkdir()
+
+    done = run('print(notebook.begin("05").workspace)', tmp_path)
+
+    assert done.stdout == f"{tmp_path}/05\n"
+    assert [path.name for path in (tmp_path / "05").iterdir()] == ["native.log"]
+    assert (tmp_path / "06").exists()
+
+
+@pytest.mark.parametrize("notebook_id", ["5", "005", "../05", "", "ab", "05\n"])
+def test_an_id_that_is_not_two_digits_wipes_nothing(tmp_path, monkeypatch, notebook_id):
+    monkeypatch.setenv("MLOPS_MINI_HOME", str(tmp_path))
+    (tmp_path / "kept").mkdir()
+
+    with pytest.raises(InvalidArgumentError, match="two digits of its file name"):
+        notebook.begin(notebook_id)
+
+    assert (tmp_path / "kept").exists()
+
+
+def test_a_relative_home_is_refused_since_kernels_start_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLOPS_MINI_HOME", "runs")
+
+    with pytest.raises(InvalidArgumentError, match="give an absolute path"):
+        notebook.begin("05")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_fixes_threads_seeds_and_style(tmp_path):
+    code = """
+nb = notebook.begin("05")
+import json, os, random, matplotlib, numpy as np
+print(json.dumps([os.environ["TF_NUM_INTRAOP_THREADS"], os.environ["TF_ENABLE_ONEDNN_OPTS"],
+    random.random(), float(np.random.rand()), matplotlib.rcParams["figure.figsize"],
+    matplotlib.rcParams["axes.titlelocation"], nb.hash_seed]))
+"""
+    (tmp_path / "matplotlibrc").write_text("axes.titlelocation: right\nfont.size: 40\n")
+
+    first = run(code, tmp_path, PYTHONHASHSEED="7")
+
+    assert json.loads(first.stdout)[:2] == ["1", "1"]
+    assert json.loads(first.stdout)[4:] == [[7.5, 3.2], "left", "7"]
+    assert run(code, tmp_path, PYTHONHASHSEED="7").stdout == first.stdout
+
+
+def test_it_refuses_to_come_after_tensorflow(tmp_path):
+    # A module of that name is enough: what counts is that it has read its variables already.
+    (tmp_path / "tensorflow.py").touch()
+
+    done = run('import tensorflow\nnotebook.begin("05")', tmp_path, PYTHONPATH=str(tmp_path))
+
+    assert done.returncode == 1
+    assert "restart the kernel and call begin() before" in done.stderr
+    assert not (tmp_path / "05").exists()
+
+
+def test_it_may_be_called_again_after_it_has_set_what_tensorflow_reads(tmp_path):
+    (tmp_path / "tensorflow.py").touch()
+    code = 'notebook.begin("05")\nimport tensorflow\nprint(notebook.begin("05").workspace.name)'
+
+    assert run(code, tmp_path, PYTHONPATH=str(tmp_path)).stdout == "05\n"
+
+
+def test_without_a_kernel_pythons_own_stderr_stays_where_it_was(tmp_path):
+    code = 'import os, sys\nos.write(2, b"native")\nprint("own", file=sys.stderr)'
+
+    done = run(f'notebook.begin("05")\n{code}', tmp_path)
+
+    assert done.stderr == "own\n"
+    assert (tmp_path / "05" / "native.log").read_text() == "native"
+
+
+def test_in_a_kernel_only_pythons_own_stderr_and_warnings_are_outputs(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLOPS_MINI_HOME", str(tmp_path / "runs"))
+    code = """
+import logging, os, sys
+from mlops_mini import notebook
+notebook.begin("05")
+for name in ("tensorflow", "absl"):
+    logger = logging.getLogger(name)
+    logger.addHandler(logging.StreamHandler(sys.stderr))
+    logger.setLevel("INFO")
+    logger.info("quiet")
+    logger.warning("%s warns", name)
+_ = os.write(2, b"native")
+"""
+    path = tmp_path / "05_try.ipynb"
+    document.write(new_notebook(cells=[new_code_cell(code.strip())]), path)
+
+    refresh.refresh(path)
+
+    (cell,) = document.read(path).cells
+    assert [(each.name, each.text) for each in cell.outputs] == [
+        ("stderr", "tensorflow warns\nabsl warns\n")
+    ]
+    assert (tmp_path / "runs" / "05" / "native.log").read_text() == "native"
+
+
+def test_the_filter_is_added_once(tmp_path):
+    code = 'notebook.begin("05"); notebook.begin("05")\nimport logging\n'
+
+    assert run(f'{code}print(len(logging.getLogger("absl").filters))', tmp_path).stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("x", "digits", "text"),
+    [(0.7412, 2, "0.74"), (-0.001, 2, "0.00"), (12, 0, "12"), (1234.56, 1, "1234.6")],
+)
+def test_a_number_is_rounded(x, digits, text):
+    assert NB.number(x, digits) == text
+
+
+@pytest.mark.parametrize(
+    ("x", "digits"),
+    [(0.1249, 2), (0.12599, 2), (-0.125, 2), (0.6501, 1), (2.5005, 0), (0.12346, 4)],
+)
+def test_a_number_near_a_rounding_edge_is_refused_under_refresh(monkeypatch, x, digits):
+    monkeypatch.setenv("MLOPS_MINI_REFRESH", "1")
+
+    with pytest.raises(InvalidArgumentError, match=f"{x} with {digits} decimals is within"):
+        NB.number(x, digits)
+
+
+@pytest.mark.parametrize(("x", "digits"), [(0.4999, 2), (0.5001, 2), (0.1233, 3), (7, 0)])
+def test_a_number_away_from_the_edges_is_not_refused(monkeypatch, x, digits):
+    monkeypatch.setenv("MLOPS_MINI_REFRESH", "1")
+
+    assert float(NB.number(x, digits)) == pytest.approx(x, abs=0.006)
+
+
+@pytest.mark.parametrize("x", [math.nan, math.inf])
+def test_no_number_is_refused_always(x):
+    with pytest.raises(InvalidArgumentError, match="not a finite number"):
+        NB.number(x, 2)
+
+
+def test_a_short_source_is_printed_whole(capsys):
+    NB.source(notebook._is_warning)
+
+    assert capsys.readouterr().out == (
+        "def _is_warning(record: logging.LogRecord) -> bool:\n"
+        "    return record.levelno >= logging.WARNING\n"
+    )
+
+
+def test_a_longer_source_loses_all_but_the_first_line_of_its_docstring(capsys):
+    NB.source(notebook.Notebook.number)
+
+    printed = capsys.readouterr().out
+    assert printed.startswith("def number(self, x: float, digits: int) -> str:\n")
+    assert (
+        '    """Format a number that another machine would print the same."""\n    if not'
+        in printed
+    )
+    assert "Args:" not in printed
+
+
+def test_a_source_that_is_too_long_is_refused():
+    with pytest.raises(InvalidArgumentError, match=r"run has \d+ lines, a listing at most 25"):
+        NB.source(subprocess.run)
+
+
+def test_the_filter_lets_warnings_through():
+    record = logging.makeLogRecord({"levelno": logging.WARNING})
+
+    assert notebook._is_warning(record)

@@ -1,0 +1,1 @@
+"""For authors of notebooks: refresh, check, solutions, render. Readers never need it."""
