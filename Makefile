@@ -21,7 +21,10 @@ loop: ready  ## play the loop: train, publish, serve, ask, judge, replace
 test: check unit notebooks render  ## everything that must hold: check, tests, notebooks
 
 lab: ready  ## JupyterLab, at the index
-	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 notebooks/00_index.ipynb
+	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=$(CURDIR) \
+		--LabApp.default_url=/lab/tree/notebooks/00_index.ipynb --LabApp.news_url=None \
+		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(LAB) \
+		$(if $(filter 0,$(shell id -u)),--allow-root)
 
 check: ready  ## formatting, types, layers, spelling, size: no test is run
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
