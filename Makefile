@@ -51,7 +51,7 @@ render: ready  ## the notebooks as nbviewer shows them, checked, into runs/html
 	@$(RUN) tools.notebooks render notebooks/*.ipynb
 
 bench: ready  ## side-by-side measurements; not part of the tests
-	@for script in benchmarks/*.py; do $(BIN)/python $$script; done
+	@for table in benchmarks/*.md; do $(RUN) benchmarks.$$(basename $$table .md) || exit 1; done
 
 lock:  ## compile requirements.txt anew from pyproject.toml
 	@$(PYTHON) tools/lock.py --uv $(UV_VERSION)

@@ -16,7 +16,7 @@ import typer
 from mlops_mini.errors import MlopsMiniError
 
 if TYPE_CHECKING:
-    from mlops_mini.loop import Report
+    from mlops_mini.report import Report
 
 app = typer.Typer(
     name="mlops-mini",
@@ -65,6 +65,7 @@ def loop(
     Example: mlops-mini loop --first 2013-04
     """
     from mlops_mini import loop as loop_module
+    from mlops_mini import report as report_module
     from mlops_mini._processes import native_stderr_to
     from mlops_mini.data.periods import Period
 
@@ -79,7 +80,7 @@ def loop(
             on_step=on_step,
         )
     if as_json:
-        typer.echo(json.dumps(loop_module.summarize(report), indent=2))
+        typer.echo(json.dumps(report_module.summarize(report), indent=2))
     else:
         _print_report(report)
 
@@ -186,9 +187,9 @@ def _progress() -> Iterator[Any]:
 
 
 def _print_report(report: Report) -> None:
-    from mlops_mini import loop as loop_module
+    from mlops_mini.report import tables
 
-    for title, header, rows in loop_module.tables(report):
+    for title, header, rows in tables(report):
         _print_table(title, header, rows)
 
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import fcntl
 import itertools
-import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +20,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_mini.data import datasets, schema
+from mlops_mini import arrivals
+from mlops_mini.arrivals import Arrivals, Partition
+from mlops_mini.data import times
 from mlops_mini.data.periods import Period
 from mlops_mini.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
     InvalidArgumentError,
 )
-from mlops_mini.features import offline, online
+from mlops_mini.features import events, online
+from mlops_mini.features.store import Store
 from mlops_mini.local_server import LocalServer, Transport
 from mlops_mini.pipeline import evaluation, publish, training
-from mlops_mini.pipeline.evaluation import Metrics, Verdict
-
-logger = logging.getLogger(__name__)
+from mlops_mini.pipeline.evaluation import Metrics
+from mlops_mini.report import Questions, Report
 
 MODEL_NAME = "flights"
 _LOCK = ".mlops-mini-loop"
@@ -43,78 +43,6 @@ _TRANSPORTS: tuple[Transport, ...] = ("rest", "grpc")
 
 Array = npt.NDArray[Any]
 OnStep = Callable[[str, int, int], None]
-# Title, header and rows of text.
-TextTable = tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Partition:
-    """One period of flights, sorted into what it is good for.
-
-    Attributes:
-        period: Which one.
-        n_arrived: Rows in the file.
-        refused: Number of rows quarantined, by the rule that they break.
-        flights: The rows kept.
-        features: Their features, one row each.
-        labels: 1 late, 0 not, NaN unknown because the flight was canceled or diverted.
-        zones: IANA time zone by airport, which the features were computed with.
-    """
-
-    period: Period
-    n_arrived: int
-    refused: dict[str, int]
-    flights: pd.DataFrame
-    features: pd.DataFrame
-    labels: pd.Series[float]
-    zones: Mapping[str, str]
-
-    @property
-    def n_without_label(self) -> int:
-        """Rows kept that neither train nor judge a model."""
-        return int(self.labels.isna().sum())
-
-    def labeled(self) -> tuple[pd.DataFrame, Array]:
-        """Features and labels, shape [n] of 0 and 1, of the rows that have a label."""
-        known = self.labels.notna()
-        return self.features[known], self.labels[known].to_numpy(np.float64)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Questions:
-    """What a served version was asked, and how its answers compare with the model's own.
-
-    Attributes:
-        version: The version that answered.
-        n_asked: Number of predictions, by transport, `rest` and `grpc`.
-        max_difference: Largest absolute difference from the exported model run in this process,
-            by transport; probabilities, 0 to 1.
-    """
-
-    version: int
-    n_asked: dict[str, int]
-    max_difference: dict[str, float]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
-    """How the loop went.
-
-    Attributes:
-        partitions: What arrived, in order: trained on, trained on by the candidate, judged on.
-        baseline: The served model on the rows of the last partition.
-        candidate: The new model on the same rows.
-        verdict: Whether the candidate was published, and why.
-        before: Questions to the version served before the verdict.
-        after: Questions to the version served after it.
-    """
-
-    partitions: Sequence[Partition]
-    baseline: Metrics
-    candidate: Metrics
-    verdict: Verdict
-    before: Questions
-    after: Questions
 
 
 def default_workspace() -> Path:
@@ -163,7 +91,8 @@ def play(
 
     with _own(workspace):
         begin(f"read and check {first}, {second} and {third}")
-        partitions = [read_partition(p, data_folder=data_folder) for p in (first, second, third)]
+        arrived = arrivals.read((first, second, third), data_folder=data_folder)
+        partitions = arrived.partitions
 
         begin(f"train the baseline on {first}")
         baseline = _train(partitions[:1], workspace / "baseline", seed=seed)
@@ -172,10 +101,13 @@ def play(
         published = publish.publish(baseline, models)
 
         begin("start the model server")
-        with LocalServer(models, workspace / "server") as server:
+        with (
+            LocalServer(models, workspace / "server") as server,
+            Store(workspace / "features.sqlite") as store,
+        ):
             server.wait_until_served(published.version)
             begin(f"ask version {published.version} about flights of {second}")
-            before = _ask(server, published, partitions[1], n_questions)
+            before = _ask(server, published, _replay(arrived, partitions[1], store, n_questions))
 
             begin(f"train the candidate on {first} and {second}")
             candidate = _train(partitions[:2], workspace / "candidate", seed=seed)
@@ -189,7 +121,7 @@ def play(
             begin(f"wait until version {published.version} is served")
             server.wait_until_served(published.version)
             begin(f"ask version {published.version} about flights of {third}")
-            after = _ask(server, published, partitions[2], n_questions)
+            after = _ask(server, published, _replay(arrived, partitions[2], store, n_questions))
     return Report(
         partitions=partitions,
         baseline=metrics[0],
@@ -197,102 +129,6 @@ def play(
         verdict=verdict,
         before=before,
         after=after,
-    )
-
-
-def tables(report: Report) -> list[TextTable]:
-    """Lay a report out: for each table a title, the header, and rows of text."""
-    learned = ("baseline, candidate", "candidate", "neither: judges both")
-    rows = [
-        (
-            str(partition.period),
-            f"{partition.n_arrived:,}",
-            f"{sum(partition.refused.values()):,}",
-            f"{partition.n_without_label:,}",
-            f"{len(partition.labeled()[1]):,}",
-            who,
-        )
-        for partition, who in zip(report.partitions, learned, strict=True)
-    ]
-    refused = [
-        (f"{n:,}", reason) for part in report.partitions for reason, n in part.refused.items()
-    ]
-    baseline, candidate = report.baseline, report.candidate
-    models = [
-        (name, f"{auc:.4f}", f"{log_loss:.4f}")
-        for name, auc, log_loss in (
-            ("always the base rate", 0.5, baseline.base_rate_log_loss),
-            ("baseline", baseline.auc, baseline.log_loss),
-            ("candidate", candidate.auc, candidate.log_loss),
-        )
-    ]
-    served = [
-        (when, str(asked.version), transport, f"{n:,}", f"{asked.max_difference[transport]:.1e}")
-        for when, asked in (("before", report.before), ("after", report.after))
-        for transport, n in asked.n_asked.items()
-    ]
-    judged_on = report.partitions[-1].period
-    decision = "published" if report.verdict.is_blessed else "refused"
-    return [
-        (
-            "Flights",
-            ("month", "arrived", "refused", "no label", "used", "learned by"),
-            rows,
-        ),
-        ("Refused", ("rows", "why"), refused or [("0", "every row keeps every rule")]),
-        (
-            f"Models on {judged_on} ({baseline.n_rows:,} flights, {baseline.base_rate:.1%} late)",
-            ("model", "AUC", "log loss"),
-            models,
-        ),
-        ("Verdict", ("candidate", "why"), [(decision, report.verdict.reason)]),
-        (
-            "Predictions, each against the model's own",
-            ("verdict", "version", "over", "asked", "largest difference"),
-            served,
-        ),
-    ]
-
-
-def summarize(report: Report) -> dict[str, Any]:
-    """Reduce a report to what JSON can hold."""
-    return {
-        "partitions": [
-            {
-                "period": str(partition.period),
-                "n_arrived": partition.n_arrived,
-                "refused": partition.refused,
-                "n_without_label": partition.n_without_label,
-            }
-            for partition in report.partitions
-        ],
-        **{
-            name: asdict(getattr(report, name))
-            for name in ("baseline", "candidate", "verdict", "before", "after")
-        },
-    }
-
-
-def read_partition(period: Period, *, data_folder: Path | None = None) -> Partition:
-    """Read a period of flights, set aside the rows that break a rule, compute features and labels.
-
-    Raises:
-        NotFoundError: The period is not there.
-        DataIntegrityError: Its file is damaged, or too many of its rows are refused.
-    """
-    arrived = datasets.flights(period, folder=data_folder)
-    split = schema.split_rows(arrived, period)
-    for reason in split.quarantined["reason"]:
-        logger.warning("quarantined a flight of %s: %s", period, reason)
-    zones = datasets.airport_zones(folder=data_folder)
-    return Partition(
-        period=period,
-        n_arrived=len(arrived),
-        refused={str(k): int(v) for k, v in split.quarantined["reason"].value_counts().items()},
-        flights=split.kept,
-        features=offline.compute(split.kept, zones=zones),
-        labels=offline.labels(split.kept),
-        zones=zones,
     )
 
 
@@ -334,31 +170,44 @@ def _measure(model: Path, partition: Partition) -> Metrics:
     return evaluation.measure(evaluation.predict(model, features), labels)
 
 
+def _replay(
+    arrived: Arrivals, partition: Partition, store: Store, n_questions: int
+) -> tuple[list[dict[str, Array]], pd.DataFrame]:
+    """Live through the first flights of a period: what has happened goes into the store.
+
+    Returns:
+        The request about each flight, made from the store when its prediction is due; and the same
+        features as training would have them, one row each.
+    """
+    due = times.scheduled_departure(partition.flights) - times.HORIZON
+    first = due.sort_values(kind="stable").index[:n_questions]
+    requests = []
+    for index in first:
+        at = due[index].to_pydatetime()
+        store.apply(events.between(arrived.stream, store.as_of, at), up_to=at)
+        flight = {str(k): v for k, v in partition.flights.loc[index].to_dict().items()}
+        features = online.compute(flight, store=store, zones=arrived.zones)
+        requests.append({name: _array_of_one(value) for name, value in features.items()})
+    return requests, partition.features.loc[partition.flights.loc[first, "flight_id"]]
+
+
+def _array_of_one(value: str | float) -> Array:
+    return np.array([value], object if isinstance(value, str) else np.float32)
+
+
 def _ask(
     server: LocalServer,
     published: publish.PublishedVersion,
-    partition: Partition,
-    n_questions: int,
+    replayed: tuple[list[dict[str, Array]], pd.DataFrame],
 ) -> Questions:
-    """Ask about the first flights, one by one, as their features are computed when they are due."""
-    flights = partition.flights.head(n_questions)
-    own = evaluation.predict(published.path, partition.features.head(n_questions))
+    """Send each request over each transport; compare with the model run on training's features."""
+    requests, features = replayed
+    own = evaluation.predict(published.path, features)
     asked: dict[str, int] = {}
     differences: dict[str, float] = {}
     for transport in _TRANSPORTS:
         with server.client(transport) as client:
-            answers = [
-                client.predict(_as_inputs(flight, partition.zones))["probability"][0]
-                for flight in flights.to_dict("records")
-            ]
+            answers = [client.predict(request)["probability"][0] for request in requests]
         asked[transport] = len(answers)
         differences[transport] = float(np.abs(np.array(answers) - own).max())
     return Questions(version=published.version, n_asked=asked, max_difference=differences)
-
-
-def _as_inputs(flight: Mapping[Any, Any], zones: Mapping[str, str]) -> dict[str, Array]:
-    """Make the request about one flight: each feature as an array of one."""
-    return {
-        name: np.array([value], object if isinstance(value, str) else np.float32)
-        for name, value in online.compute(flight, zones=zones).items()
-    }

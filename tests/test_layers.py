@@ -90,6 +90,8 @@ def test_a_module_without_a_layer_is_reported(copy_of_the_package):
         ("mlops_mini.features.offline", {"pandas"}),
         ("mlops_mini.features.online", {"pandas"}),
         ("mlops_mini.data.datasets", {"pandas"}),
+        ("mlops_mini.data.drift", {"pandas"}),
+        ("mlops_mini.plots", {"pandas"}),
         ("mlops_mini.pipeline.training", {"pandas"}),
         ("mlops_mini.serving.inference", set()),
     ],

@@ -85,7 +85,8 @@ def test_a_worse_candidate_is_refused_and_the_baseline_stays(tmp_path):
 
     data = tmp_path / "data"
     (data / "flights").mkdir(parents=True)
-    shutil.copy(ROOT / "data" / "airport_zones.csv", data)
+    for name in ("airport_zones.csv", "weather.parquet"):
+        shutil.copy(ROOT / "data" / name, data)
     for month in ("2013-01", "2013-02", "2013-03"):
         flights = pd.read_parquet(ROOT / "data" / "flights" / f"{month}.parquet")
         if month == "2013-02":

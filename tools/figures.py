@@ -30,7 +30,11 @@ STAGES = (
     ("trigger", "triggers"),
 )
 # The stages that a notebook is about.
-NOTEBOOKS = {"08": ("publish", "serve")}
+NOTEBOOKS = {
+    "02": ("new data", "validate"),
+    "03": ("features",),
+    "08": ("publish", "serve"),
+}
 _N_TOP = 6
 _WIDTH, _HEIGHT = 900, 216
 _BOX_W, _BOX_H, _GAP, _LEFT, _TOP = 122, 58, 28, 14, 22

@@ -1,40 +1,23 @@
-"""Rules that each row of a partition must keep, and what becomes of rows that do not."""
+"""Rules that flights and hourly weather must keep, and what becomes of rows that do not."""
 
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import pandas as pd
-from pandas.api import types
 
-from mlops_mini.data import tables
-from mlops_mini.data.periods import Period
-from mlops_mini.errors import DataIntegrityError
+from mlops_mini.data import completeness, tables
+from mlops_mini.data.completeness import ORIGINS
+from mlops_mini.data.periods import NEW_YORK, Period
+from mlops_mini.data.rules import Finding, RowRules, RowSplit, TableRules, WholeRule, is_whole
 
-if TYPE_CHECKING:  # importing pandera takes over a second
-    from pandera.pandas import DataFrameSchema
-
-ORIGINS = ("EWR", "JFK", "LGA")
 KEY = ("year", "month", "day", "carrier", "flight", "origin")
+WEATHER_KEY = ("origin", "time_hour")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RowSplit:
-    """A partition, parted by the row rules: every row that arrived is in one of the two.
-
-    Attributes:
-        kept: Rows that keep all rules, as they arrived, with their index.
-        quarantined: The others, with a further column `reason`: for each broken rule the column,
-            the rule and the value, such as `distance: in_range(50, 5000), found 17`.
-    """
-
-    kept: pd.DataFrame
-    quarantined: pd.DataFrame
-
-
-def flight_rules(period: Period) -> "DataFrameSchema":
-    """Build the row rules of flights.
+def flight_rules(period: Period) -> TableRules:
+    """Build the rules of flights.
 
     They hold for all flights of 2013 but one, of 17 miles. Delays have no limits: the longest is
     over 21 hours, and true.
@@ -43,14 +26,19 @@ def flight_rules(period: Period) -> "DataFrameSchema":
         period: The partition's month or week; `year` and `month` must be its own.
 
     Returns:
-        A pandera schema; validate with `lazy=True` to see all failures at once.
+        The rules; its `rows` is a pandera schema, to validate with `lazy=True` for all failures.
     """
     from pandera.pandas import Check, Column, DataFrameSchema
 
-    integral = Check(_is_integral, name="is a whole number")
+    integral = Check(is_whole, name="is a whole number")
     clock = Check(_is_clock_time, name="is a clock time HHMM")
     months = [month.number for month in period.months()]
-    return DataFrameSchema(
+    across: RowRules = {
+        "is a date": (("year", "month", "day"), _date_exists),
+        "no arrival without departure": (("dep_delay", "arr_delay"), _arrived_only_if_departed),
+        "once": (KEY, lambda flights: ~flights.duplicated(list(KEY))),
+    }
+    rows = DataFrameSchema(
         {
             "flight_id": Column(checks=integral, unique=True, report_duplicates="exclude_first"),
             "year": Column(checks=Check.equal_to(period.year)),
@@ -67,12 +55,156 @@ def flight_rules(period: Period) -> "DataFrameSchema":
             "dest": Column(checks=Check.str_length(3, 3)),
             "distance": Column(checks=[integral, Check.in_range(50, 5000)]),
         },
-        checks=[Check(keeps, name=rule) for rule, (_, keeps) in _rules_across_columns().items()],
+        checks=[Check(keeps, name=rule) for rule, (_, keeps) in across.items()],
+    )
+    # The comments tell the extremes of all months and weeks of 2013, here and in another unit.
+    whole = (
+        WholeRule(  # 764 to 1,008; in km 1,229 and more
+            columns=("distance",),
+            quantity="distance",
+            values=lambda flights: flights["distance"],
+            low=600,
+            high=1_110,
+            unit="miles",
+        ),
+        WholeRule(  # 366 to 438; in km 589 and more
+            columns=("distance", "air_time"),
+            quantity="speed",
+            values=_speed_mph,
+            low=250,
+            high=510,
+            unit="mph",
+        ),
+        WholeRule(  # 5 to 11; in seconds 300 and more
+            columns=("dep_delay",),
+            quantity="size",
+            values=lambda flights: flights["dep_delay"].abs(),
+            low=2,
+            high=120,
+            unit="min",
+        ),
+        WholeRule(  # 12 to 23; in seconds 720 and more
+            columns=("arr_delay",),
+            quantity="size",
+            values=lambda flights: flights["arr_delay"].abs(),
+            low=2,
+            high=120,
+            unit="min",
+        ),
+    )
+    return TableRules(
+        table="flights",
+        period=period,
+        columns=tables.FLIGHTS,
+        rows=rows,
+        across=across,
+        whole=whole,
+        max_missing_share={"arr_delay": 0.10},  # a week of blizzard has .17, the next .08
+    )
+
+
+def weather_rules(period: Period) -> TableRules:
+    """Build the rules of hourly weather.
+
+    They hold for all hours of 2013 but one, with a wind of 1,048 mph.
+
+    Args:
+        period: The partition's month or week; `time_hour` must lie in it.
+
+    Returns:
+        The rules; its `rows` is a pandera schema, to validate with `lazy=True` for all failures.
+    """
+    from pandera.pandas import Check, Column, DataFrameSchema
+
+    def is_in_period(hours: pd.Series) -> "pd.Series[bool]":
+        return (hours >= period.start) & (hours < period.end)
+
+    limits = {
+        "temp": (-30, 120),
+        "dewp": (-60, 90),
+        "humid": (0, 100),
+        "wind_dir": (0, 360),
+        "wind_speed": (0, 100),
+        "wind_gust": (0, 150),
+        "precip": (0, 12),
+        "pressure": (870, 1085),
+        "visib": (0, 10),
+    }
+    local = ("year", "month", "day", "hour")
+    across: RowRules = {
+        "is the local hour of time_hour": (local, _local_hour_agrees),
+        "once": (WEATHER_KEY, lambda weather: ~weather.duplicated(list(WEATHER_KEY))),
+    }
+    rows = DataFrameSchema(
+        {
+            "origin": Column(checks=Check.isin(ORIGINS)),
+            **{name: Column(checks=Check(is_whole, name="is a whole number")) for name in local},
+            **{
+                name: Column(checks=Check.in_range(low, high), nullable=True)
+                for name, (low, high) in limits.items()
+            },
+            "time_hour": Column(
+                checks=[
+                    Check(is_in_period, name=f"is in {period}"),
+                    Check(lambda hours: hours == hours.dt.floor("h"), name="is a full hour"),
+                ]
+            ),
+        },
+        checks=[Check(keeps, name=rule) for rule, (_, keeps) in across.items()],
+    )
+    # By airport, for each has a station of its own, but for rain, which is rare.
+    whole = (
+        WholeRule(  # .01 to .03; with both in degrees Celsius 4.4 and more
+            columns=("temp", "dewp", "humid"),
+            quantity="gap between humid and what temp and dewp make of it",
+            values=_humidity_gap,
+            low=0,
+            high=1,
+            unit="%",
+            by="origin",
+        ),
+        *(
+            WholeRule(  # .00, as stations report whole knots; in km/h, m/s or knots about .25
+                columns=(name,),
+                quantity="distance from whole knots",
+                values=partial(_off_whole_knots, name=name),
+                low=0,
+                high=0.05,
+                unit="knots",
+                by="origin",
+                min_rows=5,
+            )
+            for name in ("wind_speed", "wind_gust")
+        ),
+        WholeRule(  # .01 to .17; in mm .25 and more. A week without rain cannot tell.
+            columns=("precip",),
+            quantity="precipitation of wet hours",
+            values=lambda weather: weather["precip"].where(weather["precip"] > 0),
+            low=0.005,
+            high=0.21,
+            unit="inches",
+            min_rows=5,
+        ),
+    )
+    max_missing_share = dict.fromkeys(limits, 0.01)
+    return TableRules(
+        table="weather",
+        period=period,
+        columns=tables.WEATHER,
+        rows=rows,
+        across=across,
+        whole=whole,
+        max_missing_share=max_missing_share
+        | {"wind_dir": 0.10, "wind_gust": 0.99, "pressure": 0.35},
     )
 
 
 def split_rows(
-    flights: pd.DataFrame, period: Period | str, *, max_quarantined_share: float = 0.01
+    flights: pd.DataFrame,
+    period: Period | str,
+    *,
+    known_carriers: Collection[str] | None = None,
+    max_quarantined_share: float = 0.01,
 ) -> RowSplit:
     """Part a partition of flights into rows to use and rows to set aside.
 
@@ -81,114 +213,111 @@ def split_rows(
     Args:
         flights: Rows as `datasets.flights` gives them, in any integer or float type.
         period: The month or week that they are the partition of.
+        known_carriers: Codes that are no news. Flights of another carrier are kept, and a finding.
         max_quarantined_share: Largest share of rows to set aside, 0 to 1, before the partition as a
             whole is refused.
 
     Returns:
-        Both parts; together exactly the rows given.
+        Both parts, together exactly the rows given; and findings: `extra column`, `many missing`,
+        `new carrier`.
 
     Raises:
-        DataIntegrityError: The partition is refused: no rows, a column missing or of the wrong
-            kind, or too many rows that break a rule.
+        DataIntegrityError: The partition is refused: no rows, a column missing, empty or of the
+            wrong kind, a unit that must be another, or too many rows that break a rule. The one
+            message tells all of it.
 
     >>> from mlops_mini.data import datasets
     >>> july = split_rows(datasets.flights("2013-07"), "2013-07")
     >>> len(july.kept), july.quarantined[["origin", "dest", "reason"]].to_dict("records")
     (29424, [{'origin': 'EWR', 'dest': 'LGA', 'reason': 'distance: in_range(50, 5000), found 17'}])
     """
+    rules = flight_rules(Period.parse(period))
+    split = rules.split(flights, max_quarantined_share=max_quarantined_share)
+    if known_carriers is None:
+        return split
+    counts = split.kept["carrier"].value_counts()
+    new = tuple(
+        Finding(
+            name="new carrier",
+            column="carrier",
+            text=f"carrier {carrier!r} is not known: {n_rows} rows, {n_rows / len(flights):.2%}",
+        )
+        for carrier, n_rows in counts.items()
+        if carrier not in known_carriers
+    )
+    return replace(split, findings=split.findings + new)
+
+
+def split_weather_rows(
+    weather: pd.DataFrame, period: Period | str, *, max_quarantined_share: float = 0.01
+) -> RowSplit:
+    """Part a partition of hourly weather into rows to use and rows to set aside.
+
+    Args:
+        weather: Rows as `datasets.weather` gives them, of this period alone.
+        period: The month or week that they are the partition of.
+        max_quarantined_share: Largest share of rows to set aside, 0 to 1, before the partition as a
+            whole is refused.
+
+    Returns:
+        Both parts, together exactly the rows given; and findings: `extra column`, `many missing`,
+        `incomplete` (hours are missing), `stale` (the last hour is too old at the period's end) and
+        `empty observation` (a row without temperature, dew point and humidity).
+
+    Raises:
+        DataIntegrityError: The partition is refused, as `split_rows` does; or its instants have no
+            time zone, or another than UTC.
+
+    >>> from mlops_mini.data import datasets
+    >>> hours = datasets.weather()
+    >>> february = split_weather_rows(hours[hours["month"] == 2], "2013-02")
+    >>> february.quarantined["reason"].tolist()
+    ['wind_speed: in_range(0, 100), found 1048.36058']
+    """
     period = Period.parse(period)
-    _check_columns(flights, period)
-    reasons = _broken_rules(flights.reset_index(drop=True), flight_rules(period))
-    share = len(reasons) / len(flights)
-    if share > max_quarantined_share:
-        texts = [text for row_texts in reasons.values() for text in row_texts]
-        most_common, n_rows = Counter(texts).most_common(1)[0]
-        raise DataIntegrityError(
-            f"flights of {period} refused: {len(reasons)} of {len(flights)} rows break a rule, at"
-            f" most {max_quarantined_share:.1%} may; most often {most_common} ({n_rows} rows):"
-            " have the partition sent again"
-        )
-    bad = sorted(reasons)
-    quarantined = flights.iloc[bad].assign(reason=["; ".join(reasons[row]) for row in bad])
-    is_bad = pd.Series(range(len(flights))).isin(bad).to_numpy()
-    return RowSplit(kept=flights[~is_bad], quarantined=quarantined)
+    split = weather_rules(period).split(weather, max_quarantined_share=max_quarantined_share)
+    return replace(split, findings=split.findings + completeness.weather_findings(weather, period))
 
 
-def _broken_rules(flights: pd.DataFrame, rules: "DataFrameSchema") -> dict[int, list[str]]:
-    """List what is wrong by position of the row."""
-    from pandera.errors import SchemaErrors
-
-    try:
-        rules.validate(flights, lazy=True)
-    except SchemaErrors as exc:
-        failures = exc.failure_cases
-    else:
-        return {}
-    across = _rules_across_columns()
-    reasons: dict[int, list[str]] = {}
-    for case in failures.itertuples():
-        row, column, found = int(case.index), case.column, case.failure_case
-        if case.check in across:
-            columns, _ = across[case.check]
-            column = ", ".join(columns)
-            found = ", ".join(str(flights[name].iloc[row]) for name in columns)
-        text = f"{column}: {case.check}, found {found}"
-        if text not in reasons.setdefault(row, []):
-            reasons[row].append(text)
-    return reasons
-
-
-def _check_columns(flights: pd.DataFrame, period: Period) -> None:
-    missing = [name for name in tables.FLIGHTS.names if name not in flights.columns]
-    if missing:
-        raise DataIntegrityError(
-            f"flights of {period} refused: columns {missing} are missing, there are"
-            f" {list(flights.columns)}: have the partition sent again"
-        )
-    if flights.empty:
-        raise DataIntegrityError(
-            f"flights of {period} refused: no rows, expected at least one:"
-            " have the partition sent again"
-        )
-    for field in tables.FLIGHTS:
-        column = flights[field.name]
-        is_text = str(field.type) == "string"
-        kind: Callable[[pd.Series], bool] = _is_text if is_text else types.is_numeric_dtype
-        if not kind(column):
-            raise DataIntegrityError(
-                f"flights of {period} refused: column {field.name!r} is {column.dtype}, expected"
-                f" {field.type}: have the partition sent again"
-            )
-
-
-def _is_text(column: pd.Series) -> bool:
-    return types.infer_dtype(column, skipna=True) in {"string", "empty", "categorical"}
-
-
-def _is_integral(column: pd.Series) -> pd.Series:
-    return column % 1 == 0
-
-
-def _is_clock_time(column: pd.Series) -> pd.Series:
+def _is_clock_time(column: pd.Series) -> "pd.Series[bool]":
     return column.between(0, 2400) & (column % 100 < 60)
 
 
-def _rules_across_columns() -> dict[str, tuple[tuple[str, ...], Callable[..., pd.Series]]]:
-    """Name the rules on whole rows: the columns that each is about, and what keeps it."""
-    return {
-        "is a date": (("year", "month", "day"), _date_exists),
-        "no arrival without departure": (("dep_delay", "arr_delay"), _arrived_only_if_departed),
-        "once": (KEY, _is_first_of_key),
-    }
-
-
-def _date_exists(flights: pd.DataFrame) -> pd.Series:
+def _date_exists(flights: pd.DataFrame) -> "pd.Series[bool]":
     return pd.to_datetime(flights[["year", "month", "day"]], errors="coerce").notna()
 
 
-def _arrived_only_if_departed(flights: pd.DataFrame) -> pd.Series:
+def _arrived_only_if_departed(flights: pd.DataFrame) -> "pd.Series[bool]":
     return flights["dep_delay"].notna() | flights["arr_delay"].isna()
 
 
-def _is_first_of_key(flights: pd.DataFrame) -> pd.Series:
-    return ~flights.duplicated(list(KEY))
+def _local_hour_agrees(weather: pd.DataFrame) -> "pd.Series[bool]":
+    local = weather["time_hour"].dt.tz_convert(NEW_YORK).dt
+    agrees: pd.Series[bool] = (
+        (weather["year"] == local.year)
+        & (weather["month"] == local.month)
+        & (weather["day"] == local.day)
+        & (weather["hour"] == local.hour)
+    )
+    return agrees
+
+
+def _speed_mph(flights: pd.DataFrame) -> pd.Series:
+    return flights["distance"] / flights["air_time"].where(flights["air_time"] > 0) * 60
+
+
+def _off_whole_knots(weather: pd.DataFrame, *, name: str) -> pd.Series:
+    knots = weather[name] / 1.150_78
+    return (knots - knots.round()).abs()
+
+
+def _humidity_gap(weather: pd.DataFrame) -> pd.Series:
+    """Compare the humidity with what temperature and dew point say, percentage points.
+
+    Source: Alduchov and Eskridge, "Improved Magnus form approximation of saturation vapor
+    pressure", Journal of Applied Meteorology 35 (1996).
+    """
+    temp, dewp = ((weather[name] - 32) / 1.8 for name in ("temp", "dewp"))
+    exponent = 17.625 * dewp / (243.04 + dewp) - 17.625 * temp / (243.04 + temp)
+    gap: pd.Series = (100 * np.exp(exponent) - weather["humid"]).abs()
+    return gap

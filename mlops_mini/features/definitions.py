@@ -1,15 +1,28 @@
 """What each feature is, said once; `offline` and `online` compute it from here.
 
-A formula is written for what is known before departure, and works alike on columns and on the
-values of one flight. So training and serving cannot differ in a definition, only in how they look
-up its inputs, and a test compares these.
+Neither repeats a number or a rule of it, so training and serving cannot differ in a definition,
+only in how they look values up, and a test compares these.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from mlops_mini.data import times
+from mlops_mini.features.sources import (
+    Entity,
+    Event,
+    Feature,
+    Formula,
+    Latest,
+    Observation,
+    Source,
+    Window,
+)
+
+HOUR_S = 3600
+
+# An arrival is late if its delay is longer, minutes: the label, and a feature about other flights.
+LATE_MIN = 15
 
 # Columns of `datasets.flights` that are known when a prediction is due: no outcome is among them.
 FLIGHT_COLUMNS = (
@@ -24,89 +37,178 @@ FLIGHT_COLUMNS = (
     "distance",
 )
 
+# The weather of an hour is published when the hour is over.
+WEATHER_OBSERVATION = Observation(
+    entity="origin", time="time_hour", published_after_s=HOUR_S, time_to_live_s=6 * HOUR_S
+)
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Feature:
-    """One input of the model.
+# A canceled flight is scheduled and never departs; a diverted one departs and never arrives.
+SCHEDULED = Event(kind="scheduled", time="sched_dep_utc", delay=None)
+DEPARTURE = Event(kind="departure", time="dep_utc", delay="dep_delay")
+ARRIVAL = Event(kind="arrival", time="arr_utc", delay="arr_delay")
+EVENTS = (SCHEDULED, DEPARTURE, ARRIVAL)
 
-    Attributes:
-        name: Its name in frames, requests and the model's signature.
-        dtype: `float32`, where missing is NaN, or `string`, where missing is empty.
-        group: Where it comes from, such as `schedule`; features of a group come or fail together.
-        unit: Unit of a number; empty for strings.
-        description: What it says, one line.
-        formula: Its value from `FLIGHT_COLUMNS` and two inputs looked up for them: `epoch_day`, the
-            local date as days since 1970-01-01, and `shift_min`, by how many minutes the clocks of
-            the destination are ahead of New York's at departure.
-    """
 
-    name: str
-    dtype: Literal["float32", "string"]
-    group: str
-    unit: str
-    description: str
-    formula: Callable[[Mapping[str, Any]], Any]
+def is_late(arr_delay: Any) -> Any:
+    """Tell whether arrivals are late: a column or one number of minutes; False where missing."""
+    return arr_delay > LATE_MIN
+
+
+def _category(name: str, description: str) -> Feature[Formula]:
+    return Feature(
+        name=name,
+        dtype="string",
+        group="schedule",
+        unit="",
+        description=description,
+        source=Formula(compute=lambda flight: flight[name]),
+    )
+
+
+def _schedule(
+    name: str, unit: str, description: str, compute: Callable[[Mapping[str, Any]], Any]
+) -> Feature[Formula]:
+    return Feature(
+        name=name,
+        group="schedule",
+        unit=unit,
+        description=description,
+        source=Formula(compute=compute),
+    )
+
+
+def _weather(name: str, unit: str, description: str) -> Feature[Latest]:
+    return Feature(
+        name=name,
+        group="weather",
+        unit=unit,
+        description=description,
+        source=Latest(observation=WEATHER_OBSERVATION, value=name),
+    )
+
+
+def _recent(name: str, unit: str, description: str, window: Window) -> Feature[Window]:
+    return Feature(name=name, group="recent", unit=unit, description=description, source=window)
+
+
+def _count(entity: Entity, event: Event, hours: int, *, less: Event | None = None) -> Window:
+    return Window(
+        entity=entity,
+        event=event,
+        window_s=hours * HOUR_S,
+        aggregate="count",
+        empty=0.0,
+        less=less,
+    )
+
+
+def _mean(entity: Entity, event: Event, hours: int, value: Callable[[Any], Any]) -> Window:
+    return Window(
+        entity=entity,
+        event=event,
+        value=value,
+        window_s=hours * HOUR_S,
+        aggregate="mean",
+        empty=float("nan"),
+    )
+
+
+def _delay_min(delay_min: Any) -> Any:
+    return delay_min
 
 
 SCHEDULE = (
-    Feature(
-        name="carrier",
-        dtype="string",
-        group="schedule",
-        unit="",
-        description="carrier that sells the flight, two characters",
-        formula=lambda flight: flight["carrier"],
+    _category("carrier", "carrier that sells the flight, two characters"),
+    _category("origin", "airport of departure: EWR, JFK or LGA"),
+    _category("dest", "airport of arrival, three letters"),
+    _schedule(
+        "mins",
+        "min",
+        "scheduled departure, since local midnight",
+        lambda flight: times.minutes(flight["sched_dep_time"]),
     ),
-    Feature(
-        name="origin",
-        dtype="string",
-        group="schedule",
-        unit="",
-        description="airport of departure: EWR, JFK or LGA",
-        formula=lambda flight: flight["origin"],
+    _schedule(
+        "dow",
+        "day",
+        "local day of the week of the scheduled departure, Monday 0",
+        lambda flight: (flight["epoch_day"] + 3) % 7,  # 1970-01-01 was a Thursday
     ),
-    Feature(
-        name="dest",
-        dtype="string",
-        group="schedule",
-        unit="",
-        description="airport of arrival, three letters",
-        formula=lambda flight: flight["dest"],
-    ),
-    Feature(
-        name="mins",
-        dtype="float32",
-        group="schedule",
-        unit="min",
-        description="scheduled departure, since local midnight",
-        formula=lambda flight: times.minutes(flight["sched_dep_time"]),
-    ),
-    Feature(
-        name="dow",
-        dtype="float32",
-        group="schedule",
-        unit="day",
-        description="local day of the week of the scheduled departure, Monday 0",
-        formula=lambda flight: (flight["epoch_day"] + 3) % 7,  # 1970-01-01 was a Thursday
-    ),
-    Feature(
-        name="distance",
-        dtype="float32",
-        group="schedule",
-        unit="mile",
-        description="from airport to airport",
-        formula=lambda flight: flight["distance"],
-    ),
-    Feature(
-        name="block",
-        dtype="float32",
-        group="schedule",
-        unit="min",
-        description="scheduled time from gate to gate",
-        formula=lambda flight: times.block_min(
+    _schedule("distance", "mile", "from airport to airport", lambda flight: flight["distance"]),
+    _schedule(
+        "block",
+        "min",
+        "scheduled time from gate to gate",
+        lambda flight: times.block_min(
             flight["sched_dep_time"], flight["sched_arr_time"], flight["shift_min"]
         ),
     ),
 )
 
-FEATURES = SCHEDULE
+WEATHER = (
+    _weather("temp", "degF", "temperature at the origin"),
+    _weather("dewp", "degF", "dew point at the origin"),
+    _weather("humid", "%", "relative humidity at the origin"),
+    _weather("wind_speed", "mph", "wind at the origin"),
+    _weather("wind_gust", "mph", "gusts at the origin, missing when there are none"),
+    _weather("precip", "inch", "precipitation at the origin in the hour"),
+    _weather("pressure", "mbar", "sea level pressure at the origin"),
+    _weather("visib", "mile", "visibility at the origin, at most 10"),
+)
+
+RECENT = (
+    _recent(
+        "org_dep_n_1h", "flight", "departures from the origin, 1 h", _count("origin", DEPARTURE, 1)
+    ),
+    _recent(
+        "org_dep_mean_1h",
+        "min",
+        "their mean departure delay",
+        _mean("origin", DEPARTURE, 1, _delay_min),
+    ),
+    _recent(
+        "org_dep_n_3h", "flight", "departures from the origin, 3 h", _count("origin", DEPARTURE, 3)
+    ),
+    _recent(
+        "org_dep_mean_3h",
+        "min",
+        "their mean departure delay",
+        _mean("origin", DEPARTURE, 3, _delay_min),
+    ),
+    _recent(
+        "car_dep_mean_3h",
+        "min",
+        "mean departure delay of the carrier, from all origins, 3 h",
+        _mean("carrier", DEPARTURE, 3, _delay_min),
+    ),
+    _recent(
+        "car_dep_mean_24h",
+        "min",
+        "mean departure delay of the carrier, from all origins, 24 h",
+        _mean("carrier", DEPARTURE, 24, _delay_min),
+    ),
+    _recent(
+        "car_late_n_6h", "flight", "arrivals of the carrier, 6 h", _count("carrier", ARRIVAL, 6)
+    ),
+    _recent(
+        "car_late_mean_6h",
+        "share",
+        "how many of them were late, 0 to 1",
+        _mean("carrier", ARRIVAL, 6, is_late),
+    ),
+    _recent(
+        "dst_arr_mean_24h",
+        "min",
+        "mean arrival delay at the destination, 24 h",
+        _mean("dest", ARRIVAL, 24, _delay_min),
+    ),
+    _recent(
+        "org_overdue",
+        "flight",
+        "scheduled departures less departures at the origin, 3 h; a canceled flight counts too",
+        _count("origin", SCHEDULED, 3, less=DEPARTURE),
+    ),
+)
+
+FEATURES: tuple[Feature[Source], ...] = (*SCHEDULE, *WEATHER, *RECENT)
+
+LONGEST_WINDOW_S = max(feature.source.window_s for feature in RECENT)

@@ -2,56 +2,120 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from mlops_mini.data import datasets, times
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.features.definitions import FEATURES, FLIGHT_COLUMNS
+from mlops_mini.features import events, prefix_sums
+from mlops_mini.features.definitions import (
+    FLIGHT_COLUMNS,
+    RECENT,
+    SCHEDULE,
+    WEATHER,
+    WEATHER_OBSERVATION,
+    is_late,
+)
+from mlops_mini.features.prefix_sums import Questions
 
-LATE_MIN = 15
 
+def compute(
+    flights: pd.DataFrame,
+    *,
+    history: pd.DataFrame | None = None,
+    weather: pd.DataFrame | None = None,
+    zones: Mapping[str, str] | None = None,
+    horizon: pd.Timedelta = times.HORIZON,
+    counts_own: bool = False,
+) -> pd.DataFrame:
+    """Compute the features of flights, each as of the instant of its prediction.
 
-def compute(flights: pd.DataFrame, *, zones: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Compute the features of flights.
+    A group of features comes with its source: without `weather` there are no weather features, and
+    without `history` no recent ones. Both may reach beyond the flights: what was not yet known when
+    a prediction was due is not used.
 
     Args:
-        flights: As `datasets.flights` gives them; only `flight_id` and `definitions.FLIGHT_COLUMNS`
-            are read, so that no outcome can leak in.
+        flights: As `datasets.flights` gives them, in any order; only `flight_id` and
+            `definitions.FLIGHT_COLUMNS` are read, so that no outcome can leak in.
+        history: Events as `events.from_flights` gives them. Windows reach back 24 hours, so give
+            also what came before the first of the flights.
+        weather: As `datasets.weather` gives it.
         zones: IANA zone by airport code; without it those of the default data folder.
+        horizon: How long before the scheduled departure a prediction is due.
+        counts_own: Whether a flight's own events count among the recent ones. That is a leak: a
+            flight that leaves early has departed by its scheduled minute. To demonstrate it only.
 
     Returns:
         One row a flight in the given order, index `flight_id`, columns as `definitions.FEATURES`
         says: float32 with NaN for missing, strings with the empty string.
 
     Raises:
-        InvalidArgumentError: A column is not there, or a date does not exist.
+        InvalidArgumentError: A column is not there, a date does not exist, instants have no time
+            zone, or a delay is no whole number of minutes.
 
-    >>> compute(datasets.flights("2013-01")).head(2)
+    >>> january = datasets.flights("2013-01")
+    >>> compute(january).head(2)
               carrier origin dest   mins  dow  distance  block
     flight_id
     0              UA    EWR  IAH  315.0  1.0    1400.0  244.0
     1              UA    LGA  IAH  329.0  1.0    1416.0  241.0
+    >>> features = compute(january, history=events.from_flights(january))
+    >>> features.loc[20000, ["org_dep_n_1h", "car_late_n_6h", "org_overdue"]].to_dict()
+    {'org_dep_n_1h': 5.0, 'car_late_n_6h': 39.0, 'org_overdue': -1.0}
     """
     missing = [name for name in ("flight_id", *FLIGHT_COLUMNS) if name not in flights.columns]
     if missing:
         raise InvalidArgumentError(
             f"features need the columns {missing} too; there are {list(flights.columns)}"
         )
-    known = flights[list(FLIGHT_COLUMNS)].set_index(pd.Index(flights["flight_id"]))
+    flight_id = flights["flight_id"].to_numpy(np.int64)
+    known = flights[list(FLIGHT_COLUMNS)].reset_index(drop=True)
     departure = times.scheduled_departure(known)
-    midnight = pd.to_datetime(known[["year", "month", "day"]])
-    inputs = {name: known[name] for name in FLIGHT_COLUMNS} | {
+    asked = Questions(
+        entities=known[["origin", "carrier", "dest"]],
+        at_s=events.seconds(departure - horizon),
+        without=None if counts_own else flight_id,
+    )
+    columns = _schedule(known, departure, datasets.airport_zones() if zones is None else zones)
+    if weather is not None:
+        columns |= _weather(events.checked_weather(weather), asked)
+    if history is not None:
+        columns |= _recent(events.checked_history(history), asked)
+    return pd.DataFrame(columns).set_index(pd.Index(flights["flight_id"]))
+
+
+def _schedule(
+    flights: pd.DataFrame, departure: pd.Series, zones: Mapping[str, str]
+) -> dict[str, pd.Series]:
+    midnight = pd.to_datetime(flights[["year", "month", "day"]])
+    inputs = {name: flights[name] for name in FLIGHT_COLUMNS} | {
         "epoch_day": (midnight - pd.Timestamp(0)).dt.days,
-        "shift_min": times.clock_shift_min(
-            known["dest"], departure, datasets.airport_zones() if zones is None else zones
-        ),
+        "shift_min": times.clock_shift_min(flights["dest"], departure, zones),
     }
     columns = {}
-    for feature in FEATURES:
-        values = feature.formula(inputs)
+    for feature in SCHEDULE:
+        values = feature.source.compute(inputs)
         is_text = feature.dtype == "string"
         columns[feature.name] = values.fillna("") if is_text else values.astype("float32")
-    return pd.DataFrame(columns)
+    return columns
+
+
+def _weather(observed: pd.DataFrame, asked: Questions) -> dict[str, pd.Series]:
+    row = prefix_sums.latest_rows(WEATHER_OBSERVATION, observed, asked)
+    columns = {}
+    for feature in WEATHER:
+        values = np.append(observed[feature.source.value].to_numpy("float32"), np.float32(np.nan))
+        columns[feature.name] = pd.Series(values[row])  # row -1 is the NaN at the end
+    return columns
+
+
+def _recent(history: pd.DataFrame, asked: Questions) -> dict[str, pd.Series]:
+    by_kind = {str(kind): rows for kind, rows in history.groupby("kind", sort=False)}
+    columns = {}
+    for feature in RECENT:
+        values = prefix_sums.window_values(feature.source, by_kind, asked)
+        columns[feature.name] = pd.Series(values.astype("float32"))
+    return columns
 
 
 def labels(flights: pd.DataFrame) -> "pd.Series[float]":
@@ -83,4 +147,5 @@ def labels(flights: pd.DataFrame) -> "pd.Series[float]":
             f"labels need the columns {missing} too; there are {list(flights.columns)}"
         )
     delay = flights.set_index("flight_id")["arr_delay"]
-    return (delay > LATE_MIN).astype("float64").where(delay.notna()).rename("late")
+    late: pd.Series[float] = is_late(delay).astype("float64").where(delay.notna()).rename("late")
+    return late

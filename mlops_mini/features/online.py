@@ -1,7 +1,7 @@
 """Features of one flight, for a request to the model while it serves."""
 
 from collections.abc import Mapping
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -10,21 +10,31 @@ import numpy as np
 from mlops_mini.data import datasets, times
 from mlops_mini.data.periods import NEW_YORK
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.features.definitions import FEATURES, FLIGHT_COLUMNS
+from mlops_mini.features.definitions import FLIGHT_COLUMNS, SCHEDULE
+from mlops_mini.features.store import Store
 
 _TEXT = ("carrier", "origin", "dest")
 
 
 def compute(
-    flight: Mapping[str, Any], *, zones: Mapping[str, str] | None = None
+    flight: Mapping[Any, Any],
+    *,
+    store: Store | None = None,
+    at: datetime | None = None,
+    zones: Mapping[str, str] | None = None,
 ) -> dict[str, float | str]:
     """Compute the features of one flight, before it departs.
 
-    The values are those that `offline.compute` gives for the same flight, bit for bit.
+    The values are those that `offline.compute` gives for the same flight, bit for bit, once the
+    store knows all that had happened by then. Whoever asks a model server calls this to make the
+    request; `Store.as_of` tells how far the store is.
 
     Args:
         flight: `definitions.FLIGHT_COLUMNS`, in the units of `datasets.flights`. `carrier`,
-            `origin`, `dest` and `distance` may be None or NaN; what else it holds is not read.
+            `origin`, `dest` and `distance` may be None or NaN; what else it holds is not read, but
+            for its `flight_id`: with it the flight's own events do not count.
+        store: Where weather and recent features come from; without it there are none of these.
+        at: As of when, usually now; without it 60 minutes before the scheduled departure.
         zones: IANA zone by airport code; without it those of the default data folder.
 
     Returns:
@@ -32,7 +42,11 @@ def compute(
         for missing, and strings, empty for missing. A destination without a zone has no `block`.
 
     Raises:
-        InvalidArgumentError: A value is not there, or date and times are none.
+        InvalidArgumentError: A value is not there, date and times are none, or `at` has no time
+            zone.
+        FailedPreconditionError: The store has forgotten what was before `at`.
+        UnavailableError: The store does not answer. What to do is the caller's decision: ask a
+            fallback model that needs no recent features, rather than send missing ones.
 
     >>> flight = {"year": 2013, "month": 1, "day": 1, "sched_dep_time": 515, "sched_arr_time": 819}
     >>> compute(flight | {"carrier": "UA", "origin": "EWR", "dest": "IAH", "distance": 1400})
@@ -41,10 +55,17 @@ def compute(
     """
     inputs = _look_up(flight, datasets.airport_zones() if zones is None else zones)
     values: dict[str, float | str] = {}
-    for feature in FEATURES:
-        value = feature.formula(inputs)
+    for feature in SCHEDULE:
+        value = feature.source.compute(inputs)
         values[feature.name] = value if feature.dtype == "string" else float(np.float32(value))
-    return values
+    if store is None:
+        return values
+    reading = store.read(
+        **{name: inputs[name] for name in _TEXT},
+        at=inputs["departure"] - times.HORIZON if at is None else at,
+        without=flight.get("flight_id"),
+    )
+    return values | {name: float(np.float32(value)) for name, value in reading.features.items()}
 
 
 def _look_up(flight: Mapping[str, Any], zones: Mapping[str, str]) -> dict[str, Any]:
@@ -62,11 +83,13 @@ def _look_up(flight: Mapping[str, Any], zones: Mapping[str, str]) -> dict[str, A
             f"no features of {asked} ({exc}); expected a date, times as HHMM and miles"
         ) from exc
     since_midnight = timedelta(minutes=times.minutes(clock["sched_dep_time"]))
-    departure = datetime.combine(day, time()) + since_midnight
+    local = datetime.combine(day, time()) + since_midnight
+    departure = local.replace(tzinfo=ZoneInfo(NEW_YORK)).astimezone(UTC)
     return {
         **texts,
         **clock,
         "distance": distance,
+        "departure": departure,
         "epoch_day": (day - date(1970, 1, 1)).days,
         "shift_min": _clock_shift_min(departure, zones.get(texts["dest"])),
     }
@@ -76,7 +99,6 @@ def _clock_shift_min(departure: datetime, zone: str | None) -> float:
     """The scalar twin of `times.clock_shift_min`."""
     if zone is None:
         return float("nan")
-    here = departure.replace(tzinfo=ZoneInfo(NEW_YORK)).astimezone(ZoneInfo("UTC"))
-    offsets = [here.astimezone(ZoneInfo(key)).utcoffset() for key in (zone, NEW_YORK)]
+    offsets = [departure.astimezone(ZoneInfo(key)).utcoffset() for key in (zone, NEW_YORK)]
     there, new_york = (offset or timedelta() for offset in offsets)
     return (there - new_york) / timedelta(minutes=1)

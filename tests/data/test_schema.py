@@ -165,3 +165,138 @@ def test_the_frame_given_is_not_changed(march):
     schema.split_rows(march, "2013-03")
 
     pd.testing.assert_frame_equal(march, before)
+
+
+def test_a_failure_names_position_column_rule_and_value(march):
+    split = schema.split_rows(put(march, 5, distance=1.0, carrier="X"), "2013-03")
+
+    assert sorted(split.failures.itertuples(index=False, name=None)) == [
+        (5, "carrier", "str_length(2, 2)", "X"),
+        (5, "distance", "in_range(50, 5000)", "1.0"),
+    ]
+
+
+def test_integers_that_missing_values_made_floats_are_kept(march):
+    floats = march.astype(dict.fromkeys(march.select_dtypes("number"), "float64"))
+
+    split = schema.split_rows(floats, "2013-03")
+
+    assert split.quarantined.empty
+    assert split.findings == ()
+
+
+def test_a_wholly_empty_column_refuses_the_partition(march):
+    for column in ("arr_delay", "tailnum", "distance"):
+        with pytest.raises(DataIntegrityError, match=f"column '{column}' is wholly empty"):
+            schema.split_rows(march.assign(**{column: None}), "2013-03")
+
+
+def test_a_renamed_column_is_suspected(march):
+    with pytest.raises(DataIntegrityError, match=r"\(is one of \['to'\] a new name\?\)"):
+        schema.split_rows(march.rename(columns={"dest": "to"}), "2013-03")
+
+
+def test_an_extra_column_is_kept_and_a_finding(march):
+    split = schema.split_rows(march.assign(gate="A1"), "2013-03")
+
+    assert [(finding.name, finding.column) for finding in split.findings] == [
+        ("extra column", "gate")
+    ]
+    assert "gate" in split.kept.columns
+
+
+def test_a_new_carrier_passes_and_is_reported(march):
+    known = set(datasets.carriers()["carrier"])
+    changed = march.assign(carrier=["ZZ"] * 10 + march["carrier"].tolist()[10:])
+
+    split = schema.split_rows(changed, "2013-03", known_carriers=known)
+
+    assert split.quarantined.empty
+    assert [(finding.name, finding.text) for finding in split.findings] == [
+        ("new carrier", "carrier 'ZZ' is not known: 10 rows, 0.50%")
+    ]
+
+
+def test_a_carrier_that_flickers_is_no_news(year):
+    known = set(datasets.carriers()["carrier"])
+    months = dict(iter(year.groupby("month")))
+    counts = {month: (flights["carrier"] == "OO").sum() for month, flights in months.items()}
+
+    assert {month: n for month, n in counts.items() if n} == {1: 1, 6: 2, 8: 4, 9: 20, 11: 5}
+    for month in (1, 2, 9):
+        split = schema.split_rows(months[month], f"2013-{month:02}", known_carriers=known)
+        assert split.findings == ()
+
+
+def test_many_flights_without_label_are_a_finding_in_one_week_of_blizzard():
+    findings = {
+        week: schema.split_rows(datasets.flights(week), week).findings
+        for week in ("2013-W04", "2013-W05", "2013-W06")
+    }
+
+    assert findings["2013-W04"] == findings["2013-W06"] == ()
+    assert [finding.text for finding in findings["2013-W05"]] == [
+        "16.6% of arr_delay are missing, expected at most 10.0%"
+    ]
+
+
+def test_labels_that_never_come_stay_missing(year):
+    assert year["arr_delay"].isna().sum() == 9_430
+    assert year["dep_delay"].isna().sum() == 8_255
+
+
+UNITS = {
+    "km": (lambda rows: {"distance": (rows.distance * 1.609).round()}, "distance (distance)"),
+    "seconds of departure": (lambda rows: {"dep_delay": rows.dep_delay * 60}, "size (dep_delay)"),
+    "seconds of arrival": (lambda rows: {"arr_delay": rows.arr_delay * 60}, "size (arr_delay)"),
+    "hours": (lambda rows: {"arr_delay": rows.arr_delay / 60}, "size (arr_delay)"),
+    "seconds in the air": (
+        lambda rows: {"air_time": rows.air_time * 60},
+        "speed (distance, air_time)",
+    ),
+}
+
+
+@pytest.mark.parametrize("month", [1, 7, 9])
+@pytest.mark.parametrize("unit", UNITS)
+def test_another_unit_refuses_the_partition(year, month, unit):
+    convert, what = UNITS[unit]
+    flights = year[year["month"] == month]
+
+    with pytest.raises(DataIntegrityError, match="another unit") as error:
+        schema.split_rows(flights.assign(**convert(flights)), f"2013-{month:02}")
+
+    assert what in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_everything_wrong_is_told_at_once(march):
+    far = march.assign(distance=march["distance"] * 10, dep_delay=march["dep_delay"] * 60)
+
+    with pytest.raises(DataIntegrityError) as error:
+        schema.split_rows(far, "2013-03")
+
+    for part in ("median distance", "median size (dep_delay)", "rows break a rule"):
+        assert part in str(error.value)
+
+
+def test_a_few_rows_are_not_judged_as_a_whole(march):
+    few = march.head(99).assign(dep_delay=march["dep_delay"].head(99) * 60)
+
+    assert len(schema.split_rows(few, "2013-03").kept) == 99
+
+
+def test_a_few_rows_may_lack_all_that_may_be_missing(march):
+    few = march.head(50).assign(dep_delay=None, arr_delay=None, air_time=None, tailnum=None)
+
+    assert len(schema.split_rows(few, "2013-03").kept) == 50
+
+
+def test_a_few_rows_without_a_required_value_are_quarantined(march):
+    few = march.head(50).assign(distance=None, carrier=None)
+
+    split = schema.split_rows(few, "2013-03", max_quarantined_share=1.0)
+
+    assert len(split.quarantined) == 50
+    assert split.quarantined["reason"].str.contains("carrier: not_nullable").all()
+    assert split.quarantined["reason"].str.contains("distance: not_nullable").all()

@@ -4,23 +4,51 @@ import pytest
 
 from mlops_mini.data import datasets
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.features import offline
-from mlops_mini.features.definitions import FEATURES
+from mlops_mini.features import events, offline
+from mlops_mini.features.definitions import FEATURES, RECENT, SCHEDULE, WEATHER
 
 
 @pytest.fixture(scope="module")
-def january():
-    return datasets.flights("2013-01")
+def march_features(march, march_history, weather):
+    return offline.compute(march, history=march_history, weather=weather)
 
 
-def test_columns_index_and_types_are_those_of_the_definitions(january):
-    features = offline.compute(january)
-
-    assert features.columns.tolist() == [feature.name for feature in FEATURES]
-    assert features.index.tolist() == january["flight_id"].tolist()
-    assert [features[feature.name].dtype for feature in FEATURES] == [
+def test_columns_index_and_types_are_those_of_the_definitions(march, march_features):
+    assert march_features.columns.tolist() == [feature.name for feature in FEATURES]
+    assert march_features.index.tolist() == march["flight_id"].tolist()
+    assert [march_features[feature.name].dtype for feature in FEATURES] == [
         np.dtype("float32" if feature.dtype == "float32" else object) for feature in FEATURES
     ]
+
+
+def test_a_group_comes_with_its_source(march, march_history, weather, march_features):
+    some = march.head(100)
+
+    def columns(**sources):
+        features = offline.compute(some, **sources)
+        pd.testing.assert_frame_equal(features, march_features.head(100)[features.columns])
+        return features.columns.tolist()
+
+    schedule, air, recent = ([f.name for f in group] for group in (SCHEDULE, WEATHER, RECENT))
+    assert columns() == schedule
+    assert columns(weather=weather) == schedule + air
+    assert columns(history=march_history) == schedule + recent
+
+
+@pytest.mark.parametrize(
+    ("flight_id", "expected"),
+    [
+        (142789, [7, 132.7143, 44, 135.3182, np.nan, -6.0, 1, 0, 23.1053, 16, 37.94]),
+        (143142, [9, 103.2222, 21, 81.6190, 93.9167, 25.1429, 15, 0.6667, 11.3636, 39, 33.98]),
+        (143490, [22, 116.4091, 52, 130.6731, 55.6154, 38.4615, 12, 0.9167, 112.6333, 8, 42.08]),
+    ],
+)
+def test_recent_delays_of_flights_known_by_heart(march_features, flight_id, expected):
+    names = [*(feature.name for feature in RECENT), "temp"]
+
+    found = march_features.loc[flight_id, names].astype(float).round(4).tolist()
+
+    assert found == pytest.approx(expected, abs=1e-4, nan_ok=True)
 
 
 def test_a_flight_known_by_heart():
@@ -46,6 +74,87 @@ def test_outcomes_change_nothing(january):
 
     pd.testing.assert_frame_equal(features, offline.compute(january))
     pd.testing.assert_frame_equal(features, offline.compute(january.drop(columns=list(outcomes))))
+
+
+def test_what_happens_after_a_prediction_changes_nothing(march, march_history, weather):
+    asked = march[march["day"] == 8]
+    features = offline.compute(asked, history=march_history, weather=weather)
+    last_utc = pd.Timestamp("2013-03-09T04:59", tz="UTC") - pd.Timedelta(minutes=60)
+
+    known = march_history[march_history["available_at"] <= last_utc]
+    published = weather[weather["time_hour"] + pd.Timedelta(hours=1) <= last_utc]
+
+    assert len(known) < len(march_history)
+    pd.testing.assert_frame_equal(
+        offline.compute(asked, history=known, weather=published), features
+    )
+
+
+def test_order_of_events_and_weather_changes_no_value(march, march_history, weather):
+    some = march.sample(2000, random_state=0)
+
+    def shuffled(frame):
+        return frame.sample(frac=1.0, random_state=1)
+
+    pd.testing.assert_frame_equal(
+        offline.compute(some, history=shuffled(march_history), weather=shuffled(weather)),
+        offline.compute(some, history=march_history, weather=weather),
+    )
+
+
+def test_flights_of_one_origin_and_minute_all_come_back(march, march_features):
+    again = pd.concat([march.head(3), march.head(3)])
+
+    features = offline.compute(again, history=events.from_flights(march.head(300)))
+
+    assert features.index.tolist() == again["flight_id"].tolist()
+    pd.testing.assert_frame_equal(features.head(3), features.tail(3))
+    minute = ["year", "month", "day", "sched_dep_time", "origin"]
+    assert march.duplicated(minute, keep=False).mean() > 0.5
+    assert len(march_features) == len(march)
+
+
+def test_a_flight_is_in_its_own_windows_at_its_scheduled_minute_only_if_that_is_asked_for(january):
+    history = events.from_flights(january)
+
+    def n_departures(horizon_min, *, counts_own):
+        features = offline.compute(
+            january,
+            history=history,
+            horizon=pd.Timedelta(minutes=horizon_min),
+            counts_own=counts_own,
+        )
+        return features["org_dep_n_3h"].to_numpy()
+
+    honest = n_departures(0, counts_own=False)
+    leaky = n_departures(0, counts_own=True)
+
+    has_left = (january["dep_delay"] <= 0).to_numpy()
+    assert (leaky - honest == has_left).all()
+    assert 0.5 < has_left.mean() < 0.7
+    # Nobody leaves an hour early: there is nothing to take out.
+    assert (n_departures(60, counts_own=True) == n_departures(60, counts_own=False)).all()
+
+
+def test_sources_without_a_time_zone_are_refused(january, march_history, weather):
+    naive = march_history.assign(available_at=march_history["available_at"].dt.tz_localize(None))
+    naive_weather = weather.assign(time_hour=weather["time_hour"].dt.tz_localize(None))
+
+    with pytest.raises(InvalidArgumentError, match="available_at is datetime64"):
+        offline.compute(january, history=naive)
+    with pytest.raises(InvalidArgumentError, match="time_hour is datetime64"):
+        offline.compute(january, weather=naive_weather)
+
+
+def test_without_any_event_counts_are_0_and_means_missing(january):
+    nothing = events.from_flights(january).head(0)
+
+    features = offline.compute(january.head(5), history=nothing)
+
+    assert (features[["org_dep_n_1h", "org_dep_n_3h", "car_late_n_6h", "org_overdue"]] == 0).all(
+        axis=None
+    )
+    assert features.filter(like="mean").isna().all(axis=None)
 
 
 def test_missing_is_nan_or_empty(january):

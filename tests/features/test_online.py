@@ -1,15 +1,17 @@
+from datetime import UTC, datetime, timedelta
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_mini.data import datasets
-from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.features import offline, online
+from mlops_mini.data import datasets, times
+from mlops_mini.errors import InvalidArgumentError, UnavailableError
+from mlops_mini.features import events, offline, online
 from mlops_mini.features.definitions import FEATURES, FLIGHT_COLUMNS
+from mlops_mini.features.store import Store
 
-NUMBERS = [feature.name for feature in FEATURES if feature.dtype == "float32"]
 TEXTS = [feature.name for feature in FEATURES if feature.dtype == "string"]
 
 flight_strategy = st.fixed_dictionaries(
@@ -33,7 +35,7 @@ flight_strategy = st.fixed_dictionaries(
 
 def bits(features):
     """Numbers as their bits, all NaN alike."""
-    numbers = features[NUMBERS].to_numpy(dtype="float32", na_value=np.nan)
+    numbers = features.drop(columns=TEXTS).to_numpy(dtype="float32", na_value=np.nan)
     return np.where(np.isnan(numbers), np.float32(np.nan), numbers).view("uint32")
 
 
@@ -70,6 +72,67 @@ def test_online_equals_offline_while_clocks_change(month, day, dest):
     )  # fmt: skip
 
     assert_equal_bit_for_bit(flights)
+
+
+def test_a_replayed_day_online_equals_offline(
+    tmp_path, march, march_history, march_stream, weather
+):
+    flights = march[march["day"] == 8]
+    due = (times.scheduled_departure(flights) - times.HORIZON).sort_values(kind="stable")
+    requests = flights.loc[due.index, ["flight_id", *FLIGHT_COLUMNS]].to_dict("records")
+    rows = []
+    with Store(tmp_path / "store.sqlite") as store:
+        for request, at in zip(requests, due, strict=True):
+            if at != store.as_of:
+                store.apply(events.between(march_stream, store.as_of, at), up_to=at)
+            rows.append(online.compute(request, store=store))
+    single = pd.DataFrame(rows, index=due.index).loc[flights.index]
+
+    batch = offline.compute(flights, history=march_history, weather=weather)
+
+    assert len(batch) == 979
+    assert single.columns.tolist() == batch.columns.tolist()
+    assert (single[TEXTS].to_numpy() == batch[TEXTS].to_numpy()).all()
+    np.testing.assert_array_equal(bits(single), bits(batch))
+    assert batch.isna().any().sum() > 3  # missing values were compared too
+
+
+def test_the_store_is_asked_as_of_the_instant_given(tmp_path, march, march_stream):
+    flight = march.iloc[5000].to_dict()
+    due = datetime(2013, 3, 6, 15, tzinfo=UTC)
+    with Store(tmp_path / "store.sqlite") as store:
+        store.apply(events.between(march_stream, None, due), up_to=due)
+
+        later = online.compute(flight, store=store, at=due)
+        earlier = online.compute(flight, store=store, at=due - timedelta(hours=2))
+
+        origin, carrier, dest = (flight[name] for name in ("origin", "carrier", "dest"))
+        known = store.read(origin=origin, carrier=carrier, dest=dest, at=due).features
+    assert list(later) == [feature.name for feature in FEATURES]
+    assert later["org_dep_mean_3h"] == np.float32(known["org_dep_mean_3h"])
+    assert later["org_dep_mean_3h"] != earlier["org_dep_mean_3h"]
+    assert later["temp"] != earlier["temp"]
+
+
+def test_at_its_scheduled_minute_a_flight_is_not_among_those_that_left(tmp_path, march):
+    flights = march[march["dep_delay"] == 0].head(1)
+    request = flights.to_dict("records")[0]
+    at = times.scheduled_departure(flights).iloc[0]
+    with Store(tmp_path / "store.sqlite") as store:
+        store.apply(events.stream(events.from_flights(flights)), up_to=at)
+
+        own_known = online.compute(request, store=store, at=at)
+        own_unknown = online.compute(request | {"flight_id": None}, store=store, at=at)
+
+    assert (own_known["org_dep_n_1h"], own_unknown["org_dep_n_1h"]) == (0, 1)
+
+
+def test_when_the_store_is_down_the_caller_is_told(tmp_path, flight):
+    store = Store(tmp_path / "store.sqlite")
+    store.close()
+
+    with pytest.raises(UnavailableError, match="fallback model"):
+        online.compute(flight, store=store)
 
 
 @pytest.fixture

@@ -1,0 +1,247 @@
+"""Which columns of a table have moved, how far, and whether that matters.
+
+A comparison has one of tensorflow-metadata's two roles: *drift* is a period against an earlier one,
+*skew* is training against serving. Thresholds come from a schema (`validate`) or from the data's
+own past (`calibrate`); .1 and .25 are rules of thumb for the PSI that ring every week on data with
+weather in it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
+
+from mlops_mini.data import anomalies
+from mlops_mini.data.distances import jensen_shannon, ks, l_infinity, psi
+from mlops_mini.data.statistics import ColumnStatistics, TableStatistics
+from mlops_mini.errors import InvalidArgumentError
+
+_Distance = Callable[[ColumnStatistics, ColumnStatistics], float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ColumnDrift:
+    """How far a column has moved.
+
+    Attributes:
+        column: Its name.
+        psi: See `distances.psi`; 0 and up.
+        jensen_shannon: See `distances.jensen_shannon`; 0 to 1.
+        l_infinity: Of texts, see `distances.l_infinity`, 0 to 1; NaN of numbers.
+        ks: Of numbers, see `distances.ks`, 0 to 1; NaN of texts.
+        importance: What the model loses without the column, such as its permutation importance, in
+            any unit; NaN if not given.
+        threshold: PSI above which the column counts as moved; NaN if not given.
+    """
+
+    column: str
+    psi: float
+    jensen_shannon: float
+    l_infinity: float
+    ks: float
+    importance: float
+    threshold: float
+
+    @property
+    def relevance(self) -> float:
+        """PSI times importance; NaN without importance."""
+        return self.psi * self.importance
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether the PSI is above its threshold; never without one."""
+        return self.psi > self.threshold
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DriftReport:
+    """How far the columns of a table have moved.
+
+    Attributes:
+        columns: The most relevant first, or without importances that with the largest PSI.
+    """
+
+    columns: tuple[ColumnDrift, ...]
+
+    @property
+    def moved(self) -> tuple[str, ...]:
+        """Names of the columns above their threshold, in the same order."""
+        return tuple(column.column for column in self.columns if column.has_moved)
+
+    def table(self) -> pd.DataFrame:
+        """Show it as a table: one row a column, index `column`, the attributes as columns."""
+        names = [*ColumnDrift.__dataclass_fields__, "relevance", "has_moved"]
+        rows = [[getattr(column, name) for name in names] for column in self.columns]
+        return pd.DataFrame(rows, columns=names).set_index("column")
+
+
+def compare(
+    reference: TableStatistics,
+    current: TableStatistics,
+    *,
+    importances: Mapping[str, float] | None = None,
+    thresholds: Mapping[str, float] | None = None,
+) -> DriftReport:
+    """Measure how far the columns that two tables share have moved.
+
+    Args:
+        reference: What things were like, such as the months a model has learned from.
+        current: What they are like now.
+        importances: How much a model needs each column; with them, columns it does not need rank
+            last, however far they move. Columns left out are unimportant, 0.
+        thresholds: PSI by column above which it counts as moved, as `calibrate` finds them.
+
+    Returns:
+        The report, ranked.
+
+    Raises:
+        InvalidArgumentError: A column holds texts on one side and numbers on the other.
+
+    >>> from mlops_mini.data import datasets, statistics
+    >>> hours = datasets.weather().set_index("month")[["temp", "visib"]]
+    >>> january, july = (statistics.add(statistics.create(), hours.loc[month]) for month in (1, 7))
+    >>> report = compare(january, july, importances={"temp": 0.001, "visib": 0.1})
+    >>> report.table()[["psi", "ks", "relevance"]].round(3)
+              psi     ks  relevance
+    column
+    visib   0.245  0.143      0.024
+    temp    8.242  0.999      0.008
+    """
+    found = []
+    for name in reference.columns:
+        if name not in current.columns:
+            continue
+        a, b = reference.columns[name], current.columns[name]
+        kinds = {column.kind for column in (a, b) if column.n_present}
+        if len(kinds) > 1:
+            raise InvalidArgumentError(
+                f"column {name!r} holds {a.kind} in the reference and {b.kind} now; find out which"
+                " is wrong: anomalies.validate"
+            )
+        is_text = kinds == {"text"}
+        found.append(
+            ColumnDrift(
+                column=name,
+                psi=psi(a, b),
+                jensen_shannon=jensen_shannon(a, b),
+                l_infinity=l_infinity(a, b) if is_text else float("nan"),
+                ks=float("nan") if is_text else ks(a, b),
+                importance=float("nan") if importances is None else importances.get(name, 0.0),
+                threshold=float("nan")
+                if thresholds is None
+                else thresholds.get(name, float("nan")),
+            )
+        )
+    found.sort(key=lambda column: column.psi, reverse=True)
+    if importances is not None:
+        found.sort(key=lambda column: column.relevance, reverse=True)
+    return DriftReport(columns=tuple(found))
+
+
+def calibrate(
+    spans: Sequence[TableStatistics],
+    *,
+    measure: _Distance = psi,
+    quantile: float = 0.95,
+) -> dict[str, float]:
+    """Find thresholds in the data's own past.
+
+    Args:
+        spans: Statistics of consecutive spans, such as weeks, of a period when all was well; at
+            least three.
+        measure: A distance of `distances`, such as `psi`.
+        quantile: Share of the past spans, 0 to 1, that raise no alarm.
+
+    Returns:
+        By column, that quantile of the distances from each span to the next.
+
+    Raises:
+        InvalidArgumentError: Fewer than three spans, or a column that cannot be compared.
+    """
+    if len(spans) < 3:
+        raise InvalidArgumentError(
+            f"{len(spans)} spans to calibrate thresholds on, expected at least 3, and 20 for a"
+            " quantile of .95 to mean something: give more weeks"
+        )
+    shared = [name for name in spans[0].columns if all(name in s.columns for s in spans)]
+    return {
+        name: float(
+            np.quantile(
+                [measure(a.columns[name], b.columns[name]) for a, b in pairwise(spans)], quantile
+            )
+        )
+        for name in shared
+    }
+
+
+_NO_REFERENCE = anomalies_pb2.AnomalyInfo.COMPARATOR_CONTROL_DATA_MISSING
+_NO_CURRENT = anomalies_pb2.AnomalyInfo.COMPARATOR_TREATMENT_DATA_MISSING
+_COMPARATORS: dict[str, tuple[_Distance, str, int, int]] = {
+    "infinity_norm": (
+        l_infinity,
+        "L-infinity distance",
+        anomalies_pb2.DriftSkewInfo.Measurement.L_INFTY,
+        anomalies_pb2.AnomalyInfo.COMPARATOR_L_INFTY_HIGH,
+    ),
+    "jensen_shannon_divergence": (
+        jensen_shannon,
+        "Jensen-Shannon divergence",
+        anomalies_pb2.DriftSkewInfo.Measurement.JENSEN_SHANNON_DIVERGENCE,
+        anomalies_pb2.AnomalyInfo.COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH,
+    ),
+}
+
+
+def validate(
+    reference: TableStatistics,
+    current: TableStatistics,
+    schema: schema_pb2.Schema,
+    *,
+    role: Literal["drift", "skew"] = "drift",
+) -> anomalies_pb2.Anomalies:
+    """Compare two tables where a schema asks for it.
+
+    Args:
+        reference: For drift the earlier span, for skew what the model was trained on.
+        current: The span now, or what is asked of the model.
+        schema: Its columns' `drift_comparator` or `skew_comparator` give the thresholds, of
+            `infinity_norm` for texts and `jensen_shannon_divergence` for either.
+        role: Which of the two comparators.
+
+    Returns:
+        An anomaly a distance above its threshold, or without a value to compare with; every
+        distance in `drift_skew_info`.
+
+    >>> from mlops_mini.data import datasets, inference, statistics
+    >>> july, august = (statistics.add(statistics.create(), datasets.flights(month))
+    ...                 for month in ("2013-07", "2013-08"))
+    >>> dict(validate(july, august, inference.reviewed("flights")).anomaly_info)
+    {}
+    """
+    found = anomalies_pb2.Anomalies(baseline=schema)
+    for feature in schema.feature:
+        comparator = getattr(feature, f"{role}_comparator")
+        a, b = (side.columns.get(feature.name) for side in (reference, current))
+        asked = [(kind, rule) for kind, rule in _COMPARATORS.items() if comparator.HasField(kind)]
+        if not asked:
+            continue
+        info = found.drift_skew_info.add()
+        info.path.step.append(feature.name)
+        for kind, (distance, name, measurement, anomaly) in asked:
+            threshold = getattr(comparator, kind).threshold
+            value = float("nan") if a is None or b is None else distance(a, b)
+            measured = getattr(info, f"{role}_measurements")
+            measured.add(type=measurement, value=value, threshold=threshold)
+            if np.isnan(value):
+                is_reference = a is None or not a.n_present
+                text = "no values in the reference" if is_reference else "no values now"
+                kind_of_gap = _NO_REFERENCE if is_reference else _NO_CURRENT
+                anomalies.report(found, feature.name, (kind_of_gap, f"no {role} measured", text))
+            elif value > threshold:
+                text = f"{name} {value:.4g}, at most {threshold:.4g}"
+                anomalies.report(found, feature.name, (anomaly, role, text))
+    return found

@@ -1,0 +1,342 @@
+"""Partition files arrive, whole or not at all.
+
+Senders put files into `inbox/` of a folder; `receive` moves what is complete to
+`arrived/NAME/SHA256.parquet`, where nothing is ever changed again. A file is complete once its
+manifest is there and agrees with it, so an event of the file system is only a hint to look, and
+looking twice changes nothing. One process at a time may receive, and both parts must be on one file
+system, for files move by link and rename.
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlops_mini.data import integrity, periods
+from mlops_mini.data.periods import Period
+from mlops_mini.errors import AlreadyExistsError, DataIntegrityError, InvalidArgumentError
+
+INBOX, ARRIVED = "inbox", "arrived"
+_MANIFEST = ".manifest.json"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """What a sender says about a file.
+
+    Attributes:
+        name: The file's name, such as `flights-2013-03.parquet`.
+        period: The month or week of its rows.
+        n_rows: How many rows it has, none included.
+        sha256: SHA-256 of its bytes, 64 hex digits.
+    """
+
+    name: str
+    period: Period
+    n_rows: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        is_name = re.fullmatch(r"\w[\w.-]*\.parquet", self.name, re.ASCII)
+        is_digest = re.fullmatch(r"[0-9a-f]{64}", self.sha256)
+        if not is_name or not is_digest or self.n_rows < 0:
+            raise InvalidArgumentError(
+                f"no manifest: name {self.name!r}, {self.n_rows} rows, SHA-256 {self.sha256!r};"
+                " expected a name like flights-2013-03.parquet, 0 or more rows and 64 hex digits"
+            )
+
+    @property
+    def key(self) -> str:
+        """Name and digest: another for every change of the file."""
+        return f"{self.name}@{self.sha256}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Partition(Manifest):
+    """A file that has arrived.
+
+    Attributes:
+        arrival: 1 for the first file of this name, 2 for the first that differs from it, and so on.
+        arrived_at: When, UTC.
+        path: The file; its bytes are those of the digest.
+    """
+
+    arrival: int
+    arrived_at: datetime
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Receipt:
+    """What one look into the inbox found.
+
+    Attributes:
+        new: Partitions under a name that was not there.
+        changed: Partitions under a name that was there with other bytes; these are kept too.
+        duplicates: What was there already, byte by byte; nothing happened.
+        waiting: Files that have not arrived, and why, by name.
+    """
+
+    new: tuple[Partition, ...] = ()
+    changed: tuple[Partition, ...] = ()
+    duplicates: tuple[Manifest, ...] = ()
+    waiting: tuple[tuple[str, str], ...] = ()
+
+
+def send(file: Path, folder: Path, *, name: str, period: Period | str) -> Manifest:
+    """Put a file into the inbox, as a sender should: the file first, its manifest last.
+
+    Args:
+        file: A parquet file; it stays where it is.
+        folder: The folder with the inbox; made if it is not there.
+        name: Name to send it under; a damaged or half-written file of that name is replaced.
+        period: Month or week of its rows.
+
+    Returns:
+        The manifest, as written beside it.
+
+    Raises:
+        DataIntegrityError: It is no parquet file.
+        InvalidArgumentError: The name is none, or the period.
+        AlreadyExistsError: A complete file of that name still waits, and would be lost.
+    """
+    manifest = Manifest(
+        name=name,
+        period=Period.parse(period),
+        n_rows=_count_rows(file),
+        sha256=integrity.file_sha256(file),
+    )
+    inbox = folder / INBOX
+    inbox.mkdir(parents=True, exist_ok=True)
+    manifest_file = inbox / f"{name}{_MANIFEST}"
+    if manifest_file.is_file() and _is_complete(inbox / name, manifest_file):
+        raise AlreadyExistsError(
+            f"{name} still waits in {inbox}: receive it before sending another"
+        )
+    manifest_file.unlink(missing_ok=True)
+    with whole_file(inbox / name) as unfinished:
+        shutil.copyfile(file, unfinished)
+    _write_json(manifest_file, _to_json(manifest))
+    return manifest
+
+
+def receive(folder: Path, *, now: datetime) -> Receipt:
+    """Look into the inbox and move what is complete to where it stays.
+
+    If the process dies, the next look ends what this one began. Ask `arrived`, not the receipt,
+    what is there: a receipt may be lost with its process.
+
+    Args:
+        folder: The folder with the inbox; it may have none yet.
+        now: The time to write down, with a time zone.
+
+    Returns:
+        What arrived, came again, or waits.
+
+    >>> import tempfile
+    >>> from mlops_mini.data import datasets
+    >>> march = datasets.data_folder() / "flights" / "2013-03.parquet"
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     folder, now = Path(name), datetime(2013, 4, 1, 12, tzinfo=UTC)
+    ...     _ = send(march, folder, name="flights-2013-03.parquet", period="2013-03")
+    ...     first = receive(folder, now=now)
+    ...     _ = send(march, folder, name="flights-2013-03.parquet", period="2013-03")
+    ...     again = receive(folder, now=now)
+    ...     len(first.new), first.new[0].n_rows, len(again.new), len(again.duplicates)
+    (1, 28834, 0, 1)
+    """
+    inbox = folder / INBOX
+    arrived_at = utc_text(now)
+    news: dict[str, list[Any]] = {"new": [], "changed": [], "duplicates": [], "waiting": []}
+    for name in sorted({path.name.removesuffix(_MANIFEST) for path in _visible(inbox)}):
+        source, manifest_file = inbox / name, inbox / f"{name}{_MANIFEST}"
+        try:
+            manifest = _read_manifest(manifest_file, name)
+            same_name = [other for other in arrived(folder) if other.name == name]
+            is_known = manifest.key in {other.key for other in same_name}
+            if source.is_file() or not is_known:  # else a receiver died while it tidied up
+                _take(source, _target(folder, manifest), manifest)
+        except (DataIntegrityError, InvalidArgumentError) as exc:
+            news["waiting"].append((name, str(exc)))
+            continue
+        if is_known:
+            news["duplicates"].append(manifest)
+        else:
+            entry = _target(folder, manifest).with_suffix(".json")
+            extra = {"arrival": len(same_name) + 1, "arrived_at": arrived_at}
+            _write_json(entry, _to_json(manifest) | extra)
+            news["changed" if same_name else "new"].append(_read_partition(entry))
+        logger.info("arrived: %s rows=%d duplicate=%s", name, manifest.n_rows, is_known)
+        source.unlink(missing_ok=True)
+        manifest_file.unlink()
+    return Receipt(**{kind: tuple(found) for kind, found in news.items()})
+
+
+def arrived(folder: Path) -> list[Partition]:
+    """List all partitions that ever arrived, of a changed one each state.
+
+    Args:
+        folder: The folder that was received into.
+
+    Returns:
+        Sorted by period, then by name, then by arrival: of one name the last is the current one.
+    """
+    found = [_read_partition(path) for path in (folder / ARRIVED).glob("*/*.json")]
+    return sorted(found, key=lambda one: (one.period, one.name, one.arrival))
+
+
+def missing_periods(partitions: Iterable[Manifest]) -> list[Period]:
+    """List the gaps between the first and the last period.
+
+    Args:
+        partitions: Of one table, all months or all weeks, in any order.
+
+    Returns:
+        Periods of which nothing is there, in order.
+
+    >>> def manifest(month: str) -> Manifest:
+    ...     name = f"flights-{month}.parquet"
+    ...     return Manifest(name=name, period=Period.parse(month), n_rows=1, sha256="0" * 64)
+    >>> [str(period) for period in missing_periods([manifest("2013-05"), manifest("2013-02")])]
+    ['2013-03', '2013-04']
+    """
+    there = sorted({partition.period for partition in partitions})
+    return [
+        period
+        for before, after in pairwise(there)
+        for period in periods.iterate(before.next(), after.previous())
+    ]
+
+
+def _visible(inbox: Path) -> list[Path]:
+    if not inbox.is_dir():
+        return []
+    return [path for path in inbox.iterdir() if not path.name.startswith(".")]
+
+
+def _target(folder: Path, manifest: Manifest) -> Path:
+    stem = manifest.name.removesuffix(".parquet")
+    return folder / ARRIVED / stem / f"{manifest.sha256}.parquet"
+
+
+def _take(source: Path, target: Path, manifest: Manifest) -> None:
+    """Bring a file to its place if it is what its manifest says; it stays in the inbox, too."""
+    if not source.is_file():
+        raise DataIntegrityError(f"{manifest.name} has a manifest, but is not there: send it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(target) as checked:
+        checked.hardlink_to(source)  # if its sender replaces it now, this stays the file we check
+        _check(checked, manifest)
+
+
+def _check(path: Path, manifest: Manifest) -> None:
+    found = integrity.file_sha256(path)
+    if found != manifest.sha256:
+        raise DataIntegrityError(
+            f"{manifest.name} has SHA-256 {found}, its manifest says {manifest.sha256}: wait until"
+            " it is written, or send it again"
+        )
+    n_rows = _count_rows(path)
+    if n_rows != manifest.n_rows:
+        raise DataIntegrityError(
+            f"{manifest.name} has {n_rows} rows, its manifest says {manifest.n_rows}: send it again"
+        )
+
+
+def _is_complete(path: Path, manifest_file: Path) -> bool:
+    try:
+        _check(path, _read_manifest(manifest_file, path.name))
+    except (DataIntegrityError, InvalidArgumentError, FileNotFoundError):
+        return False
+    return True
+
+
+def _count_rows(path: Path) -> int:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError) as exc:
+        raise DataIntegrityError(f"{path} is not a readable parquet file: send another") from exc
+
+
+def _to_json(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "name": manifest.name,
+        "period": str(manifest.period),
+        "rows": manifest.n_rows,
+        "sha256": manifest.sha256,
+    }
+
+
+def _read_manifest(path: Path, name: str) -> Manifest:
+    manifest = Manifest(**_read_fields(path))
+    if manifest.name != name:
+        raise DataIntegrityError(
+            f"{path.name} is the manifest of {manifest.name!r}: rename it, or write it again"
+        )
+    return manifest
+
+
+def _read_partition(path: Path) -> Partition:
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return Partition(
+        **_read_fields(path),
+        arrival=stored["arrival"],
+        arrived_at=datetime.fromisoformat(stored["arrived_at"]),
+        path=path.with_suffix(".parquet"),
+    )
+
+
+def _read_fields(path: Path) -> dict[str, Any]:
+    """Read a manifest, its fields named as `Manifest` does."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            "name": str(stored["name"]),
+            "period": Period.parse(stored["period"]),
+            "n_rows": int(stored["rows"]),
+            "sha256": str(stored["sha256"]),
+        }
+    except FileNotFoundError as exc:
+        raise DataIntegrityError(f"{path.name} is not there: the file is not complete") from exc
+    except (ValueError, KeyError, TypeError) as exc:
+        raise DataIntegrityError(
+            f"{path.name} is no manifest ({exc!r}), expected JSON with name, period, rows and"
+            " sha256: write it again"
+        ) from exc
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with whole_file(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def utc_text(now: datetime) -> str:
+    """Write an instant down, in UTC; `InvalidArgumentError` without a time zone."""
+    if now.tzinfo is None:
+        raise InvalidArgumentError(f"now is {now}, without a time zone: give it one, such as UTC")
+    return now.astimezone(UTC).isoformat()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a hidden name to write to, and rename it once it is written."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.unlink(missing_ok=True)
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

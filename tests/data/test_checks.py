@@ -1,0 +1,255 @@
+import os
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlops_mini.data import checks, datasets
+from mlops_mini.errors import InvalidArgumentError
+
+
+@pytest.fixture(scope="module")
+def july():
+    return datasets.flights("2013-07").set_index("flight_id")
+
+
+@pytest.fixture(scope="module")
+def weather():
+    return datasets.weather()
+
+
+def test_pytest_shows_the_reason_of_a_failed_check(tmp_path):
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    test = tmp_path / "test_data.py"
+    test.write_text(
+        "import pandas as pd\n"
+        "from mlops_mini.data import checks\n"
+        "def test_distances():\n"
+        "    distance = pd.Series([1400, 17], name='distance')\n"
+        "    assert checks.in_range(distance, low=50, high=5000)\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test.name]
+
+    env = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    shown = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+
+    assert shown.returncode == 1
+    assert (
+        "assert FAILED: distance: 1 of 2 values are not in 50 to 5000, such as 17 in row 1"
+        in shown.stdout
+    )
+
+
+def test_a_result_is_true_only_if_passed_and_cannot_be_changed():
+    passed = checks.in_range(np.array([1, 2]), low=1, high=2)
+    failed = checks.in_range(np.array([1, 3]), low=1, high=2)
+
+    assert passed
+    assert not failed
+    assert (passed.rows, failed.rows) == ((), (1,))
+    assert repr(passed) == "passed: the values of all 2 rows are in 1 to 2"
+    with pytest.raises(FrozenInstanceError):
+        failed.passed = True
+
+
+def test_in_range_finds_the_17_mile_flight(july):
+    found = checks.in_range(july["distance"], low=50, high=5000)
+
+    assert july.loc[list(found.rows), ["carrier", "flight"]].to_numpy().tolist() == [["US", 1632]]
+    assert found.columns == ("distance",)
+
+
+def test_in_range_finds_the_impossible_wind(weather):
+    found = checks.in_range(weather[["wind_speed", "wind_gust"]], low=0, high=100)
+
+    assert found.columns == ("wind_speed",)
+    assert weather.loc[list(found.rows), "wind_speed"].tolist() == [pytest.approx(1048.36058)]
+
+
+def test_in_range_includes_its_ends_and_leaves_missing_values_out():
+    assert checks.in_range(np.array([0.0, 1.0, np.nan]), low=0, high=1)
+    assert checks.in_range(np.array([0.0, np.inf, -np.inf]), low=0, high=1).rows == (1, 2)
+
+
+def test_in_range_takes_instants():
+    hours = pd.Series(pd.to_datetime(["2013-01-01", "2014-01-02"], utc=True))
+    low, high = pd.Timestamp("2013-01-01", tz="UTC"), pd.Timestamp("2014-01-01", tz="UTC")
+
+    assert checks.in_range(hours, low=low, high=high).rows == (1,)
+
+
+@pytest.mark.parametrize("empty", [None, "", " ", np.nan, pd.NaT])
+def test_no_empty_finds_every_kind_of_nothing(empty):
+    frame = pd.DataFrame({"a": ["x", "y"], "b": ["z", empty]}, index=[7, 8])
+
+    found = checks.no_empty(frame)
+
+    assert (found.rows, found.columns) == ((8,), ("b",))
+    assert checks.no_empty(frame[["a"]])
+
+
+def test_no_empty_needs_rows():
+    assert not checks.no_empty(pd.DataFrame({"a": []}))
+
+
+def test_no_empty_finds_the_empty_observation(weather):
+    found = checks.no_empty(weather[["temp", "dewp", "humid"]])
+
+    row = weather.loc[list(found.rows)].squeeze()
+    assert (row["origin"], str(row["time_hour"])) == ("EWR", "2013-08-22 13:00:00+00:00")
+    assert found.columns == ("temp", "dewp", "humid")
+    assert found.reason.endswith("; also dewp, humid")
+
+
+def test_types_are_takes_an_integer_that_missing_values_made_a_float(july):
+    assert july["arr_delay"].dtype == "float64"
+    assert july["arr_delay"].isna().any()
+
+    assert checks.types_are(
+        july, {"arr_delay": "integer", "distance": "integer", "carrier": "string"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "rows"),
+    [
+        (pd.Series([1.0, 1.5]), "integer", (1,)),
+        (pd.Series(["UA", 3]), "string", (1,)),
+        (pd.Series(["1", "2"]), "number", ()),
+        (pd.Series([True, False]), "number", ()),
+        (pd.Series([0, 1]), "boolean", ()),
+        (pd.Series([1, 2]), "string", ()),
+        (pd.to_datetime(pd.Series(["2013-01-01"])), "instant", ()),
+        (pd.Series([1.0]), "float32", ()),
+    ],
+)
+def test_types_are_refuses(column, kind, rows):
+    found = checks.types_are(column.to_frame("a"), {"a": kind})
+
+    assert not found
+    assert (found.rows, found.columns) == (rows, ("a",))
+    assert str(kind) in found.reason
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        (pd.Series([1.5, np.nan]), "number"),
+        (pd.Series([True, False]), "boolean"),
+        (pd.Series(["UA", None]), "string"),
+        (pd.to_datetime(pd.Series(["2013-01-01"]), utc=True), "instant"),
+        (pd.Series([1.0], dtype="float32"), "float32"),
+    ],
+)
+def test_types_are_takes(column, kind):
+    assert checks.types_are(column.to_frame("a"), {"a": kind})
+
+
+def test_types_are_tells_all_columns_at_once():
+    frame = pd.DataFrame({"carrier": [1], "dist": [1]})
+
+    found = checks.types_are(frame, {"carrier": "string", "distance": "number"})
+
+    assert found.columns == ("carrier", "distance")
+    assert found.reason == "carrier: the type is int64, expected string; also distance"
+
+
+def test_types_are_refuses_a_type_that_is_none(july):
+    with pytest.raises(InvalidArgumentError, match="'text' is no type"):
+        checks.types_are(july, {"carrier": "text"})
+
+
+def test_is_scaled_knows_standardized_columns(weather):
+    temp = weather["temp"].dropna()
+    scaled = (temp - temp.mean()) / temp.std(ddof=0)
+
+    assert checks.is_scaled(scaled, to="standard")
+    assert checks.is_scaled(scaled.to_numpy(dtype="float32"), to="standard")
+    assert not checks.is_scaled(scaled + 0.02, to="standard")
+    assert not checks.is_scaled(scaled * 1.02, to="standard")
+    assert checks.is_scaled(scaled * 1.02, to="standard", tolerance=0.05)
+
+
+def test_is_scaled_names_the_columns_that_are_not(weather):
+    columns = weather[["temp", "humid"]].dropna()
+    columns = columns.assign(humid=columns["humid"] / 100)
+
+    found = checks.is_scaled(columns, to="unit")
+
+    assert found.columns == ("temp",)
+    assert found.reason.startswith("temp: minimum 10.94, maximum 100")
+    assert checks.is_scaled(columns[["humid"]], to="unit")
+
+
+@pytest.mark.parametrize("values", [[], [np.nan], [5.0, 5.0], [np.nan, 3.0]])
+@pytest.mark.parametrize("to", ["standard", "unit"])
+def test_is_scaled_refuses_what_cannot_be(values, to):
+    assert not checks.is_scaled(np.array(values), to=to)
+
+
+def test_one_hot_is_valid():
+    one_hot = np.eye(3)[[0, 2, 1, 1]]
+
+    assert checks.one_hot_is_valid(one_hot)
+    assert checks.one_hot_is_valid(pd.get_dummies(pd.Series(["EWR", "JFK"])))
+
+
+@pytest.mark.parametrize("row", [[0, 0, 0], [1, 1, 0], [0.5, 0.5, 0], [2, -1, 0], [1, np.nan, 0]])
+def test_one_hot_rows_must_have_one_1(row):
+    found = checks.one_hot_is_valid(np.array([[0, 1, 0], row, [1, 0, 0]], dtype="float64"))
+
+    assert not found
+    assert found.rows == (1,)
+
+
+@pytest.mark.parametrize("index", [-1, 3, 1.5, np.nan])
+def test_an_embedding_index_must_be_a_row_of_the_table(index):
+    assert checks.embedding_index_in_range(np.array([0, 1, 2]), n_rows=3)
+
+    found = checks.embedding_index_in_range(np.array([0, index, 2]), n_rows=3)
+
+    assert found.rows == (1,)
+
+
+def test_an_embedding_of_all_destinations_is_not_used_by_january():
+    all_dests = sorted(datasets.airport_zones())
+    january = datasets.flights("2013-01")["dest"].map({d: i for i, d in enumerate(all_dests)})
+
+    assert checks.embedding_index_in_range(january, n_rows=len(all_dests))
+    found = checks.embedding_index_used(january, n_rows=len(all_dests))
+
+    assert not found
+    assert {"ILM", "LEX", "SBN"} <= {all_dests[row] for row in found.rows}
+    assert len(found.rows) == len(all_dests) - january.nunique()
+    assert checks.embedding_index_used(january, n_rows=len(all_dests), min_share=0.8)
+
+
+def test_a_join_on_local_time_is_refused(weather):
+    local = ["origin", "year", "month", "day", "hour"]
+
+    found = checks.is_join_key(weather, local)
+
+    assert checks.is_join_key(weather, ["origin", "time_hour"])
+    assert not found
+    twice = weather.loc[list(found.rows)]
+    assert sorted(twice["origin"]) == ["EWR", "EWR", "JFK", "JFK", "LGA", "LGA"]
+    assert twice[["month", "day", "hour"]].drop_duplicates().to_numpy().tolist() == [[11, 3, 1]]
+    with pytest.raises(pd.errors.MergeError):
+        weather[local].merge(weather, on=local, validate="many_to_one")
+
+
+def test_a_join_key_must_be_there():
+    found = checks.is_join_key(pd.DataFrame({"tailnum": ["N1", None]}), ["tailnum"])
+
+    assert found.rows == (1,)
+
+
+def test_rows_are_labels_of_the_index_given(july):
+    part = july.loc[july["distance"] < 80]
+
+    assert checks.in_range(part["distance"], low=50, high=5000).rows == tuple(part.index)

@@ -1,0 +1,169 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlops_mini.data import checks, datasets, leakage, times
+from mlops_mini.data.periods import NEW_YORK
+from mlops_mini.errors import InvalidArgumentError
+
+SEASONS = {"winter": ("2013-01", "2013-02", "2013-03"), "summer": ("2013-06", "2013-07", "2013-08")}
+
+
+def window_mean(flights, entity, event_utc, value, hours):
+    """Mean of values of an entity's events in the hours up to each prediction, the slow way."""
+    means = pd.Series(np.nan, index=flights.index)
+    for rows in flights.groupby(entity).groups.values():
+        events = pd.DataFrame({"at": flights.loc[rows, event_utc], "value": value.loc[rows]})
+        events = events.dropna().sort_values("at")
+        total = np.concatenate([[0.0], events["value"].cumsum()])
+        due = flights.loc[rows, "pred_utc"]
+        high = events["at"].searchsorted(due, "right")
+        low = events["at"].searchsorted(due - pd.Timedelta(hours=hours), "right")
+        with np.errstate(invalid="ignore"):
+            means.loc[rows] = (total[high] - total[low]) / (high - low)
+    return means
+
+
+@pytest.fixture(scope="module", params=SEASONS)
+def season(request):
+    flights = pd.concat([datasets.flights(month) for month in SEASONS[request.param]])
+    flights = flights.set_index("flight_id")
+    return flights.join(times.derive_utc(flights, datasets.airport_zones()))
+
+
+@pytest.fixture(scope="module")
+def late(season):
+    return (season["arr_delay"] > 15).astype(float).where(season["arr_delay"].notna())
+
+
+@pytest.fixture(scope="module")
+def honest(season, late):
+    schedule = season[["carrier", "origin", "dest", "sched_dep_time", "distance", "block_min"]]
+    departed, arrived = season["dep_delay"], season["arr_delay"]
+    return schedule.assign(
+        org_dep_mean_1h=window_mean(season, "origin", "dep_utc", departed, 1),
+        org_dep_mean_3h=window_mean(season, "origin", "dep_utc", departed, 3),
+        car_dep_mean_3h=window_mean(season, "carrier", "dep_utc", departed, 3),
+        car_dep_mean_24h=window_mean(season, "carrier", "dep_utc", departed, 24),
+        car_late_mean_6h=window_mean(season, "carrier", "arr_utc", late, 6),
+        dst_arr_mean_24h=window_mean(season, "dest", "arr_utc", arrived, 24),
+    )
+
+
+@pytest.fixture(scope="module")
+def naive(season):
+    """Means over the whole local date of a flight, later flights and its own outcome included."""
+    date = ["year", "month", "day"]
+    return pd.DataFrame(
+        {
+            "origin": season.groupby([*date, "origin"])["dep_delay"].transform("mean"),
+            "carrier": season.groupby([*date, "carrier"])["dep_delay"].transform("mean"),
+            "dest": season.groupby([*date, "dest"])["arr_delay"].transform("mean"),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def local_time(season):
+    return season["pred_utc"].dt.tz_convert(NEW_YORK)
+
+
+def test_honest_features_do_not_leak(honest, late, local_time):
+    assert checks.no_leakage_column(honest, late, predicted_at=local_time)
+
+
+def test_each_naive_daily_mean_leaks(naive, late, local_time):
+    found = checks.no_leakage_column(naive, late, predicted_at=local_time)
+
+    assert not found
+    assert found.columns == ("origin", "carrier", "dest")
+    assert found.reason.startswith("origin: at dawn it knows the day's labels")
+
+
+def test_auc_alone_cannot_tell_a_naive_mean_from_an_honest_one(naive, honest, late):
+    naive_auc = leakage.auc_alone(naive["origin"], late)
+    honest_auc = leakage.auc_alone(honest["org_dep_mean_3h"], late)
+
+    assert abs(naive_auc - honest_auc) < 0.05
+
+
+def test_dawn_tells_them_far_apart(naive, honest, late, local_time):
+    leaky = [leakage.foresight(naive[name], late, local_time) for name in naive]
+    fair = [leakage.foresight(honest[name], late, local_time) for name in honest.columns[3:]]
+
+    assert min(leaky) > 0.8
+    assert max(fair) < 0.6
+
+
+def test_a_tail_number_leaks_cancellation(season, honest, local_time):
+    is_canceled = season["dep_delay"].isna().astype(float)
+
+    found = checks.no_leakage_column(honest.join(season["tailnum"]), is_canceled)
+
+    assert found.columns == ("tailnum",)
+    assert found.reason == ("tailnum: that it is missing tells the label, gain 1.00, at most 0.95")
+
+
+@pytest.mark.parametrize("outcome", ["dep_delay", "arr_delay"])
+def test_an_outcome_leaks(season, late, outcome):
+    found = checks.no_leakage_column(season[["distance", outcome]], late)
+
+    assert found.columns == (outcome,)
+    assert "its values tell the label, AUC" in found.reason
+
+
+def test_labels_made_of_missing_delays_are_found_by_what_is_missing(season, late):
+    wrong = (season["arr_delay"] > 15).astype(float)  # NaN > 15 is False
+    inputs = season[["distance", "air_time"]]
+
+    found = checks.no_leakage_column(inputs, wrong)
+
+    assert wrong.mean() < late.mean()
+    assert found.columns == ("air_time",)
+    assert "that it is missing tells the label" in found.reason
+    assert checks.no_leakage_column(inputs, late)
+
+
+def test_a_text_that_tells_the_label_leaks():
+    label = pd.Series(np.arange(400) % 3 == 0).astype(float)
+    status = label.map({1.0: "canceled", 0.0: "landed"})
+
+    assert leakage.auc_alone(status, label) == 1.0
+
+
+def test_a_text_of_one_row_each_tells_nothing():
+    label = pd.Series(np.arange(400) % 3 == 0).astype(float)
+    name = pd.Series([f"flight {row}" for row in range(400)])
+
+    assert leakage.auc_alone(name, label) == 0.5
+
+
+def test_a_few_rows_without_value_prove_nothing():
+    label = pd.Series([1.0] * 50 + [0.0] * 50)
+    column = pd.Series([np.nan] * 20 + [1.0] * 80)
+
+    assert leakage.presence_gain(column, label) == (0.25, "there")
+
+
+def test_only_one_label_tells_nothing():
+    column, label = pd.Series([1.0, 2.0, 3.0]), pd.Series([0.0, 0.0, np.nan])
+
+    assert leakage.auc_alone(column, label) == 0.5
+    assert leakage.presence_gain(column, label)[0] == 0
+
+
+def test_foresight_needs_three_weeks():
+    at = pd.Series(pd.date_range("2013-01-01", periods=20 * 24, freq="h", tz=NEW_YORK))
+    day = at.dt.dayofyear.astype(float)
+    label = (day > 10).astype(float)
+
+    assert leakage.foresight(day, label, at) == 0
+    again = at + pd.Timedelta(days=20)
+    longer = pd.concat([at, again], ignore_index=True)
+    doubled = longer.dt.dayofyear.astype(float)
+    assert leakage.foresight(doubled, (doubled > 10).astype(float), longer) > 0.7
+
+
+def test_rows_of_another_order_are_refused(season, late):
+    with pytest.raises(InvalidArgumentError, match="same rows in the same order"):
+        checks.no_leakage_column(season[["distance"]], late.iloc[::-1])
