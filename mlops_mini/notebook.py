@@ -33,6 +33,7 @@ _VARIABLES = {
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
     "TF_ENABLE_ONEDNN_OPTS": "1",
+    "OMP_NUM_THREADS": "1",  # scikit-learn's; two of them on a busy core wait for each other
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
 _REFRESH = "MLOPS_MINI_REFRESH"  # set while outputs are being committed

@@ -64,10 +64,16 @@ def test_every_notebook_is_listed_with_its_title_and_runtime() -> None:
 
 
 def test_every_term_set_in_bold_is_in_the_glossary() -> None:
-    glossary = set(
-        re.findall(r"^\| ([^|]+?) \| ", markdown(INDEX).partition("## Glossary")[2], re.MULTILINE)
+    terms = re.findall(
+        r"^\| ([^|]+?) \| ", markdown(INDEX).partition("## Glossary")[2], re.MULTILINE
     )
+    known = {form for term in terms for form in _forms(term.lower())}
     for name in lessons():
         body = markdown(name).partition("## Check yourself")[0]
-        terms = set(re.findall(r"\*\*([^*]+)\*\*", body))
-        assert {term.lower() for term in terms} <= {term.lower() for term in glossary}, name
+        bold = {term.lower() for term in re.findall(r"\*\*([^*]+)\*\*", body)}
+        assert bold <= known, name
+
+
+def _forms(term: str) -> set[str]:
+    """Singular and plural."""
+    return {term, f"{term}s", f"{term.removesuffix('y')}ies"}
