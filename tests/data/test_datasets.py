@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_mini.data import datasets, integrity
+from mlops_mini.data import datasets, integrity, times
 from mlops_mini.data.periods import Period, iterate
 from mlops_mini.errors import DataIntegrityError, InvalidArgumentError, NotFoundError
 
@@ -36,6 +36,24 @@ def test_each_month_has_its_flights_and_its_base_rate(year):
 
     assert year.groupby("month").size().to_dict() == FLIGHTS_PER_MONTH
     assert base_rates.round(3).to_dict() == BASE_RATES
+
+
+def test_planes_are_looked_up_without_losing_the_flights_of_unknown_ones(year):
+    known = year["tailnum"].isin(datasets.planes()["tailnum"])
+    joined = year.merge(datasets.planes(), how="left", on="tailnum", validate="many_to_one")
+
+    assert (~known).sum() == 52_606
+    assert len(joined) == len(year) == 336_776
+
+
+def test_airports_that_the_source_lacks_have_a_zone_by_hand(year):
+    caribbean = {"SJU": 5_819, "BQN": 896, "STT": 522, "PSE": 365}
+    flights = year[year["dest"].isin(caribbean)]
+    zones = datasets.airport_zones()
+
+    assert flights["dest"].value_counts().to_dict() == caribbean
+    assert {zones[code] for code in caribbean} == {"America/Puerto_Rico", "America/St_Thomas"}
+    assert times.derive_utc(flights, zones)["sched_arr_utc"].notna().all()
 
 
 def test_committed_files_hold_the_contents_they_say():
