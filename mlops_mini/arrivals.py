@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from mlops_mini.data.periods import Period
 from mlops_mini.features import events, offline
 from mlops_mini.features.events import StreamEvent
 
-logger = logging.getLogger(__name__)
+QUARANTINE_COLUMNS = ("period", "table", "row", "column", "rule", "value")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,11 +63,14 @@ class Arrivals:
 
     Attributes:
         partitions: The periods asked for, in order.
+        quarantined: One line for each rule that a row of them breaks: `period`, `table` (flights or
+            weather), `row` (position in the partition, from 0), `column`, `rule`, `value`.
         stream: Everything that has happened in them, in the order in which it became known.
         zones: IANA time zone by airport.
     """
 
     partitions: Sequence[Partition]
+    quarantined: pd.DataFrame
     stream: Sequence[StreamEvent]
     zones: Mapping[str, str]
 
@@ -101,12 +103,16 @@ def read(periods: Sequence[Period], *, data_folder: Path | None = None) -> Arriv
         pd.concat([split.kept for _, split in flights.values()], ignore_index=True), zones=zones
     )
     observations = pd.concat([split.kept for _, split in weather.values()], ignore_index=True)
-    partitions = []
+    partitions, quarantined = [], []
     for period in periods:
         (n_flights, split), (n_hours, observed_split) = flights[period], weather[period]
-        failures = pd.concat([split.failures, observed_split.failures])
-        for line in failures.to_dict("records"):
-            logger.info("quarantined a row of %s: %s", period, line)
+        failures = pd.concat(
+            [
+                split.failures.assign(period=str(period), table="flights"),
+                observed_split.failures.assign(period=str(period), table="weather"),
+            ]
+        )
+        quarantined.append(failures)
         partitions.append(
             Partition(
                 period=period,
@@ -122,7 +128,12 @@ def read(periods: Sequence[Period], *, data_folder: Path | None = None) -> Arriv
                 labels=offline.labels(split.kept),
             )
         )
-    return Arrivals(partitions=partitions, stream=events.stream(history, observations), zones=zones)
+    return Arrivals(
+        partitions=partitions,
+        quarantined=pd.concat(quarantined, ignore_index=True)[list(QUARANTINE_COLUMNS)],
+        stream=events.stream(history, observations),
+        zones=zones,
+    )
 
 
 def _by_rule(failures: pd.DataFrame) -> dict[str, int]:

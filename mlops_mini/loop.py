@@ -65,8 +65,8 @@ def play(
     Args:
         first: The month that the first model is trained on; the two that follow are needed too.
         data_folder: Where the flights are; see `datasets.data_folder`.
-        workspace: Receives models and logs. It is emptied first, if it is empty or an earlier
-            loop's, and refused if it is anything else.
+        workspace: Receives models, logs and the record of rows set aside. It is emptied first, if
+            it is empty or an earlier loop's, and refused if it is anything else.
         n_questions: Predictions to ask for over each transport, before and after the verdict.
         seed: Of the training.
         on_step: Told what begins, how many steps are done and how many there are.
@@ -93,6 +93,7 @@ def play(
         begin(f"read and check {first}, {second} and {third}")
         arrived = arrivals.read((first, second, third), data_folder=data_folder)
         partitions = arrived.partitions
+        arrived.quarantined.to_csv(workspace / "quarantine.csv", index=False)
 
         begin(f"train the baseline on {first}")
         baseline = _train(partitions[:1], workspace / "baseline", seed=seed)

@@ -16,8 +16,11 @@ def test_every_row_is_used_or_set_aside_with_a_reason() -> None:
 
 
 def test_impossible_weather_never_becomes_a_feature() -> None:
-    (february,) = arrivals.read([Period.parse("2013-02")]).partitions
+    arrived = arrivals.read([Period.parse("2013-02")])
+    (february,) = arrived.partitions
 
+    (line,) = arrived.quarantined.to_dict("records")
+    assert (line["period"], line["table"], line["column"]) == ("2013-02", "weather", "wind_speed")
     assert february.refused == {"wind_speed: in_range(0, 100), found 1048.36058": 1}
     assert february.features["wind_speed"].max() < 100
     assert "EWR lacks 3 of 672 hours of 2013-02, at most 1 in a row" in february.findings

@@ -76,6 +76,9 @@ def test_two_months_end_in_a_verdict_and_the_version_it_calls_for(tmp_path):
         assert asked["n_asked"] == {"rest": 200, "grpc": 200}
         assert max(asked["max_difference"].values()) < 1e-6
     assert "TensorFlow" not in played.stderr
+    record = (tmp_path / "loop" / "quarantine.csv").read_text().splitlines()
+    assert record[0] == "period,table,row,column,rule,value"
+    assert [line.split(",")[:2] for line in record[1:]] == [["2013-02", "weather"]]
 
 
 @pytest.mark.slow

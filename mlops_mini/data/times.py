@@ -139,14 +139,23 @@ def derive_utc(flights: pd.DataFrame, zones: Mapping[str, str]) -> pd.DataFrame:
     sched_dep_utc = scheduled_departure(flights)
     shift_min = clock_shift_min(flights["dest"], sched_dep_utc, zones)
     block = block_min(flights["sched_dep_time"], flights["sched_arr_time"], shift_min)
-    sched_arr_utc = sched_dep_utc + pd.to_timedelta(block, unit="min")
+    sched_arr_utc = sched_dep_utc + _lasting(block)
     return pd.DataFrame(
         {
             "sched_dep_utc": sched_dep_utc,
             "pred_utc": sched_dep_utc - HORIZON,
-            "dep_utc": sched_dep_utc + pd.to_timedelta(flights["dep_delay"], unit="min"),
+            "dep_utc": sched_dep_utc + _lasting(flights["dep_delay"]),
             "block_min": block,
             "sched_arr_utc": sched_arr_utc,
-            "arr_utc": sched_arr_utc + pd.to_timedelta(flights["arr_delay"], unit="min"),
+            "arr_utc": sched_arr_utc + _lasting(flights["arr_delay"]),
         }
     )
+
+
+def _lasting(minutes: pd.Series) -> pd.Series:
+    """Turn minutes into durations; missing ones stay missing.
+
+    The missing ones are filled in between: pandas 2.3 rounds what memory happens to hold at a NaN,
+    and now and then warns of an overflow there.
+    """
+    return pd.to_timedelta(minutes.fillna(0), unit="min").where(minutes.notna())

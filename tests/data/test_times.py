@@ -1,6 +1,7 @@
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -68,6 +69,17 @@ def test_an_airport_without_a_zone_gives_missing():
         False,
     ]
     assert utc[["sched_dep_utc", "dep_utc", "pred_utc"]].notna().all(axis=None)
+
+
+def test_nothing_is_made_of_what_memory_holds_at_a_missing_delay():
+    delays_min = pd.Series([1.0] * 50 + [np.nan] * 50)
+    leftovers = [np.full(len(delays_min), 1e308) for _ in range(8)]
+    del leftovers  # the memory that pandas is given next
+
+    lasting = times._lasting(delays_min)
+
+    assert lasting.isna().sum() == 50
+    assert (lasting.dropna() == pd.Timedelta(minutes=1)).all()
 
 
 def test_no_airport_at_all_has_a_zone():
