@@ -28,7 +28,6 @@ class Partition:
         period: Which one.
         n_arrived: Flights in the file.
         n_quarantined: Flights set aside.
-        n_hours_arrived: Rows of weather of the period.
         refused: Number of rows set aside, flights and weather, by the rule that they break.
         findings: What is odd but no reason to set a row aside, a sentence each.
         flights: The flights kept.
@@ -39,7 +38,6 @@ class Partition:
     period: Period
     n_arrived: int
     n_quarantined: int
-    n_hours_arrived: int
     refused: dict[str, int]
     findings: tuple[str, ...]
     flights: pd.DataFrame
@@ -98,14 +96,14 @@ def read(periods: Sequence[Period], *, data_folder: Path | None = None) -> Arriv
         arrived = datasets.flights(period, folder=data_folder)
         flights[period] = (len(arrived), schema.split_rows(arrived, period))
         observed = hours[(hours["time_hour"] >= period.start) & (hours["time_hour"] < period.end)]
-        weather[period] = (len(observed), schema.split_weather_rows(observed, period))
+        weather[period] = schema.split_weather_rows(observed, period)
     history = events.from_flights(
         pd.concat([split.kept for _, split in flights.values()], ignore_index=True), zones=zones
     )
-    observations = pd.concat([split.kept for _, split in weather.values()], ignore_index=True)
+    observations = pd.concat([split.kept for split in weather.values()], ignore_index=True)
     partitions, quarantined = [], []
     for period in periods:
-        (n_flights, split), (n_hours, observed_split) = flights[period], weather[period]
+        (n_flights, split), observed_split = flights[period], weather[period]
         failures = pd.concat(
             [
                 split.failures.assign(period=str(period), table="flights"),
@@ -118,7 +116,6 @@ def read(periods: Sequence[Period], *, data_folder: Path | None = None) -> Arriv
                 period=period,
                 n_arrived=n_flights,
                 n_quarantined=len(split.quarantined),
-                n_hours_arrived=n_hours,
                 refused=_by_rule(failures),
                 findings=tuple(found.text for found in split.findings + observed_split.findings),
                 flights=split.kept,
