@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlops_mini import terminal
 from mlops_mini.errors import MlopsMiniError
 
 if TYPE_CHECKING:
+    from mlops_mini.pipeline.records import RunRecord
     from mlops_mini.report import Report
 
 app = typer.Typer(
@@ -27,11 +31,20 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="The data sets in data/.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+pipeline_app = typer.Typer(help="The pipeline of continuous training.", no_args_is_help=True)
+app.add_typer(pipeline_app, name="pipeline")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 DataFolder = Annotated[
     Path | None,
     typer.Option("--data", help="Folder with the data; else MLOPS_MINI_DATA, else data/."),
+]
+Workspace = Annotated[
+    Path | None,
+    typer.Option(help="Folder of models, verdicts, runs; else MLOPS_MINI_HOME/pipeline."),
+]
+PeriodText = Annotated[
+    str, typer.Option("--period", help="Month or week to judge on, as 2013-03 or 2013-W10.")
 ]
 
 
@@ -71,13 +84,18 @@ def loop(
 
     workspace = workspace or loop_module.default_workspace()
     workspace.parent.mkdir(parents=True, exist_ok=True)
-    with native_stderr_to(workspace.with_suffix(".log")), _progress() as on_step:
+    with (
+        native_stderr_to(workspace.with_suffix(".log")),
+        terminal.steps() as (on_step, on_task),
+        _canceled_by_sigterm(),
+    ):
         report = loop_module.play(
             first=Period.parse(first),
             data_folder=data,
             workspace=workspace,
             seed=seed,
             on_step=on_step,
+            on_task=on_task,
         )
     if as_json:
         typer.echo(json.dumps(report_module.summarize(report), indent=2))
@@ -127,7 +145,9 @@ def check(data: DataFolder = None, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(n_rows, indent=2))
     else:
-        _print_table("Data sets", ("file", "rows"), [(k, f"{v:,}") for k, v in n_rows.items()])
+        terminal.print_table(
+            "Data sets", ("file", "rows"), [(k, f"{v:,}") for k, v in n_rows.items()]
+        )
 
 
 @data_app.command()
@@ -151,62 +171,183 @@ def rebuild(
     from mlops_mini.data import rebuild as rebuild_module
 
     digests = rebuild_module.rebuild(
-        out or datasets.default_folder(), sources=source or (), progress=_to_stderr
+        out or datasets.default_folder(), sources=source or (), progress=terminal.print_line
     )
     if as_json:
         typer.echo(json.dumps(digests, indent=2))
     else:
-        _print_table("Contents", ("file", "digest"), list(digests.items()))
+        terminal.print_table("Contents", ("file", "digest"), list(digests.items()))
 
 
-def _to_stderr(line: str) -> None:
-    typer.echo(line, err=True)
+@pipeline_app.command("run")
+def run_pipeline(  # noqa: PLR0917 - typer passes them by name
+    period: PeriodText,
+    workspace: Workspace = None,
+    data: DataFolder = None,
+    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
+    n_train_periods: Annotated[
+        int | None, typer.Option("--train-periods", help="Learn this many before it; else all.")
+    ] = None,
+    warm_start: Annotated[
+        bool, typer.Option("--warm-start", help="Train on from the version before.")
+    ] = False,
+    challenger: Annotated[bool, typer.Option(help="Train XGBoost too, to compare.")] = True,
+    resume: Annotated[
+        str, typer.Option(help="Go on with this run, which was killed, canceled or has failed.")
+    ] = "",
+    inline: Annotated[
+        bool, typer.Option("--inline", help="Run tasks in this process, for a debugger.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train on what came before a period, judge on it, and publish what is not worse.
+
+    Example: mlops-mini pipeline run --period 2013-03
+    """
+    from mlops_mini.pipeline import definition
+    from mlops_mini.pipeline.runner import Runner
+
+    folder = workspace or _default_workspace()
+    with (
+        terminal.tasks() as on_task,
+        Runner(folder / "runs", mode="inline" if inline else "fork", on_task=on_task) as runner,
+        _canceled_by_sigterm(),
+    ):
+        if resume:
+            run = runner.resume(resume, definition.flights)
+        else:
+            arguments = definition.arguments(
+                period,
+                models_folder=folder / "models" / "flights",
+                verdicts_folder=folder / "verdicts",
+                data_folder=data,
+                n_train_periods=n_train_periods,
+                seed=seed,
+                is_warm_start=warm_start,
+                with_challenger=challenger,
+            )
+            run = runner.run(definition.flights, arguments)
+    _print_run(run, as_json=as_json)
+
+
+@pipeline_app.command("compile")
+def compile_pipeline(
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("pipeline.yaml"),
+) -> None:
+    """Write the pipeline as Kubeflow takes it, after checking that it would.
+
+    Example: mlops-mini pipeline compile --out pipeline.yaml
+    """
+    from mlops_mini.pipeline import definition, kubeflow
+
+    kubeflow.check(definition.flights)
+    typer.echo(definition.write_package(out))
+
+
+@pipeline_app.command()
+def submit(
+    period: PeriodText,
+    host: Annotated[str, typer.Option(help="Kubeflow's address, such as http://localhost:8080.")],
+    models: Annotated[
+        Path, typer.Option(help="Folder of the model's versions, as the tasks there see it.")
+    ] = Path("/mnt/models/flights"),
+    verdicts: Annotated[
+        Path, typer.Option(help="Folder of verdicts, as the tasks there see it.")
+    ] = Path("/mnt/verdicts"),
+    data_there: Annotated[
+        str, typer.Option(help="Data folder, as the tasks there see it.")
+    ] = "/mnt/data",
+    cron: Annotated[str, typer.Option(help="Run again and again: six fields, seconds first.")] = "",
+    data: DataFolder = None,
+) -> None:
+    """Hand the pipeline to Kubeflow, once or on a schedule.
+
+    Example: mlops-mini pipeline submit --host http://localhost:8080 --period 2013-03
+    """
+    from mlops_mini.pipeline import definition, kubeflow
+
+    arguments = definition.arguments(
+        period, models_folder=models, verdicts_folder=verdicts, data_folder=data
+    )
+    arguments["data_folder"] = data_there
+    found = kubeflow.submit(definition.flights, host=host, arguments=arguments, cron=cron or None)
+    typer.echo(found)
+
+
+@pipeline_app.command("runs")
+def list_runs(workspace: Workspace = None, as_json: AsJson = False) -> None:
+    """List the runs of a workspace, newest first.
+
+    Example: mlops-mini pipeline runs
+    """
+    from mlops_mini.pipeline.runner import Runner
+
+    found = Runner((workspace or _default_workspace()) / "runs").runs()
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(run) for run in found], indent=2))
+        return
+    rows = [(run.id, run.state, run.started_at[:19], run.reason) for run in found]
+    terminal.print_table("Runs", ("run", "state", "started, UTC", "why"), rows)
+
+
+@pipeline_app.command()
+def show(
+    run: Annotated[str, typer.Argument(help="Id of a run, as `runs` lists it.")],
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the tasks of a run.
+
+    Example: mlops-mini pipeline show judged-on-2013-03 --workspace runs/loop
+    """
+    from mlops_mini.pipeline.runner import Runner
+
+    found = Runner((workspace or _default_workspace()) / "runs").show(run)
+    _print_run(found, as_json=as_json)
+
+
+@pipeline_app.command()
+def prepare() -> None:
+    """Make the environments that components need, once, so that no run needs a network.
+
+    Example: mlops-mini pipeline prepare
+    """
+    from mlops_mini.pipeline import definition, environments, spec
+
+    for python in environments.prepare(spec.load(definition.flights)):
+        typer.echo(python)
+
+
+def _default_workspace() -> Path:
+    from mlops_mini import loop as loop_module
+
+    return loop_module.default_workspace().with_name("pipeline")
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Any]:
-    """Show steps as they begin, on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+def _canceled_by_sigterm() -> Iterator[None]:
+    """Let a SIGTERM do what Ctrl-C does: end what runs in good order."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
-    columns = (
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("start")
 
-        def on_step(text: str, n_done: int, n_all: int) -> None:
-            progress.update(task, description=text, completed=n_done, total=n_all)
-            console.print(f"[{n_done + 1}/{n_all}] {text}", markup=False, highlight=False)
+def _print_run(run: RunRecord, *, as_json: bool) -> None:
+    from mlops_mini.report import run_table
 
-        yield on_step
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(run), indent=2))
+    else:
+        terminal.print_table(*run_table(run))
 
 
 def _print_report(report: Report) -> None:
     from mlops_mini.report import tables
 
     for title, header, rows in tables(report):
-        _print_table(title, header, rows)
-
-
-def _print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for index, name in enumerate(header):
-        is_number = all(row[index][:1].isdigit() for row in rows)
-        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    console.print(title, style="bold", highlight=False)
-    console.print(table, "")
+        terminal.print_table(title, header, rows)
 
 
 if __name__ == "__main__":

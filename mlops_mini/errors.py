@@ -9,6 +9,7 @@
     ├── NotFoundError                what was asked for is not there
     ├── AlreadyExistsError           what was to be made is there already
     ├── ResourceExhaustedError       disk, memory, queue or quota is full
+    ├── AbortedError                 something under way ended before its goal
     ├── DeadlineExceededError        it took longer than allowed
     ├── UnavailableError             nobody answers, now; try again later
     ├── UnimplementedError           understood, but not offered
@@ -61,6 +62,12 @@ class ResourceExhaustedError(MlopsMiniError):
     """Disk, memory, queue or quota is full."""
 
     code = 8
+
+
+class AbortedError(MlopsMiniError):
+    """Something under way ended before its goal."""
+
+    code = 10
 
 
 class DeadlineExceededError(MlopsMiniError):

@@ -1,8 +1,7 @@
 """Plays the loop: flights arrive, a model is trained, judged, published, served, asked, replaced.
 
-The only module that knows all the others. Each month is used once for what it can honestly do: the
-first trains the baseline, the second trains the candidate with it, the third, which neither has
-seen, judges both.
+The only module that knows all the others. The pipeline runs twice: its first run learns the first
+month, its second the first and the second; the third, which neither has seen, judges both.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import fcntl
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,15 @@ from mlops_mini.errors import (
 from mlops_mini.features import events, online
 from mlops_mini.features.store import Store
 from mlops_mini.local_server import LocalServer, Transport
-from mlops_mini.pipeline import evaluation, publish, training
-from mlops_mini.pipeline.evaluation import Metrics
+from mlops_mini.pipeline import definition, evaluation, publish
+from mlops_mini.pipeline.evaluation import Metrics, Verdict
+from mlops_mini.pipeline.records import RunRecord, TaskRecord
+from mlops_mini.pipeline.runner import Runner
 from mlops_mini.report import Questions, Report
 
 MODEL_NAME = "flights"
 _LOCK = ".mlops-mini-loop"
-_N_STEPS = 10
+_N_STEPS = 7
 _TRANSPORTS: tuple[Transport, ...] = ("rest", "grpc")
 
 Array = npt.NDArray[Any]
@@ -59,6 +60,7 @@ def play(
     n_questions: int = 200,
     seed: int = 0,
     on_step: OnStep = lambda _step, _n_done, _n_all: None,
+    on_task: Callable[[TaskRecord], None] = lambda _task: None,
 ) -> Report:
     """Play two months, and a third to judge them.
 
@@ -70,6 +72,7 @@ def play(
         n_questions: Predictions to ask for over each transport, before and after the verdict.
         seed: Of the training.
         on_step: Told what begins, how many steps are done and how many there are.
+        on_task: Told of each change of a pipeline's task, in another thread.
 
     Returns:
         What happened.
@@ -78,6 +81,7 @@ def play(
         NotFoundError: A month is not there.
         DataIntegrityError: A file is not what it should be, or too many of its rows are refused.
         UnavailableError: The model server ended before its time.
+        AbortedError: A task of the pipeline has failed.
         AlreadyExistsError: Another loop is at work in the workspace.
         FailedPreconditionError: The workspace holds what no loop has put there.
     """
@@ -95,42 +99,67 @@ def play(
         partitions = arrived.partitions
         arrived.quarantined.to_csv(workspace / "quarantine.csv", index=False)
 
-        begin(f"train the baseline on {first}")
-        baseline = _train(partitions[:1], workspace / "baseline", seed=seed)
-        begin("publish it")
         models = workspace / "models" / MODEL_NAME
-        published = publish.publish(baseline, models)
+        with Runner(workspace / "runs", on_task=on_task) as runner:
 
-        begin("start the model server")
-        with (
-            LocalServer(models, workspace / "server") as server,
-            Store(workspace / "features.sqlite") as store,
-        ):
-            server.wait_until_served(published.version)
-            begin(f"ask version {published.version} about flights of {second}")
-            before = _ask(server, published, _replay(arrived, partitions[1], store, n_questions))
+            def run_pipeline(newest: Period, *, n_train_periods: int) -> RunRecord:
+                arguments = definition.arguments(
+                    newest,
+                    models_folder=models,
+                    verdicts_folder=workspace / "verdicts",
+                    data_folder=data_folder,
+                    n_train_periods=n_train_periods,
+                    seed=seed,
+                )
+                return runner.run(definition.flights, arguments, run_id=f"judged-on-{newest}")
 
-            begin(f"train the candidate on {first} and {second}")
-            candidate = _train(partitions[:2], workspace / "candidate", seed=seed)
-            begin(f"judge both on {third}, which neither has seen")
-            metrics = [_measure(folder, partitions[2]) for folder in (baseline, candidate)]
-            verdict = evaluation.judge(metrics[1], metrics[0])
+            begin(f"pipeline: a first model learns {first}, judged on {second}")
+            run_pipeline(second, n_train_periods=1)
+            published = publish.latest_version(models)
 
-            begin("publish the candidate" if verdict.is_blessed else "keep the baseline")
-            if verdict.is_blessed:
-                published = publish.publish(candidate, models)
-            begin(f"wait until version {published.version} is served")
-            server.wait_until_served(published.version)
-            begin(f"ask version {published.version} about flights of {third}")
-            after = _ask(server, published, _replay(arrived, partitions[2], store, n_questions))
+            begin("start the model server")
+            with (
+                LocalServer(models, workspace / "server") as server,
+                Store(workspace / "features.sqlite") as store,
+            ):
+                server.wait_until_served(published.version)
+                begin(f"ask version {published.version} about flights of {second}")
+                replayed = _replay(arrived, partitions[1], store, n_questions)
+                before = _ask(server, published, replayed)
+
+                begin(f"pipeline: a candidate learns {first} and {second}, judged on {third}")
+                judged = run_pipeline(third, n_train_periods=2)
+
+                published = publish.latest_version(models)
+                begin(f"wait until version {published.version} is served")
+                server.wait_until_served(published.version)
+                begin(f"ask version {published.version} about flights of {third}")
+                replayed = _replay(arrived, partitions[2], store, n_questions)
+                after = _ask(server, published, replayed)
     return Report(
         partitions=partitions,
-        baseline=metrics[0],
-        candidate=metrics[1],
-        verdict=verdict,
+        metrics=_metrics(judged),
+        verdict=_verdict(judged),
         before=before,
         after=after,
     )
+
+
+def _metrics(run: RunRecord) -> dict[str, Metrics]:
+    """Read how good the models are that a run has measured, by what they are in it."""
+    evaluated, scored = (
+        evaluation.overall(Path(task.outputs["artifacts"]["metrics"]["uri"]))
+        for name in ("evaluate", "score")
+        for task in run.tasks.values()
+        if task.component == name
+    )
+    return {**evaluated, "challenger": scored["candidate"]}
+
+
+def _verdict(run: RunRecord) -> Verdict:
+    (gate,) = (task for task in run.tasks.values() if task.component == "gate")
+    said = gate.outputs["parameters"]
+    return Verdict(is_blessed=said["blessed"], reason=said["reason"])
 
 
 @contextmanager
@@ -156,19 +185,6 @@ def _own(workspace: Path) -> Iterator[None]:
             elif entry != lock_file:
                 entry.unlink()
         yield
-
-
-def _train(partitions: Sequence[Partition], folder: Path, *, seed: int) -> Path:
-    parts = [partition.labeled() for partition in partitions]
-    features = pd.concat([part[0] for part in parts])
-    labels = np.concatenate([part[1] for part in parts])
-    training.export(training.train(features, labels, seed=seed), folder)
-    return folder
-
-
-def _measure(model: Path, partition: Partition) -> Metrics:
-    features, labels = partition.labeled()
-    return evaluation.measure(evaluation.predict(model, features), labels)
 
 
 def _replay(

@@ -8,7 +8,9 @@ from typing import Any
 
 from mlops_mini.arrivals import Partition
 from mlops_mini.pipeline.evaluation import Metrics, Verdict
+from mlops_mini.pipeline.records import RunRecord, TaskRecord
 
+_DIGEST = 64  # characters of a sha256
 # Title, header and rows of text.
 TextTable = tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]
 
@@ -35,16 +37,15 @@ class Report:
 
     Attributes:
         partitions: What arrived, in order: trained on, trained on by the candidate, judged on.
-        baseline: The served model on the rows of the last partition.
-        candidate: The new model on the same rows.
+        metrics: How good models are on the rows of the last partition: the served `baseline`, the
+            new `candidate`, and the `challenger`, which is only there to compare.
         verdict: Whether the candidate was published, and why.
         before: Questions to the version served before the verdict.
         after: Questions to the version served after it.
     """
 
     partitions: Sequence[Partition]
-    baseline: Metrics
-    candidate: Metrics
+    metrics: dict[str, Metrics]
     verdict: Verdict
     before: Questions
     after: Questions
@@ -67,15 +68,12 @@ def tables(report: Report) -> list[TextTable]:
     refused = [
         (f"{n:,}", reason) for part in report.partitions for reason, n in part.refused.items()
     ]
-    baseline, candidate = report.baseline, report.candidate
-    models = [
-        (name, f"{auc:.4f}", f"{log_loss:.4f}")
-        for name, auc, log_loss in (
-            ("always the base rate", 0.5, baseline.base_rate_log_loss),
-            ("baseline", baseline.auc, baseline.log_loss),
-            ("candidate", candidate.auc, candidate.log_loss),
-        )
-    ]
+    baseline = report.metrics["baseline"]
+    models = [("always the base rate", f"{0.5:.4f}", f"{baseline.base_rate_log_loss:.4f}")]
+    for name in ("baseline", "candidate", "challenger"):
+        of = report.metrics[name]
+        what = f"{name} (XGBoost)" if name == "challenger" else name
+        models.append((what, f"{of.auc:.4f}", f"{of.log_loss:.4f}"))
     served = [
         (when, str(asked.version), transport, f"{n:,}", f"{asked.max_difference[transport]:.1e}")
         for when, asked in (("before", report.before), ("after", report.after))
@@ -117,8 +115,28 @@ def summarize(report: Report) -> dict[str, Any]:
             }
             for partition in report.partitions
         ],
-        **{
-            name: asdict(getattr(report, name))
-            for name in ("baseline", "candidate", "verdict", "before", "after")
-        },
+        **{name: asdict(metrics) for name, metrics in report.metrics.items()},
+        **{name: asdict(getattr(report, name)) for name in ("verdict", "before", "after")},
     }
+
+
+def run_table(run: RunRecord) -> TextTable:
+    """Lay a pipeline's run out: a row a task."""
+    rows = [
+        (
+            task.name,
+            task.state,
+            f"{task.elapsed_s:.1f}" if task.attempt and task.state != "CACHED" else "",
+            str(task.attempt or ""),
+            task.error or _said(task),
+        )
+        for task in run.tasks.values()
+    ]
+    return (f"{run.id}: {run.state}", ("task", "state", "s", "attempts", "what"), rows)
+
+
+def _said(task: TaskRecord) -> str:
+    """Put what a task has returned into a few words; digests say nothing to a reader."""
+    values = task.outputs.get("parameters", {})
+    shown = {k: v for k, v in values.items() if not (isinstance(v, str) and len(v) == _DIGEST)}
+    return ", ".join(f"{name} {value}" for name, value in shown.items()).removeprefix("Output ")

@@ -1,7 +1,27 @@
 """What arrives is either used or set aside with a reason, and features know what came before."""
 
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
 from mlops_mini import arrivals
+from mlops_mini.data import datasets, integrity
 from mlops_mini.data.periods import Period
+from mlops_mini.errors import DataIntegrityError, NotFoundError
+
+DATA = datasets.data_folder()
+
+
+def unchecked(folder: Path, *months: str) -> Path:
+    """Make a data folder without checksums, free to be changed."""
+    (folder / "flights").mkdir(parents=True)
+    for month in months:
+        shutil.copy(DATA / "flights" / f"{month}.parquet", folder / "flights")
+    for name in ("weather.parquet", "airport_zones.csv"):
+        shutil.copy(DATA / name, folder)
+    return folder
 
 
 def test_every_row_is_used_or_set_aside_with_a_reason() -> None:
@@ -39,3 +59,111 @@ def test_the_stream_tells_things_in_the_order_in_which_they_become_known() -> No
     known_s = [event.available_s for event in stream]
 
     assert known_s == sorted(known_s)
+
+
+def test_the_digest_is_of_the_files_that_the_periods_need(tmp_path: Path) -> None:
+    folder = unchecked(tmp_path / "data", "2013-01", "2013-02", "2013-03")
+    before = arrivals.digest(["2013-02"], data_folder=folder)
+
+    assert before == arrivals.digest(["2013-02"])
+    assert before == arrivals.digest([Period.parse("2013-01"), "2013-02"], data_folder=folder)
+    (folder / "flights" / "2013-03.parquet").write_bytes(b"not needed")
+    assert arrivals.digest(["2013-02"], data_folder=folder) == before
+    zones = folder / "airport_zones.csv"
+    zones.write_text(zones.read_text() + "XXX,America/Denver\n")
+    assert arrivals.digest(["2013-02"], data_folder=folder) != before
+
+
+def test_a_copy_is_a_data_folder_that_says_the_same(tmp_path: Path) -> None:
+    digest = arrivals.digest(["2013-W05"])
+
+    arrivals.copy(["2013-W05"], tmp_path / "raw", data_digest=digest)
+
+    assert integrity.file_sha256(tmp_path / "raw" / "checksums.txt") == digest
+    assert arrivals.digest(["2013-W05"], data_folder=tmp_path / "raw") == digest
+    (copied,) = arrivals.read([Period.parse("2013-W05")], data_folder=tmp_path / "raw").partitions
+    (source,) = arrivals.read([Period.parse("2013-W05")]).partitions
+    assert copied.features.equals(source.features)
+
+
+def test_a_copy_of_other_files_than_were_seen_is_refused(tmp_path: Path) -> None:
+    folder = unchecked(tmp_path / "data", "2013-01")
+    digest = arrivals.digest(["2013-01"], data_folder=folder)
+    january = folder / "flights" / "2013-01.parquet"
+    pd.read_parquet(january).head(1000).to_parquet(january)
+
+    with pytest.raises(DataIntegrityError, match=r"have changed; ask with arrivals\.digest anew"):
+        arrivals.copy(["2013-01"], tmp_path / "raw", data_digest=digest, data_folder=folder)
+
+
+def test_a_missing_period_has_no_digest(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"no file flights/2014-01\.parquet"):
+        arrivals.digest(["2014-01"])
+
+
+def test_the_twelve_months_pass_and_lose_the_two_impossible_rows(tmp_path: Path) -> None:
+    months = [str(month) for month in datasets.flight_months()]
+
+    findings = arrivals.clean(months, tmp_path / "clean", quarantine_file=tmp_path / "q.csv")
+
+    refused = pd.read_csv(tmp_path / "q.csv")
+    assert refused[["period", "table", "column"]].to_numpy().tolist() == [
+        ["2013-02", "weather", "wind_speed"],
+        ["2013-07", "flights", "distance"],
+    ]
+    n_rows = datasets.count_rows(folder=tmp_path / "clean")
+    assert sum(n for name, n in n_rows.items() if name.startswith("flights/")) == 336_776 - 1
+    assert n_rows["weather.parquet"] == 26_115 - 1
+    (august,) = (text for text in findings if "flights of 2013-08: dest" in text)
+    assert "0.00835 of 29327 values outside the vocabulary" in august
+
+
+def test_what_is_clean_stays_as_it_is_when_it_is_cleaned_again(tmp_path: Path) -> None:
+    weeks = ["2013-W05", "2013-W06"]
+    for source, name in ((None, "once"), (tmp_path / "once", "twice")):
+        arrivals.clean(
+            weeks, tmp_path / name, quarantine_file=tmp_path / f"{name}.csv", data_folder=source
+        )
+
+    assert len(pd.read_csv(tmp_path / "once.csv")) == 1
+    assert pd.read_csv(tmp_path / "twice.csv").empty
+    assert arrivals.digest(weeks, data_folder=tmp_path / "once") == arrivals.digest(
+        weeks, data_folder=tmp_path / "twice"
+    )
+
+
+def test_statistics_that_break_the_schema_refuse_the_partition(tmp_path: Path) -> None:
+    """Each row keeps all rules, but too many destinations were never heard of."""
+    folder = unchecked(tmp_path / "data", "2013-01")
+    january = folder / "flights" / "2013-01.parquet"
+    flights = pd.read_parquet(january)
+    flights.loc[flights["dest"] == "ATL", "dest"] = "ABQ"
+    flights.to_parquet(january)
+
+    with pytest.raises(DataIntegrityError, match=r"flights of 2013-01: dest: .*ABQ.*sent again"):
+        arrivals.clean(
+            ["2013-01"],
+            tmp_path / "clean",
+            quarantine_file=tmp_path / "q.csv",
+            data_folder=folder,
+        )
+    assert not (tmp_path / "clean").exists()
+
+
+def test_examples_from_clean_rows_are_those_from_the_source(tmp_path: Path) -> None:
+    weeks = ["2013-W05", "2013-W06", "2013-W07"]
+    arrivals.clean(weeks, tmp_path / "clean", quarantine_file=tmp_path / "q.csv")
+    for name, folder in (("a", tmp_path / "clean"), ("b", None)):
+        arrivals.write_examples(
+            weeks[:2],
+            weeks[2],
+            train_file=tmp_path / f"train_{name}",
+            test_file=tmp_path / f"test_{name}",
+            data_folder=folder,
+        )
+
+    for part in ("train", "test"):
+        found, expected = (pd.read_parquet(tmp_path / f"{part}_{name}") for name in "ab")
+        pd.testing.assert_frame_equal(found, expected, check_exact=True)
+        assert found["late"].isin([0, 1]).all()
+    assert found["car_dep_mean_24h"].notna().iloc[0]

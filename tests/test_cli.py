@@ -15,7 +15,16 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("verb", [["loop"], ["serve"], ["data", "check"], ["data", "rebuild"]])
+VERBS = [
+    ["loop"],
+    ["serve"],
+    ["data", "check"],
+    ["data", "rebuild"],
+    *(["pipeline", verb] for verb in ("run", "compile", "submit", "runs", "show", "prepare")),
+]
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_help_shows_an_example(verb):
     shown = run(*verb, "--help")
 
@@ -31,10 +40,20 @@ def test_help_shows_an_example(verb):
         (["loop", "--data", "nowhere"], "no data folder nowhere"),
         (["serve", "nowhere"], "no model folder nowhere: publish a model there first"),
         (["data", "check", "--data", "nowhere"], "no data folder nowhere"),
+        (["pipeline", "run", "--period", "spring"], "'spring' is not a period"),
+        (["pipeline", "run", "--period", "2013-01"], "some periods before 2013-01 are needed"),
+        (["pipeline", "run", "--period", "2014-05"], "no flights of 2014-05"),
+        (["pipeline", "run", "--period", "2013-03", "--resume", "gone"], "no run 'gone' in"),
+        (["pipeline", "show", "gone"], "no run 'gone' in"),
+        (
+            ["pipeline", "submit", "--period", "2013-03", "--host", "http://127.0.0.1:9"],
+            "GET experiments at http://127.0.0.1:9: no Kubeflow Pipelines answers there",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_status_1(arguments, words, tmp_path):
-    workspace = ["--workspace", str(tmp_path / "loop")] if arguments[0] == "loop" else []
+    takes_workspace = arguments[0] == "loop" or arguments[1] in {"run", "show"}
+    workspace = ["--workspace", str(tmp_path / "loop")] if takes_workspace else []
     failed = run(*arguments, *workspace)
 
     assert failed.returncode == 1
@@ -70,3 +89,56 @@ def test_data_check_counts_every_file():
     n_rows = json.loads(checked.stdout)
     assert sum(n for name, n in n_rows.items() if name.startswith("flights/")) == 336_776
     assert n_rows["weather.parquet"] == 26_115
+
+
+@pytest.mark.slow
+def test_the_pipeline_runs_once_then_from_the_cache_and_is_listed(tmp_path):
+    workspace = ["--workspace", str(tmp_path)]
+    arguments = ["--period", "2013-W03", "--no-challenger", "--json", *workspace]
+    first, second = (json.loads(run("pipeline", "run", *arguments).stdout) for _ in range(2))
+
+    assert {task["state"] for task in first["tasks"].values()} == {"SUCCEEDED", "SKIPPED"}
+    again = {path for path, task in second["tasks"].items() if task["state"] == "SUCCEEDED"}
+    assert again == {"exit-handler-1/condition-2/publish", "write-verdict"}
+    published = [
+        ran["tasks"]["exit-handler-1/condition-2/publish"]["outputs"]["parameters"]["Output"]
+        for ran in (first, second)
+    ]
+    assert published == [1, 1]
+    assert [path.name for path in (tmp_path / "models" / "flights").glob("[0-9]*")] == ["1"]
+    listed = json.loads(run("pipeline", "runs", "--json", *workspace).stdout)
+    assert [found["id"] for found in listed] == [second["id"], first["id"]]
+    shown = run("pipeline", "show", second["id"], *workspace).stdout
+    assert f"{second['id']}: SUCCEEDED" in shown
+    assert "no baseline" in shown
+
+
+@pytest.mark.slow
+def test_sigterm_cancels_a_pipeline_in_good_order_and_it_can_be_resumed(tmp_path):
+    arguments = [COMMAND, "pipeline", "run", "--period", "2013-W03", "--no-challenger"]
+    arguments += ["--workspace", str(tmp_path)]
+    running = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    begun: list[str] = []
+    while not any("validate" in line for line in begun):
+        begun.append(running.stderr.readline())
+        assert begun[-1], "ended before its time"
+    running.terminate()
+    _, errors = running.communicate(timeout=60)
+
+    assert running.returncode == 1
+    assert "was canceled" in errors.strip().splitlines()[-1]
+    (canceled,) = json.loads(run("pipeline", "runs", "--json", "--workspace", str(tmp_path)).stdout)
+    assert canceled["state"] == "CANCELLED"
+    verdict = json.loads((tmp_path / "verdicts" / f"{canceled['id']}.json").read_text())
+    assert verdict["state"] == "CANCELLED"
+
+    resumed = run(*arguments[1:], "--resume", canceled["id"], "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["tasks"]["exit-handler-1/validate"]["attempt"] == 1
+
+
+def test_the_pipeline_compiles_to_a_file(tmp_path):
+    written = run("pipeline", "compile", "--out", str(tmp_path / "flights.yaml"))
+
+    assert written.stdout.strip() == str(tmp_path / "flights.yaml")
+    assert "flights-continuous-training" in (tmp_path / "flights.yaml").read_text()

@@ -32,7 +32,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def wait_until(condition, timeout_s: float = 60.0) -> None:
+def wait_until(condition, timeout_s: float = 240.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
@@ -49,7 +49,11 @@ def start_loop_and_wait_for_its_server(workspace: Path) -> tuple[subprocess.Pope
         text=True,
     )
     wait_until(lambda: addresses.exists() or playing.poll() is not None)
-    (server,) = psutil.Process(playing.pid).children()
+    (server,) = (
+        child
+        for child in psutil.Process(playing.pid).children()
+        if "mlops_mini.serving.server" in child.cmdline()
+    )
     return playing, server.pid
 
 

@@ -33,6 +33,7 @@ STAGES = (
 NOTEBOOKS = {
     "02": ("new data", "validate"),
     "03": ("features",),
+    "04": ("train", "evaluate", "gate", "publish"),
     "08": ("publish", "serve"),
 }
 _N_TOP = 6

@@ -90,7 +90,13 @@ def main():
         shutil.rmtree(arguments.folder)
     pip = [os.path.join(arguments.folder, "bin", "python"), "-m", "pip", "-qq"]
     install = [*pip, "install", "--disable-pip-version-check", "-r", arguments.lock]
-    for command in ([sys.executable, "-m", "venv", arguments.folder], install):
+    commands = [[sys.executable, "-m", "venv", arguments.folder], install]
+    if os.path.basename(arguments.lock) == "requirements.txt":
+        # Components with other libraries have environments of their own.
+        commands.append(
+            [os.path.join(arguments.folder, "bin", "mlops-mini"), "pipeline", "prepare"]
+        )
+    for command in commands:
         status = subprocess.call(command)
         if status:
             print("set-up: `%s` failed; mend what it says and run make again" % " ".join(command))

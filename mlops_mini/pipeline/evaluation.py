@@ -3,7 +3,10 @@
 The model is run as it will be served: from its SavedModel, through its signature.
 """
 
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_mini.errors import InvalidArgumentError, NotFoundError
+from mlops_mini.arrivals import LABEL
+from mlops_mini.data.completeness import ORIGINS
+from mlops_mini.errors import DataIntegrityError, InvalidArgumentError, NotFoundError
 from mlops_mini.pipeline import training
+from mlops_mini.pipeline.model_digest import check_digest
 
 # Keras' own epsilon, and about what float32 can tell from 1: a sure and wrong answer costs 16.1.
 _MIN_PROBABILITY = 1e-7
+_OVERALL, _ALL = "overall", "all"
+_HOURS = ("0 to 6", "6 to 12", "12 to 18", "18 to 24")
+
+SliceMetrics = dict[str, dict[str, "Metrics"]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +76,7 @@ def predict(
 
     Raises:
         NotFoundError: There is no SavedModel in the folder.
+        DataIntegrityError: Its files are damaged.
         InvalidArgumentError: The model has no such signature, or it asks for a feature that is not
             there or is a string instead of a number or the other way round.
     """
@@ -73,7 +84,12 @@ def predict(
 
     if not (version_folder / "saved_model.pb").is_file():
         raise NotFoundError(f"no SavedModel in {version_folder}: export or publish one there first")
-    loaded = tf.saved_model.load(str(version_folder))
+    try:
+        loaded = tf.saved_model.load(str(version_folder))
+    except (tf.errors.OpError, OSError, ValueError, RuntimeError, LookupError) as exc:
+        raise DataIntegrityError(
+            f"{version_folder} does not load ({str(exc).splitlines()[0]}): export the model again"
+        ) from exc
     signature = loaded.signatures.get("serving_default")
     if signature is None or "probability" not in signature.structured_outputs:
         raise InvalidArgumentError(
@@ -147,6 +163,110 @@ def measure(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Metrics:
     )
 
 
+def measure_slices(
+    probabilities: npt.ArrayLike, labels: npt.ArrayLike, slices: Mapping[str, "pd.Series[Any]"]
+) -> SliceMetrics:
+    """Measure predictions slice by slice.
+
+    Args:
+        probabilities: Predicted probability of label 1, shape [n_rows], 0 to 1.
+        labels: 0 or 1, shape [n_rows].
+        slices: What to slice by, by name: a value for each row, by position. Of a categorical one
+            each category is a slice, also without a row.
+
+    Returns:
+        Metrics by name and value, sorted by value. A slice without a row has `n_rows` 0 and NaN for
+        the rest.
+
+    Raises:
+        InvalidArgumentError: As `measure` does, or a slicing has more or fewer rows.
+
+    >>> origin = pd.Series(["EWR", "EWR", "LGA"], dtype=pd.CategoricalDtype(["EWR", "JFK", "LGA"]))
+    >>> by = measure_slices([0.1, 0.4, 0.3], [0, 1, 1], {"origin": origin})["origin"]
+    >>> {name: (metrics.n_rows, metrics.auc) for name, metrics in by.items()}
+    {'EWR': (2, 1.0), 'JFK': (0, nan), 'LGA': (1, nan)}
+    """
+    predicted, observed = np.asarray(probabilities), np.asarray(labels)
+    nan = math.nan
+    nothing = Metrics(n_rows=0, auc=nan, log_loss=nan, base_rate=nan, base_rate_log_loss=nan)
+    found: SliceMetrics = {}
+    for name, values in slices.items():
+        if len(values) != len(predicted):
+            raise InvalidArgumentError(
+                f"{name} slices {len(values)} rows, there are {len(predicted)} predictions"
+            )
+        present = values.to_numpy(str)
+        kind = values.dtype
+        every = kind.categories if isinstance(kind, pd.CategoricalDtype) else np.unique(present)
+        rows = {str(value): present == value for value in every}
+        found[name] = {
+            value: measure(predicted[at], observed[at]) if at.any() else nothing
+            for value, at in rows.items()
+        }
+    return found
+
+
+def evaluate(
+    model: Path,
+    test_file: Path,
+    metrics_file: Path,
+    *,
+    baseline: Path | None = None,
+    baseline_digest: str = "",
+) -> Metrics:
+    """Measure a candidate and its baseline on the same flights, overall and by slice.
+
+    Args:
+        model: The candidate, a SavedModel.
+        test_file: Flights as `arrivals.write_examples` writes them.
+        metrics_file: Gets the metrics as JSON: of `candidate` and of `baseline` (null if there is
+            none) by what it is sliced by (`overall`, `origin`, `carrier`, `hours` of departure) and
+            value (`all` overall); NaN is null.
+        baseline: The version that would be replaced, if there is one.
+        baseline_digest: What it must answer, as `model_digest` says.
+
+    Returns:
+        The candidate's metrics overall.
+
+    Raises:
+        NotFoundError: A model is not there.
+        DataIntegrityError: The baseline is another model than its digest says.
+    """
+    if baseline:
+        check_digest(baseline, baseline_digest)
+    flights = pd.read_parquet(test_file)
+    report = _report(predict(model, flights), flights)
+    against = _report(predict(baseline, flights), flights) if baseline else None
+    _write({"candidate": report, "baseline": against}, metrics_file)
+    return report[_OVERALL][_ALL]
+
+
+def score(predictions_file: Path, test_file: Path, metrics_file: Path) -> Metrics:
+    """Measure predictions that were made elsewhere, as `evaluate` does those of a candidate.
+
+    Args:
+        predictions_file: Parquet with `flight_id` and `probability`, in any order.
+        test_file: Flights as `arrivals.write_examples` writes them.
+        metrics_file: Gets the metrics as JSON, of a `candidate` alone.
+
+    Returns:
+        The metrics overall.
+
+    Raises:
+        InvalidArgumentError: There is not exactly one prediction for each flight.
+    """
+    flights = pd.read_parquet(test_file)
+    predictions = pd.read_parquet(predictions_file).set_index("flight_id")["probability"]
+    if sorted(predictions.index) != sorted(flights["flight_id"]):
+        raise InvalidArgumentError(
+            f"{predictions_file} has {len(predictions)} predictions for other flights than the"
+            f" {len(flights)} of {test_file}: predict each of them once"
+        )
+    report = _report(predictions.loc[flights["flight_id"]].to_numpy(), flights)
+    _write({"candidate": report}, metrics_file)
+    return report[_OVERALL][_ALL]
+
+
 def judge(candidate: Metrics, baseline: Metrics | None) -> Verdict:
     """Decide whether a candidate may be published.
 
@@ -185,3 +305,55 @@ def judge(candidate: Metrics, baseline: Metrics | None) -> Verdict:
         reason=f"log loss {candidate.log_loss:.4f} is {relation} than the baseline's "
         f"{baseline.log_loss:.4f}",
     )
+
+
+def gate(metrics_file: Path, *, is_servable: bool, finding: str) -> Verdict:
+    """Judge a candidate by its metrics and by whether a server can serve it.
+
+    Args:
+        metrics_file: As `evaluate` writes it.
+        is_servable: What `serving_check` says.
+        finding: Its reason.
+
+    Returns:
+        The verdict of `judge`; a candidate that cannot be served is never blessed.
+    """
+    if not is_servable:
+        return Verdict(is_blessed=False, reason=f"it cannot be served: {finding}")
+    metrics = overall(metrics_file)
+    return judge(metrics["candidate"], metrics.get("baseline"))
+
+
+def overall(metrics_file: Path) -> dict[str, Metrics]:
+    """Read what `evaluate` or `score` has written: metrics on all flights, by whose they are."""
+    reports = json.loads(metrics_file.read_text(), object_hook=_with_nan)
+    return {name: Metrics(**of[_OVERALL][_ALL]) for name, of in reports.items() if of}
+
+
+def _report(probabilities: npt.ArrayLike, flights: pd.DataFrame) -> SliceMetrics:
+    n_rows = len(flights)
+    hours = pd.cut(flights["mins"] / 60, [0, 6, 12, 18, 24], right=False, labels=_HOURS)
+    slices = {
+        _OVERALL: pd.Series(pd.Categorical([_ALL] * n_rows, [_ALL])),
+        "origin": pd.Series(pd.Categorical(flights["origin"], ORIGINS)),
+        "carrier": flights["carrier"],
+        "hours": hours,
+    }
+    return measure_slices(probabilities, flights[LABEL], slices)
+
+
+def _write(reports: Mapping[str, SliceMetrics | None], metrics_file: Path) -> None:
+    """Write metrics as JSON that any reader takes, so without NaN."""
+    text = json.dumps(reports, default=_without_nan, indent=2, allow_nan=False)
+    metrics_file.write_text(text + "\n")
+
+
+def _without_nan(metrics: Metrics) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in asdict(metrics).items()}
+
+
+def _with_nan(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: math.nan if value is None and name != "baseline" else value
+        for name, value in values.items()
+    }

@@ -9,22 +9,27 @@ to a dead one.
 
 import errno
 import fcntl
+import json
 import logging
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mlops_mini.data.partitions import whole_file
 from mlops_mini.errors import DataIntegrityError, NotFoundError, ResourceExhaustedError
+from mlops_mini.pipeline.model_digest import model_digest
 
 logger = logging.getLogger(__name__)
 
 # Model servers ignore names that are not numbers.
 _LAST_VERSION = ".last_version"
 _UNFINISHED = ".publishing-version"
+# In a folder that model servers do not read.
+_PUBLICATION = "assets.extra/publication.json"
 _BLOCK_BYTES = 4096
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -40,6 +45,49 @@ class PublishedVersion:
 
     version: int
     path: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Publication:
+    """Where a version comes from; it is kept inside the version's folder.
+
+    Attributes:
+        run_id: The pipeline run that has published it.
+        model_digest: What it answers, as `model_digest.model_digest` says.
+        test_period: The month or week on which it was judged.
+        train_periods: Those on which it was trained.
+        data_digest: Of the files that all these were read from.
+    """
+
+    run_id: str
+    model_digest: str
+    test_period: str
+    train_periods: tuple[str, ...]
+    data_digest: str
+
+    @classmethod
+    def read(cls, version_folder: Path) -> "Publication | None":
+        """Read that of a version.
+
+        Args:
+            version_folder: The version's folder.
+
+        Returns:
+            What `publish` was given; None where it was given nothing.
+
+        Raises:
+            DataIntegrityError: The file holds something else.
+        """
+        try:
+            known = json.loads((version_folder / _PUBLICATION).read_bytes())
+            return cls(**known | {"train_periods": tuple(known["train_periods"])})
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError) as exc:
+            raise DataIntegrityError(
+                f"{version_folder / _PUBLICATION} does not tell where the version comes from"
+                f" ({exc!r}): remove the version and publish its model again"
+            ) from exc
 
 
 def published_versions(model_folder: Path) -> list[PublishedVersion]:
@@ -86,19 +134,26 @@ def latest_version(model_folder: Path) -> PublishedVersion:
     return versions[-1]
 
 
-def publish(export_folder: Path, model_folder: Path) -> PublishedVersion:
+def publish(
+    export_folder: Path, model_folder: Path, *, publication: Publication | None = None
+) -> PublishedVersion:
     """Copy a SavedModel to the next version of a model.
 
     The version appears by a rename, complete and on disk. Publishers of one model wait for each
     other; what a killed one left behind is removed.
 
+    With a publication, doing it again changes nothing: the version that this run has published is
+    the result. So is one that answers the same, if it is the newest one or was judged on the same
+    period: a model that is trained again bit by bit is no news for a server.
+
     Args:
         export_folder: A SavedModel; it stays where it is.
         model_folder: Folder of the model's versions, on a file system that can lock and rename;
             made if it is not there.
+        publication: Where the model comes from, to be kept in the version's folder.
 
     Returns:
-        The new version. Its number is above all that were ever published here, deleted ones too.
+        The version. A new number is above all that were ever published here, deleted ones too.
 
     Raises:
         NotFoundError: `export_folder` is no SavedModel; nothing was written.
@@ -125,11 +180,16 @@ def publish(export_folder: Path, model_folder: Path) -> PublishedVersion:
     try:
         with _locked(model_folder / _LAST_VERSION) as last_version:
             _remove_unfinished(model_folder)
+            if publication and (known := _published_before(publication, model_folder)):
+                logger.info("published before: version=%d path=%s", known.version, known.path)
+                return known
             _check_room(model_folder, n_bytes)
             version = _next_version(last_version, model_folder)
             path = model_folder / str(version)
             try:
                 _copy(export_folder, model_folder / _UNFINISHED)
+                if publication:
+                    _write(publication, model_folder / _UNFINISHED / _PUBLICATION)
                 (model_folder / _UNFINISHED).rename(path)
             finally:
                 shutil.rmtree(model_folder / _UNFINISHED, ignore_errors=True)
@@ -144,6 +204,77 @@ def publish(export_folder: Path, model_folder: Path) -> PublishedVersion:
         ) from exc
     logger.info("published: version=%d path=%s bytes=%d", version, path, n_bytes)
     return PublishedVersion(version=version, path=path)
+
+
+def write_verdict(
+    verdicts_folder: Path, *, run_id: str, state: str, error: str, model_folder: Path
+) -> Path:
+    """Put on record how a run has ended. Doing it again replaces the record.
+
+    Args:
+        verdicts_folder: Receives `RUN_ID.json`, whole or not at all; made if it is not there.
+        run_id: The run.
+        state: Such as SUCCEEDED or FAILED.
+        error: What went wrong, empty if nothing did.
+        model_folder: Folder of the model's versions; the one that names this run is put on record.
+
+    Returns:
+        The file: `run_id`, `state`, `error`, and `version`, null where the run has published none.
+
+    Raises:
+        DataIntegrityError: A version does not tell where it comes from.
+    """
+    versions = _by_run(model_folder).get(run_id)
+    record = {
+        "run_id": run_id,
+        "state": state,
+        "error": error,
+        "version": versions.version if versions else None,
+    }
+    verdicts_folder.mkdir(parents=True, exist_ok=True)
+    path = verdicts_folder / f"{run_id}.json"
+    with whole_file(path) as unfinished:
+        unfinished.write_text(json.dumps(record, indent=2) + "\n")
+    return path
+
+
+def _by_run(model_folder: Path) -> dict[str, PublishedVersion]:
+    """Find the versions that tell which run has published them."""
+    found = ((Publication.read(each.path), each) for each in published_versions(model_folder))
+    return {known.run_id: each for known, each in found if known}
+
+
+def _published_before(publication: Publication, model_folder: Path) -> PublishedVersion | None:
+    """Find the version that this run has published, or one that makes another superfluous."""
+    versions = published_versions(model_folder)
+    own = _by_run(model_folder).get(publication.run_id)
+    if own or not versions:
+        return own
+    for each in reversed(versions):
+        known = Publication.read(each.path)
+        is_candidate = each == versions[-1] or (
+            known is not None and known.test_period == publication.test_period
+        )
+        if is_candidate and _answers_as(publication.model_digest, each.path, known):
+            return each
+    return None
+
+
+def _answers_as(digest: str, version_folder: Path, known: Publication | None) -> bool:
+    if known:
+        return known.model_digest == digest
+    try:
+        return model_digest(version_folder) == digest
+    except (NotFoundError, DataIntegrityError):
+        return False  # whatever it is, it is not this model
+
+
+def _write(publication: Publication, path: Path) -> None:
+    """Write it and wait until it is on disk."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(asdict(publication), indent=2) + "\n")
+    for written in (path, path.parent, path.parent.parent):
+        _sync(written)
 
 
 def _numbered(model_folder: Path) -> list[PublishedVersion]:

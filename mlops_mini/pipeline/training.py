@@ -5,6 +5,7 @@ would otherwise have to be repeated by everyone who calls it: that is what keeps
 serving from drifting apart.
 """
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_mini.errors import InvalidArgumentError
+from mlops_mini.arrivals import LABEL
+from mlops_mini.errors import InvalidArgumentError, NotFoundError
+from mlops_mini.pipeline.model_digest import check_digest
 
+KERAS_FILE = "assets.extra/model.keras"
 _HIDDEN_UNITS = (64, 32)
 _LEARNING_RATE = 5e-3
 _BATCH_SIZE = 512
@@ -86,9 +90,10 @@ def train(
     *,
     seed: int = 0,
     epochs: int = 5,
+    parent: Path | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> Any:
-    """Train a classifier of two hidden layers.
+    """Train a classifier of two hidden layers, from scratch or on from an earlier one.
 
     Categories are one-hot encoded, unseen ones share a place of their own. Numbers are standardized
     with the mean and deviation of those present, and held within 3 deviations; a missing one counts
@@ -101,6 +106,10 @@ def train(
         seed: Seeds Python, NumPy and TensorFlow, for the whole process: on one machine the same
             rows and seed give the same model.
         epochs: Passes over the rows.
+        parent: An export to start from (warm start). Its weights are trained on, with a fresh
+            optimizer; its preprocessing stays as it is, means, deviations and vocabulary, so that
+            what the weights have learned keeps its meaning. What its first rows had not seen is
+            unseen for ever.
         on_epoch: Called after each pass with its number, from 1, and the mean loss (log loss plus
             weight penalty).
 
@@ -110,15 +119,15 @@ def train(
 
     Raises:
         InvalidArgumentError: There is nothing to learn from: no rows or columns, a missing label, a
-            single class, an infinite number, or no epoch.
+            single class, an infinite number, or no epoch; or the parent takes other features.
+        NotFoundError: The parent has no Keras model.
     """
     import keras
 
     inputs, targets = _checked(features, labels, epochs)
     keras.utils.set_random_seed(seed)
-    preprocessing = _preprocessing(inputs)
+    preprocessing, core = _parts_of(parent, inputs) if parent else _new_parts(inputs)
     matrix = preprocessing({name: keras.ops.convert_to_tensor(a) for name, a in inputs.items()})
-    core = _core(matrix.shape[1])
     core.compile(keras.optimizers.Adam(_LEARNING_RATE), "binary_crossentropy", jit_compile=False)
 
     callbacks = []
@@ -135,20 +144,60 @@ def train(
         verbose=0,
         callbacks=callbacks,
     )
-    return keras.Model(preprocessing.input, {"probability": core(preprocessing.output)})
+    fields = {
+        name: keras.Input((), name=name, dtype=tensor.dtype)
+        for name, tensor in preprocessing.input.items()
+    }
+    return keras.Model(fields, {"probability": core(preprocessing(fields))})
+
+
+def train_from_file(
+    train_file: Path,
+    folder: Path,
+    *,
+    seed: int = 0,
+    epochs: int = 5,
+    parent: Path | None = None,
+    parent_digest: str = "",
+) -> None:
+    """Train on flights in a file and export the model.
+
+    Args:
+        train_file: Flights as `arrivals.write_examples` writes them.
+        folder: Where to write the SavedModel.
+        seed: As `train` takes it.
+        epochs: As `train` takes it.
+        parent: As `train` takes it.
+        parent_digest: What the parent must answer, as `model_digest` says.
+
+    Raises:
+        InvalidArgumentError: As `train` does.
+        NotFoundError: The parent is not there.
+        DataIntegrityError: The parent is another model than its digest says.
+    """
+    if parent:
+        check_digest(parent, parent_digest)
+    flights = pd.read_parquet(train_file)
+    features = flights.drop(columns=["flight_id", LABEL])
+    export(train(features, flights[LABEL], seed=seed, epochs=epochs, parent=parent), folder)
 
 
 def export(model: Any, folder: Path) -> None:
     """Write a model as a TensorFlow SavedModel that needs no code of ours.
 
     Its signature `serving_default` takes each raw feature by name, string or float32 of shape
-    [batch], and answers `probability`, float32 of shape [batch].
+    [batch], and answers `probability`, float32 of shape [batch]. The Keras model lies beside it in
+    `assets.extra/`, which servers do not read, so that a later training can start from it.
 
     Args:
         model: As `train` returns it.
         folder: Where to write; what an earlier export left there is replaced.
     """
     model.export(str(folder), format="tf_saved_model", verbose=False)
+    (folder / KERAS_FILE).parent.mkdir(exist_ok=True)
+    with warnings.catch_warnings():  # TensorFlow's variables do not know NumPy 2's copy yet
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        model.save(folder / KERAS_FILE)
 
 
 def _checked(
@@ -168,6 +217,31 @@ def _checked(
     if infinite:
         raise InvalidArgumentError(f"infinite values in {infinite}: mark missing ones with NaN")
     return inputs, targets
+
+
+def _parts_of(parent: Path, inputs: dict[str, npt.NDArray[Any]]) -> tuple[Any, Any]:
+    """Load preprocessing and network of an earlier model."""
+    import keras
+
+    if not (parent / KERAS_FILE).is_file():
+        raise NotFoundError(
+            f"no Keras model to start from in {parent}: it has no {KERAS_FILE}; name a version that"
+            " training.export has written, or train from scratch"
+        )
+    model = keras.models.load_model(parent / KERAS_FILE, compile=False)
+    takes = {name: tensor.dtype == "string" for name, tensor in model.input.items()}
+    given = {name: values.dtype == object for name, values in inputs.items()}
+    if takes != given:
+        raise InvalidArgumentError(
+            f"{parent} takes {sorted(takes)}, the features are {sorted(given)} (numbers and texts"
+            " must agree too): train from scratch"
+        )
+    return model.get_layer("preprocessing"), model.get_layer("network")
+
+
+def _new_parts(inputs: dict[str, npt.NDArray[Any]]) -> tuple[Any, Any]:
+    preprocessing = _preprocessing(inputs)
+    return preprocessing, _core(preprocessing.output.shape[1])
 
 
 def _preprocessing(inputs: dict[str, npt.NDArray[Any]]) -> Any:
@@ -198,7 +272,7 @@ def _preprocessing(inputs: dict[str, npt.NDArray[Any]]) -> Any:
         z = standardize(raw)
         known = keras.ops.where(keras.ops.isnan(z), 0.0, z)
         encoded.append(keras.ops.clip(known, -_MAX_DEVIATIONS, _MAX_DEVIATIONS))
-    return keras.Model(fields, keras.ops.concatenate(encoded, axis=-1))
+    return keras.Model(fields, keras.ops.concatenate(encoded, axis=-1), name="preprocessing")
 
 
 def _core(width: int) -> Any:
@@ -212,5 +286,6 @@ def _core(width: int) -> Any:
             *(keras.layers.Dense(n, "relu", kernel_regularizer=penalty) for n in _HIDDEN_UNITS),
             keras.layers.Dense(1, "sigmoid", kernel_regularizer=penalty),
             keras.layers.Reshape(()),
-        ]
+        ],
+        name="network",
     )

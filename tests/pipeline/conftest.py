@@ -1,3 +1,4 @@
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -5,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlops_mini import arrivals
+from mlops_mini.data import datasets
 from mlops_mini.pipeline import training
 
 
@@ -42,3 +45,77 @@ def exported(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "delays"
     training.export(model, folder)
     return folder
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What the first tasks of the pipeline have made of two weeks. Never change it."""
+
+    train_periods: list[str]
+    test_period: str
+    data_digest: str
+    folder: Path
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+
+@pytest.fixture(scope="session")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
+    """Train on W05, judge on W06, where the impossible wind is; `model` is trained on W05."""
+    from kfp import dsl
+
+    from mlops_mini.pipeline import components
+
+    made = Stages(
+        ["2013-W05"],
+        "2013-W06",
+        arrivals.digest(["2013-W05", "2013-W06"]),
+        tmp_path_factory.mktemp("stages"),
+    )
+    periods = {"train_periods": made.train_periods, "test_period": made.test_period}
+    files = {
+        name: dsl.Dataset(uri=str(made.path(name)))
+        for name in ("raw", "clean", "quarantined", "train_examples", "test_examples")
+    }
+    components.ingest.python_func(
+        **periods,
+        data_folder=str(datasets.data_folder()),
+        data_digest=made.data_digest,
+        raw=files["raw"],
+    )
+    components.validate.python_func(
+        **periods,
+        raw=files["raw"],
+        data_digest=made.data_digest,
+        clean=files["clean"],
+        quarantined=files["quarantined"],
+        findings=dsl.Markdown(uri=str(made.path("findings"))),
+    )
+    components.features.python_func(
+        **periods,
+        clean=files["clean"],
+        data_digest=made.data_digest,
+        train_examples=files["train_examples"],
+        test_examples=files["test_examples"],
+    )
+    return made
+
+
+@pytest.fixture(scope="session")
+def candidate(stages: Stages) -> tuple[Path, str]:
+    """A model trained on the train examples of `stages`, and its digest. Never change it."""
+    from kfp import dsl
+
+    from mlops_mini.pipeline import components
+
+    digest = components.train.python_func(
+        train_examples=dsl.Dataset(uri=str(stages.path("train_examples"))),
+        seed=0,
+        epochs=2,
+        warm_start="",
+        warm_start_digest="",
+        data_digest=stages.data_digest,
+        model=dsl.Model(uri=str(stages.path("model"))),
+    )
+    return stages.path("model"), digest

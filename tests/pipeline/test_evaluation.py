@@ -1,11 +1,14 @@
 import dataclasses
+import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from mlops_mini.errors import InvalidArgumentError, NotFoundError
+from mlops_mini.errors import DataIntegrityError, InvalidArgumentError, NotFoundError
 from mlops_mini.pipeline import evaluation
 
 
@@ -137,3 +140,142 @@ def test_blesses_the_first_model_and_says_what_guessing_costs() -> None:
 def test_refuses_to_compare_on_different_rows(change) -> None:
     with pytest.raises(InvalidArgumentError, match="same rows"):
         evaluation.judge(dataclasses.replace(BASELINE, **change), BASELINE)
+
+
+def test_slices_add_up_to_the_whole() -> None:
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 2, 500)
+    probabilities = rng.random(500)
+    carrier = pd.Series(rng.choice(["AA", "UA", "YV"], 500), index=range(1000, 1500))
+
+    slices = evaluation.measure_slices(probabilities, labels, {"carrier": carrier})["carrier"]
+
+    whole = evaluation.measure(probabilities, labels)
+    assert list(slices) == ["AA", "UA", "YV"]
+    n_rows = np.array([metrics.n_rows for metrics in slices.values()])
+    losses = np.array([metrics.log_loss for metrics in slices.values()])
+    assert n_rows.sum() == 500
+    assert n_rows @ losses / 500 == pytest.approx(whole.log_loss)
+    of_ua = (carrier == "UA").to_numpy()
+    assert slices["UA"] == evaluation.measure(probabilities[of_ua], labels[of_ua])
+
+
+def test_a_slice_without_rows_is_there_and_says_so() -> None:
+    origin = pd.Series(["EWR", "EWR"], dtype=pd.CategoricalDtype(["EWR", "JFK"]))
+
+    slices = evaluation.measure_slices([0.1, 0.9], [0, 1], {"origin": origin})["origin"]
+
+    assert (slices["EWR"].auc, slices["EWR"].n_rows) == (1.0, 2)
+    assert slices["JFK"].n_rows == 0
+    assert math.isnan(slices["JFK"].log_loss)
+
+
+def test_refuses_to_slice_other_rows() -> None:
+    with pytest.raises(InvalidArgumentError, match="origin slices 1 rows, there are 2"):
+        evaluation.measure_slices([0.1, 0.9], [0, 1], {"origin": pd.Series(["EWR"])})
+
+
+@pytest.mark.slow
+def test_evaluates_both_models_on_the_same_flights(stages, candidate, tmp_path: Path) -> None:
+    model, digest = candidate
+    file = tmp_path / "metrics.json"
+
+    overall = evaluation.evaluate(
+        model, stages.path("test_examples"), file, baseline=model, baseline_digest=digest
+    )
+
+    text = file.read_text()
+    assert "NaN" not in text
+    report = json.loads(text)
+    assert report["candidate"] == report["baseline"]
+    by = report["candidate"]
+    assert by["overall"]["all"] == dataclasses.asdict(overall)
+    assert set(by["origin"]) == {"EWR", "JFK", "LGA"}
+    assert set(by["hours"]) == {"0 to 6", "6 to 12", "12 to 18", "18 to 24"}
+    for slicing in by.values():
+        assert sum(metrics["n_rows"] for metrics in slicing.values()) == overall.n_rows
+    assert {"UA", "B6"} < set(by["carrier"])
+    assert evaluation.gate(file, is_servable=True, finding="").is_blessed
+
+
+@pytest.mark.slow
+def test_the_first_candidate_has_nothing_to_be_compared_with(stages, candidate, tmp_path) -> None:
+    model, _ = candidate
+    file = tmp_path / "metrics.json"
+
+    evaluation.evaluate(model, stages.path("test_examples"), file)
+
+    assert json.loads(file.read_text())["baseline"] is None
+    verdict = evaluation.gate(file, is_servable=True, finding="")
+    assert verdict.is_blessed
+    assert "no baseline to compare it with" in verdict.reason
+
+
+@pytest.mark.slow
+def test_a_named_baseline_that_is_gone_or_replaced_is_an_error(
+    stages, candidate, exported: Path, tmp_path: Path
+) -> None:
+    model, digest = candidate
+    examples, file = stages.path("test_examples"), tmp_path / "metrics.json"
+
+    with pytest.raises(NotFoundError, match="no SavedModel in"):
+        evaluation.evaluate(
+            model, examples, file, baseline=tmp_path / "gone", baseline_digest=digest
+        )
+    with pytest.raises(DataIntegrityError, match="was replaced"):
+        evaluation.evaluate(model, examples, file, baseline=exported, baseline_digest=digest)
+    assert not file.exists()
+
+
+def write_metrics(file: Path, candidate: dict, baseline: dict | None) -> Path:
+    found = {"candidate": candidate, "baseline": baseline}
+    file.write_text(
+        json.dumps({name: of and {"overall": {"all": of}} for name, of in found.items()})
+    )
+    return file
+
+
+def test_the_gate_judges_by_the_metrics_and_refuses_what_cannot_be_served(tmp_path: Path) -> None:
+    better = dataclasses.asdict(dataclasses.replace(BASELINE, log_loss=0.4))
+    worse = dataclasses.asdict(dataclasses.replace(BASELINE, log_loss=0.6))
+    unknown = dataclasses.asdict(BASELINE) | {"log_loss": None, "auc": None}
+    old = dataclasses.asdict(BASELINE)
+
+    def gate(candidate: dict, *, is_servable: bool = True) -> evaluation.Verdict:
+        file = write_metrics(tmp_path / "metrics.json", candidate, old)
+        return evaluation.gate(file, is_servable=is_servable, finding="no answer in 10 s")
+
+    assert gate(better).is_blessed
+    assert not gate(worse).is_blessed
+    assert not gate(unknown).is_blessed
+    assert gate(better, is_servable=False) == evaluation.Verdict(
+        is_blessed=False, reason="it cannot be served: no answer in 10 s"
+    )
+
+
+@pytest.mark.parametrize("change", ["one less", "one twice", "another"])
+def test_scores_only_one_prediction_for_each_flight(stages, tmp_path: Path, change) -> None:
+    flights = pd.read_parquet(stages.path("test_examples"))
+    ids = flights["flight_id"].to_numpy().copy()
+    if change == "one less":
+        ids = ids[1:]
+    else:
+        ids[0] = ids[1] if change == "one twice" else -1
+    table = pd.DataFrame({"flight_id": ids, "probability": 0.5})
+    table.to_parquet(tmp_path / "predictions")
+
+    with pytest.raises(
+        InvalidArgumentError, match=r"for other flights .* predict each of them once"
+    ):
+        evaluation.score(
+            tmp_path / "predictions", stages.path("test_examples"), tmp_path / "metrics"
+        )
+
+
+@pytest.mark.slow
+def test_a_damaged_model_is_named(exported: Path, features, tmp_path: Path) -> None:
+    shutil.copytree(exported, tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / "variables")
+
+    with pytest.raises(DataIntegrityError, match=f"{tmp_path}/model does not load"):
+        evaluation.predict(tmp_path / "model", features)

@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import pytest
 
 from mlops_mini.errors import DataIntegrityError, NotFoundError, ResourceExhaustedError
 from mlops_mini.pipeline import publish
+from mlops_mini.pipeline.model_digest import model_digest
 
 PUBLISH = "import sys; from pathlib import Path; from mlops_mini.pipeline import publish; "
 
@@ -224,3 +226,120 @@ def test_a_folder_without_versions_says_what_it_holds(tmp_path: Path) -> None:
 
     with pytest.raises(NotFoundError, match=r"no versions in .*; it holds \['v1'\], and a version"):
         publish.latest_version(tmp_path)
+
+
+def publication(**changes) -> publish.Publication:
+    defaults = {
+        "run_id": "run-1",
+        "model_digest": "a" * 64,
+        "test_period": "2013-03",
+        "train_periods": ("2013-01", "2013-02"),
+        "data_digest": "d" * 64,
+    }
+    return publish.Publication(**defaults | changes)
+
+
+def publish_as(export: Path, model: Path, **changes) -> int:
+    return publish.publish(export, model, publication=publication(**changes)).version
+
+
+def test_a_version_tells_where_it_comes_from_inside_its_folder(export, tmp_path: Path) -> None:
+    published = publish.publish(export, tmp_path / "m", publication=publication())
+
+    assert publish.Publication.read(published.path) == publication()
+    added = set(files(published.path)) - set(files(export))
+    assert added == {"assets.extra", "assets.extra/publication.json"}
+    assert publish.Publication.read(publish.publish(export, tmp_path / "m").path) is None
+
+
+def test_a_run_publishes_once(export: Path, tmp_path: Path) -> None:
+    assert publish_as(export, tmp_path / "m") == 1
+    assert publish_as(export, tmp_path / "m", run_id="run-2", model_digest="b" * 64) == 2
+
+    assert publish_as(export, tmp_path / "m") == 1
+    assert publish_as(export, tmp_path / "m", model_digest="c" * 64) == 1
+    assert visible(tmp_path / "m") == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "version"),
+    [
+        ({"model_digest": "b" * 64}, 2),  # the newest, judged on another period
+        ({"model_digest": "a" * 64, "test_period": "2013-03"}, 1),  # an older one of this period
+        ({"model_digest": "a" * 64, "test_period": "2013-05"}, 3),  # an older one, newly chosen
+        ({"model_digest": "c" * 64, "test_period": "2013-03"}, 3),
+    ],
+)
+def test_a_model_that_answers_the_same_is_no_new_version(
+    export: Path, tmp_path: Path, changes, version
+) -> None:
+    publish_as(export, tmp_path / "m", run_id="run-1", test_period="2013-03")
+    publish_as(export, tmp_path / "m", run_id="run-2", test_period="2013-04", model_digest="b" * 64)
+
+    assert publish_as(export, tmp_path / "m", run_id="run-3", **changes) == version
+    assert publish_as(export, tmp_path / "m", run_id="run-3", **changes) == version
+
+
+@pytest.mark.slow
+def test_a_version_that_tells_nothing_is_recognized_by_what_it_answers(
+    exported: Path, export: Path, tmp_path: Path
+) -> None:
+    digest = model_digest(exported)
+    publish.publish(exported, tmp_path / "m")
+
+    assert publish_as(exported, tmp_path / "m", model_digest=digest) == 1
+    publish.publish(export, tmp_path / "m")  # no SavedModel at all, but named 2
+    assert publish_as(exported, tmp_path / "m", model_digest=digest) == 3
+
+
+def test_a_publication_that_says_something_else_is_an_error(export: Path, tmp_path: Path) -> None:
+    publish_as(export, tmp_path / "m")
+    (tmp_path / "m" / "1" / "assets.extra" / "publication.json").write_text('{"run_id": "x"}')
+
+    with pytest.raises(DataIntegrityError, match="does not tell where the version comes from"):
+        publish_as(export, tmp_path / "m", run_id="run-2")
+
+
+def test_a_run_killed_while_it_publishes_publishes_once_when_it_is_resumed(
+    export: Path, tmp_path: Path
+) -> None:
+    """Killed again and again, after ever more of its work, and resumed as often."""
+    code = (
+        "known = publish.Publication(run_id='run-1', model_digest='a', test_period='2013-03',"
+        " train_periods=('2013-01',), data_digest='d'); "
+        "publish.publish(*map(Path, sys.argv[1:]), publication=known); sys.stdin.read()"
+    )
+    grow(export, 2**27)
+    model = tmp_path / "delays"
+    for pattern in (".last_version", ".publishing-*/variables/variables.data*", "[0-9]*"):
+        killed = start(code, export, model)
+        deadline = time.monotonic() + 60
+        while not list(model.glob(pattern)):
+            assert time.monotonic() < deadline
+            assert killed.poll() is None
+        killed.kill()
+        killed.communicate()
+
+    (resumed,) = publish.published_versions(model)
+    assert publish_as(export, model, model_digest="a") == resumed.version
+    assert len(visible(model)) == 1
+    assert files(resumed.path).keys() >= files(export).keys()
+
+
+def test_a_verdict_is_one_file_for_each_run(export: Path, tmp_path: Path) -> None:
+    publish_as(export, tmp_path / "m", run_id="run-1")
+    for run_id, state, error in (("run-1", "SUCCEEDED", ""), ("run-2", "FAILED", "no room")):
+        for _ in range(2):
+            publish.write_verdict(
+                tmp_path / "verdicts",
+                run_id=run_id,
+                state=state,
+                error=error,
+                model_folder=tmp_path / "m",
+            )
+
+    found = {path.name: json.loads(path.read_text()) for path in (tmp_path / "verdicts").iterdir()}
+    assert found == {
+        "run-1.json": {"run_id": "run-1", "state": "SUCCEEDED", "error": "", "version": 1},
+        "run-2.json": {"run_id": "run-2", "state": "FAILED", "error": "no room", "version": None},
+    }

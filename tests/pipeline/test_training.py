@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mlops_mini.data import datasets
-from mlops_mini.errors import InvalidArgumentError
+from mlops_mini.errors import DataIntegrityError, InvalidArgumentError, NotFoundError
 from mlops_mini.features import offline
 from mlops_mini.pipeline import evaluation, training
 
@@ -182,6 +182,76 @@ def test_refuses_no_rows_no_columns_and_no_epochs(features, labels) -> None:
         training.train(features[[]], labels)
     with pytest.raises(InvalidArgumentError, match="1 epoch"):
         training.train(features, labels, epochs=0)
+
+
+def test_a_warm_start_trains_on_and_keeps_the_preprocessing(
+    exported: Path, model, features, labels
+) -> None:
+    moved = features.assign(mins=features["mins"] + 100, origin="SWF")
+
+    warm = training.train(moved, labels, epochs=1, parent=exported)
+    fresh = training.train(moved, labels, epochs=1)
+
+    def learned(model: Any) -> tuple[list[str], np.ndarray]:
+        layers = list(model._flatten_layers())
+        (words,) = (each.get_vocabulary() for each in layers if hasattr(each, "get_vocabulary"))
+        (mean,) = (np.array(each.mean).ravel() for each in layers if hasattr(each, "mean"))
+        return words, mean
+
+    words, means = learned(warm)
+    assert words == learned(model)[0]
+    assert "SWF" not in words
+    np.testing.assert_array_equal(means, learned(model)[1])
+    assert not np.array_equal(means, learned(fresh)[1])
+    assert not any(map(np.array_equal, weights(warm), weights(model)))
+
+
+def test_a_warm_start_needs_the_export_alone_and_begins_where_it_ended(
+    exported: Path, features, labels, tmp_path: Path
+) -> None:
+    losses: dict[str, list[float]] = {"cold": [], "warm": []}
+    for name, parent in (("cold", None), ("warm", exported)):
+        model = training.train(
+            features,
+            labels,
+            epochs=1,
+            parent=parent,
+            on_epoch=lambda _epoch, loss, name=name: losses[name].append(loss),
+        )
+    training.export(model, tmp_path / "second")
+    third = training.train(features, labels, epochs=1, parent=tmp_path / "second")
+
+    assert losses["warm"][0] < losses["cold"][0] - 0.02
+    assert set(third.input) == set(features)
+
+
+def test_a_warm_start_with_the_same_seed_gives_the_same_model(exported, features, labels) -> None:
+    first, again = (
+        weights(training.train(features, labels, seed=3, epochs=1, parent=exported))
+        for _ in range(2)
+    )
+
+    assert all(map(np.array_equal, first, again))
+
+
+@pytest.mark.parametrize("change", [{"temp": 20.0}, {"origin": 1.0}, {"mins": "early"}], ids=str)
+def test_a_warm_start_refuses_other_features(exported, features, labels, change) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"takes .*'gust'.*train from scratch"):
+        training.train(features.assign(**change), labels, parent=exported)
+
+
+def test_a_warm_start_needs_a_keras_model(features, labels, tmp_path: Path) -> None:
+    with pytest.raises(
+        NotFoundError, match=r"it has no assets\.extra/model\.keras; name a version"
+    ):
+        training.train(features, labels, parent=tmp_path)
+
+
+def test_a_parent_that_was_replaced_is_refused(exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataIntegrityError, match="does not have the digest 'abc'"):
+        training.train_from_file(
+            tmp_path / "none", tmp_path / "model", parent=exported, parent_digest="abc"
+        )
 
 
 def test_importing_the_pipeline_does_not_import_tensorflow() -> None:

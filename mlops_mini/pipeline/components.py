@@ -1,0 +1,374 @@
+"""The components of the pipeline, as Kubeflow takes them.
+
+Each is a thin shell around one function of this package, and only files and plain values pass
+between them. Kubeflow stores a component's source text and runs it elsewhere, so imports stand in
+the bodies and annotations are read as they are. It also remembers results by the names of artifacts
+and the values of parameters, not by what is in a file: so whatever reads an artifact also takes a
+digest that changes with it, even where its body has no use for it.
+"""
+
+# Digests for the cache alone; outputs are described under Returns; kfp has no types.
+# ruff: noqa: ARG001, D417
+# mypy: disable-error-code="untyped-decorator, valid-type"
+
+from typing import NamedTuple
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Markdown, Metrics, Model, Output
+
+IMAGE = "mlops-mini:0.1.0"
+# Arguments: a data folder, the digest that its checksums must have, the file that gets the digest.
+_VERIFY = r"""
+digest() { if command -v sha256sum > /dev/null; then sha256sum "$@"; else shasum -a 256 "$@"; fi; }
+if ! lines=$(cd "$0" && LC_ALL=C digest -c checksums.txt 2>&1); then
+    echo "$0 is damaged: $(printf '%s\n' "$lines" | grep -v ': OK$' | tr '\n' ' ')" >&2
+    exit 1
+fi
+found=$(digest < "$0/checksums.txt" | cut -c 1-64)
+if [ "$found" != "$1" ]; then
+    echo "$0/checksums.txt has the digest $found, expected $1: start a new run" >&2
+    exit 1
+fi
+mkdir -p "$(dirname "$2")"
+printf %s "$found" > "$2"
+"""
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def ingest(
+    train_periods: list[str],
+    test_period: str,
+    data_folder: str,
+    data_digest: str,
+    raw: Output[Dataset],
+) -> None:
+    """Copy the files that some periods need.
+
+    Args:
+        train_periods: Months such as 2013-01 or weeks such as 2013-W10, in order.
+        test_period: The one after them.
+        data_folder: Where flights and weather are.
+        data_digest: What `arrivals.digest` said of the files; others are refused.
+
+    Returns:
+        raw: A data folder with just these files and their checksums.
+    """
+    from pathlib import Path
+
+    from mlops_mini import arrivals
+
+    arrivals.copy(
+        [*train_periods, test_period],
+        Path(raw.path),
+        data_digest=data_digest,
+        data_folder=Path(data_folder),
+    )
+
+
+@dsl.container_component
+def verify(
+    raw: Input[Dataset], expected: str, data_digest: dsl.OutputPath(str)
+) -> dsl.ContainerSpec:
+    """Check files against their checksums, in an image that knows nothing of Python.
+
+    Args:
+        raw: A data folder.
+        expected: The digest that its list of checksums must have.
+
+    Returns:
+        data_digest: The same, once all files agree with the list.
+    """
+    return dsl.ContainerSpec(
+        image="debian:12",
+        command=["sh", "-ec", _VERIFY],
+        args=[raw.path, expected, data_digest],
+    )
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def validate(
+    raw: Input[Dataset],
+    train_periods: list[str],
+    test_period: str,
+    data_digest: str,
+    clean: Output[Dataset],
+    quarantined: Output[Dataset],
+    findings: Output[Markdown],
+) -> None:
+    """Set bad rows aside, and refuse what breaks the schema as a whole.
+
+    Args:
+        raw: A data folder.
+        train_periods: Months or weeks, in order.
+        test_period: The one after them.
+        data_digest: Of the files in `raw`.
+
+    Returns:
+        clean: A data folder of the rows kept.
+        quarantined: CSV, one line for each rule that a row breaks.
+        findings: What is odd but usable, a line each.
+    """
+    from pathlib import Path
+
+    from mlops_mini import arrivals
+
+    found = arrivals.clean(
+        [*train_periods, test_period],
+        Path(clean.path),
+        quarantine_file=Path(quarantined.path),
+        data_folder=Path(raw.path),
+    )
+    Path(findings.path).write_text("".join(f"- {text}\n" for text in found))
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def features(
+    clean: Input[Dataset],
+    train_periods: list[str],
+    test_period: str,
+    data_digest: str,
+    train_examples: Output[Dataset],
+    test_examples: Output[Dataset],
+) -> None:
+    """Compute features as of an hour before departure, and labels.
+
+    Args:
+        clean: A data folder.
+        train_periods: Months or weeks, in order.
+        test_period: The one after them.
+        data_digest: Of the files that `clean` was made from.
+
+    Returns:
+        train_examples: Parquet, flights of `train_periods` that have a label.
+        test_examples: The same of `test_period`.
+    """
+    from pathlib import Path
+
+    from mlops_mini import arrivals
+
+    arrivals.write_examples(
+        train_periods,
+        test_period,
+        train_file=Path(train_examples.path),
+        test_file=Path(test_examples.path),
+        data_folder=Path(clean.path),
+    )
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def train(
+    train_examples: Input[Dataset],
+    seed: int,
+    epochs: int,
+    warm_start: str,
+    warm_start_digest: str,
+    data_digest: str,
+    model: Output[Model],
+) -> str:
+    """Train a candidate, from scratch or on from a published version.
+
+    Args:
+        train_examples: Parquet, as `features` writes it.
+        seed: Seeds Python, NumPy and TensorFlow.
+        epochs: Passes over the rows.
+        warm_start: Folder of the version to start from, empty to start from scratch. Its means,
+            deviations and vocabulary are kept.
+        warm_start_digest: What that version answers.
+        data_digest: Of the files that the examples were made from.
+
+    Returns:
+        model: A SavedModel; what a warm start from it needs is in `assets.extra`.
+        Output: Digest of what the model answers.
+    """
+    from pathlib import Path
+
+    from mlops_mini.pipeline import training
+    from mlops_mini.pipeline.model_digest import model_digest
+
+    training.train_from_file(
+        Path(train_examples.path),
+        Path(model.path),
+        seed=seed,
+        epochs=epochs,
+        parent=Path(warm_start) if warm_start else None,
+        parent_digest=warm_start_digest,
+    )
+    return model_digest(Path(model.path))
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def score(
+    predictions: Input[Dataset],
+    test_examples: Input[Dataset],
+    predictions_digest: str,
+    data_digest: str,
+    metrics: Output[Metrics],
+) -> None:
+    """Measure the challenger's predictions.
+
+    Args:
+        predictions: Parquet with `flight_id` and `probability`.
+        test_examples: Parquet, as `features` writes it.
+        predictions_digest: Of the predictions.
+        data_digest: Of the files that the examples were made from.
+
+    Returns:
+        metrics: JSON, overall and by slice, as `evaluate` writes it.
+    """
+    from pathlib import Path
+
+    from mlops_mini.pipeline import evaluation
+
+    found = evaluation.score(Path(predictions.path), Path(test_examples.path), Path(metrics.path))
+    metrics.log_metric("log_loss", found.log_loss)
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def evaluate(
+    model: Input[Model],
+    test_examples: Input[Dataset],
+    baseline: str,
+    baseline_digest: str,
+    model_digest: str,
+    data_digest: str,
+    metrics: Output[Metrics],
+) -> str:
+    """Measure the candidate and its baseline on the same flights.
+
+    Args:
+        model: The candidate.
+        test_examples: Parquet, as `features` writes it.
+        baseline: Folder of the version that would be replaced, empty if there is none.
+        baseline_digest: What that version answers.
+        model_digest: What the candidate answers.
+        data_digest: Of the files that the examples were made from.
+
+    Returns:
+        metrics: JSON, overall and by slice.
+        Output: Digest of the metrics.
+    """
+    from pathlib import Path
+
+    from mlops_mini.data import integrity
+    from mlops_mini.pipeline import evaluation
+
+    found = evaluation.evaluate(
+        Path(model.path),
+        Path(test_examples.path),
+        Path(metrics.path),
+        baseline=Path(baseline) if baseline else None,
+        baseline_digest=baseline_digest,
+    )
+    metrics.log_metric("log_loss", found.log_loss)
+    return integrity.file_sha256(Path(metrics.path))
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def serving_check(
+    model: Input[Model], test_examples: Input[Dataset], model_digest: str, data_digest: str
+) -> NamedTuple("ServingCheck", [("passed", bool), ("finding", str)]):
+    """Ask the real model server about some flights, over REST and gRPC.
+
+    Args:
+        model: The candidate.
+        test_examples: Parquet, as `features` writes it.
+        model_digest: What the candidate answers.
+        data_digest: Of the files that the examples were made from.
+
+    Returns:
+        passed: Whether all answers are there and are the model's own.
+        finding: Why.
+    """
+    from pathlib import Path
+
+    from mlops_mini.pipeline import serving_check
+
+    found = serving_check.check(Path(model.path), Path(test_examples.path))
+    return (found.is_servable, found.finding)
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def gate(metrics: Input[Metrics], metrics_digest: str, passed: bool, finding: str) -> NamedTuple(
+    "Verdict", [("blessed", bool), ("reason", str)]
+):
+    """Decide whether the candidate may be published.
+
+    Args:
+        metrics: JSON, as `evaluate` writes it.
+        metrics_digest: Of the metrics.
+        passed: Whether the candidate can be served.
+        finding: Why.
+
+    Returns:
+        blessed: Whether it may be published.
+        reason: One sentence, with the numbers that decided.
+    """
+    from pathlib import Path
+
+    from mlops_mini.pipeline import evaluation
+
+    verdict = evaluation.gate(Path(metrics.path), is_servable=passed, finding=finding)
+    return (verdict.is_blessed, verdict.reason)
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def publish(
+    model: Input[Model],
+    models_folder: str,
+    run_id: str,
+    model_digest: str,
+    test_period: str,
+    train_periods: list[str],
+    data_digest: str,
+) -> int:
+    """Make the candidate the next version; a second time for the same run changes nothing.
+
+    Args:
+        model: The candidate.
+        models_folder: Folder of the model's versions.
+        run_id: This run.
+        model_digest: What the candidate answers.
+        test_period: The month or week that it was judged on.
+        train_periods: Those that it was trained on.
+        data_digest: Of the files that all these were read from.
+
+    Returns:
+        Output: Number of the version.
+    """
+    from pathlib import Path
+
+    from mlops_mini.pipeline import publish
+
+    publication = publish.Publication(
+        run_id=run_id,
+        model_digest=model_digest,
+        test_period=test_period,
+        train_periods=tuple(train_periods),
+        data_digest=data_digest,
+    )
+    return publish.publish(Path(model.path), Path(models_folder), publication=publication).version
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def write_verdict(
+    status: dsl.PipelineTaskFinalStatus, verdicts_folder: str, models_folder: str, run_id: str
+) -> None:
+    """Put on record how the run has ended, whatever happened.
+
+    Args:
+        status: What the runner knows.
+        verdicts_folder: Receives a JSON file named after the run.
+        models_folder: Folder of the model's versions.
+        run_id: This run.
+    """
+    from pathlib import Path
+
+    from mlops_mini.pipeline import publish
+
+    publish.write_verdict(
+        Path(verdicts_folder),
+        run_id=run_id,
+        state=status.state,
+        error=status.error_message or "",
+        model_folder=Path(models_folder),
+    )

@@ -1,0 +1,214 @@
+"""The pipeline of continuous training: one definition, for a laptop and for Kubeflow.
+
+::
+
+    ingest > verify > validate > features > train > evaluate > gate > publish if blessed
+                                        |         > serving_check >
+                                        > challenger > score, if wanted
+    write_verdict, whatever happens
+"""
+
+# mypy: disable-error-code="untyped-decorator"
+
+from pathlib import Path
+from typing import Any
+
+from kfp import compiler, dsl
+
+from mlops_mini import arrivals
+from mlops_mini.data import datasets
+from mlops_mini.data.periods import Period
+from mlops_mini.errors import NotFoundError
+from mlops_mini.pipeline import challenger, components
+from mlops_mini.pipeline.publish import Publication, published_versions
+
+NAME = "flights-continuous-training"
+
+
+@dsl.pipeline(name=NAME)
+def flights(  # noqa: PLR0917, a pipeline's parameters are named when it is run
+    train_periods: list[str],
+    test_period: str,
+    data_folder: str,
+    data_digest: str,
+    models_folder: str,
+    verdicts_folder: str,
+    baseline: str = "",
+    baseline_digest: str = "",
+    warm_start: str = "",
+    warm_start_digest: str = "",
+    seed: int = 0,
+    epochs: int = 5,
+    with_challenger: bool = True,
+) -> None:
+    """Train on some periods, judge on the next, publish what is not worse.
+
+    Args:
+        train_periods: Months such as 2013-01 or weeks such as 2013-W10, in order.
+        test_period: The one after them.
+        data_folder: Where flights and weather are, as the tasks see it.
+        data_digest: Of the files that these periods need; others are refused.
+        models_folder: Folder of the model's versions, where a model server looks.
+        verdicts_folder: Receives a JSON file for each run.
+        baseline: Folder of the version that would be replaced, empty if there is none.
+        baseline_digest: What that version answers.
+        warm_start: Folder of the version to train on from, empty to start from scratch.
+        warm_start_digest: What that version answers.
+        seed: Of both trainings.
+        epochs: Passes over the rows.
+        with_challenger: Whether to train XGBoost on the same rows, to compare; the verdict does not
+            depend on it.
+    """
+    # Tasks with effects outside of the run are never taken from a cache, and are safe to repeat:
+    # they alone are retried, for a shared folder may be away for a moment. All others are given
+    # the same files again and would fail the same way.
+    last = components.write_verdict(
+        verdicts_folder=verdicts_folder,
+        models_folder=models_folder,
+        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+    )
+    last.set_caching_options(False).set_retry(2, backoff_duration="1s")
+    periods = {"train_periods": train_periods, "test_period": test_period}
+    with dsl.ExitHandler(last):
+        raw = components.ingest(data_folder=data_folder, data_digest=data_digest, **periods)
+        verified = components.verify(raw=raw.outputs["raw"], expected=data_digest)
+        data = {"data_digest": verified.outputs["data_digest"]}
+        validated = components.validate(raw=raw.outputs["raw"], **periods, **data)
+        examples = components.features(clean=validated.outputs["clean"], **periods, **data)
+        test = {"test_examples": examples.outputs["test_examples"], **data}
+        trained = components.train(
+            train_examples=examples.outputs["train_examples"],
+            seed=seed,
+            epochs=epochs,
+            warm_start=warm_start,
+            warm_start_digest=warm_start_digest,
+            **data,
+        )
+        candidate = {
+            "model": trained.outputs["model"],
+            "model_digest": trained.outputs["Output"],
+        }
+        evaluated = components.evaluate(
+            baseline=baseline, baseline_digest=baseline_digest, **candidate, **test
+        )
+        served = components.serving_check(**candidate, **test)
+        verdict = components.gate(
+            metrics=evaluated.outputs["metrics"],
+            metrics_digest=evaluated.outputs["Output"],
+            passed=served.outputs["passed"],
+            finding=served.outputs["finding"],
+        )
+        with dsl.If(verdict.outputs["blessed"] == True, name="if-blessed"):  # noqa: E712
+            published = components.publish(
+                models_folder=models_folder,
+                run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+                **candidate,
+                **periods,
+                **data,
+            )
+            published.set_caching_options(False).set_retry(2, backoff_duration="1s")
+        with dsl.If(with_challenger == True, name="if-with-challenger"):  # noqa: E712
+            challenged = challenger.challenger(
+                train_examples=examples.outputs["train_examples"], seed=seed, **test
+            )
+            components.score(
+                predictions=challenged.outputs["predictions"],
+                predictions_digest=challenged.outputs["Output"],
+                **test,
+            )
+
+
+def write_package(file: Path) -> Path:
+    """Compile the pipeline to what Kubeflow and our runner take.
+
+    Args:
+        file: A name that ends in .yaml; its folder exists.
+
+    Returns:
+        The file; compiled again it has the same bytes.
+    """
+    compiler.Compiler().compile(flights, str(file))
+    return file
+
+
+def arguments(
+    period: Period | str,
+    *,
+    models_folder: Path,
+    verdicts_folder: Path,
+    data_folder: Path | None = None,
+    n_train_periods: int | None = None,
+    seed: int = 0,
+    is_warm_start: bool = False,
+    with_challenger: bool = True,
+) -> dict[str, Any]:
+    """Make the arguments of a run on this machine that judges on a period.
+
+    The same question has the same arguments, also after a run has published: the baseline is the
+    newest version that was judged on an *earlier* period. Versions that do not tell their period
+    are passed over.
+
+    Args:
+        period: The month or week to judge on.
+        models_folder: Folder of the model's versions; it need not exist yet.
+        verdicts_folder: Receives a JSON file for each run.
+        data_folder: See `datasets.data_folder`.
+        n_train_periods: How many periods to train on, those just before; all without a gap if None.
+        seed: Of the training.
+        is_warm_start: Whether to train on from the baseline, for one epoch instead of five. With no
+            baseline yet it is a start from scratch.
+        with_challenger: Whether to train XGBoost too.
+
+    Returns:
+        Arguments of the pipeline.
+
+    Raises:
+        NotFoundError: The period is not there, or nothing before it to train on.
+        DataIntegrityError: A file is damaged, or a version does not tell where it comes from.
+
+    >>> found = arguments("2013-03", models_folder=Path("/m"), verdicts_folder=Path("/v"))
+    >>> found["train_periods"], found["test_period"], found["baseline"]
+    (['2013-01', '2013-02'], '2013-03', '')
+    """
+    test = Period.parse(period)
+    root = datasets.data_folder(data_folder).resolve()
+    months = datasets.flight_months(root)
+    if not set(test.months()) <= set(months):
+        raise NotFoundError(
+            f"no flights of {test} in {root}; there are {[str(month) for month in months]}"
+        )
+    train: list[Period] = []
+    before = test.previous()
+    while set(before.months()) <= set(months) and len(train) != n_train_periods:
+        train.insert(0, before)
+        before = before.previous()
+    if not train or (n_train_periods or 0) > len(train):
+        raise NotFoundError(
+            f"{n_train_periods or 'some'} periods before {test} are needed to train on; in {root}"
+            f" there are {[str(period) for period in train] or 'none'}: judge on a later one"
+        )
+    folder, digest = _baseline(test, models_folder.resolve())
+    return {
+        "train_periods": [str(each) for each in train],
+        "test_period": str(test),
+        "data_folder": str(root),
+        "data_digest": arrivals.digest([*train, test], data_folder=root),
+        "models_folder": str(models_folder.resolve()),
+        "verdicts_folder": str(verdicts_folder.resolve()),
+        "baseline": folder,
+        "baseline_digest": digest,
+        "warm_start": folder if is_warm_start else "",
+        "warm_start_digest": digest if is_warm_start else "",
+        "seed": seed,
+        "epochs": 1 if is_warm_start and folder else 5,
+        "with_challenger": with_challenger,
+    }
+
+
+def _baseline(test: Period, models_folder: Path) -> tuple[str, str]:
+    """Find folder and digest of the newest version judged on an earlier period, or two empty."""
+    for found in reversed(published_versions(models_folder)):
+        known = Publication.read(found.path)
+        if known and Period.parse(known.test_period) < test:
+            return str(found.path), known.model_digest
+    return "", ""

@@ -1,0 +1,93 @@
+"""Show work under way, and tables, in a terminal: progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlops_mini.pipeline.records import TaskRecord
+
+_COLORS = {"SUCCEEDED": "green", "CACHED": "cyan", "FAILED": "red", "CANCELLED": "yellow"}
+
+
+def print_line(line: str) -> None:
+    """Print a line on stderr."""
+    from rich.console import Console
+
+    Console(stderr=True).print(line, markup=False, highlight=False)
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on stdout; columns of numbers to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for index, name in enumerate(header):
+        is_number = all(row[index][:1].isdigit() for row in rows)
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(title, style="bold", highlight=False)
+    console.print(table, "")
+
+
+@contextlib.contextmanager
+def steps() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[TaskRecord], None]]]:
+    """Give two functions: one shows a step as it begins, the other a task as it ends.
+
+    A step is its text, how many are done and how many there are.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("start")
+
+        def on_step(text: str, n_done: int, n_all: int) -> None:
+            progress.update(task, description=text, completed=n_done, total=n_all)
+            console.print(f"[{n_done + 1}/{n_all}] {text}", markup=False, highlight=False)
+
+        def on_task(task: TaskRecord) -> None:
+            if task.ended_at:
+                console.print("      " + task_line(task), style="dim", highlight=False)
+
+        yield on_step, on_task
+
+
+@contextlib.contextmanager
+def tasks() -> Iterator[Callable[[TaskRecord], None]]:
+    """Give a function that shows a pipeline's tasks: those that run, and each as it ends."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    running: dict[str, None] = {}
+    with console.status("start") as status:
+
+        def on_task(task: TaskRecord) -> None:
+            if task.state == "RUNNING":
+                running[task.name] = None
+            else:
+                running.pop(task.name, None)
+                console.print(task_line(task), style=_COLORS.get(task.state), highlight=False)
+            status.update(", ".join(running) or "...")
+
+        yield on_task
+
+
+def task_line(task: TaskRecord) -> str:
+    """Put a task that has ended into one line."""
+    retried = f", attempt {task.attempt}" if task.attempt > 1 else ""
+    time = f"{task.elapsed_s:6.1f} s" if task.state not in {"CACHED", "SKIPPED"} else " " * 8
+    return f"{task.state:<13} {time}  {task.name}{retried}"
