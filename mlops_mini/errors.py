@@ -25,9 +25,12 @@ class MlopsMiniError(Exception):
 
     Attributes:
         code: Canonical gRPC status code, 1 to 16 (google/rpc/code.proto).
+        hint: What would have been right, where the message has no room for it: on the wire the
+            message is TensorFlow Serving's own.
     """
 
     code: int = 2
+    hint: str = ""
 
 
 class InvalidArgumentError(MlopsMiniError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal, Self, TypeVar
@@ -29,12 +29,13 @@ C = TypeVar("C", bound=Client)
 class LocalServer:
     """Our model server as a child process, on free ports; it ends with the `with`, or with us."""
 
-    def __init__(self, model_folder: Path, folder: Path) -> None:
+    def __init__(self, model_folder: Path, folder: Path, *, flags: Sequence[str] = ()) -> None:
         """Start it and wait until it listens.
 
         Args:
             model_folder: The model's folder of versions; its name is the model's.
             folder: Receives the server's log and addresses.
+            flags: More of the server's flags, such as `--model_config_file=/models/models.config`.
         """
         folder.mkdir(parents=True, exist_ok=True)
         address_file = folder / "addresses.json"
@@ -49,6 +50,7 @@ class LocalServer:
                 "--port=0",
                 "--rest_api_port=0",
                 f"--address_file={address_file}",
+                *flags,
             ],
             name="the model server",
             log_file=folder / "server.log",

@@ -7,7 +7,7 @@ repeated number and a byte string look the same on the wire: numpy then reads th
 through Python numbers. Senders that do not pack are noticed (the length is wrong) and read again
 with an exact description.
 
-Source: tensorflow/core/framework/tensor.proto, tensorflow_serving/apis/{predict,model}.proto.
+Source: tensorflow/core/framework/tensor.proto, tensorflow_serving/apis/*.proto.
 """
 
 from __future__ import annotations
@@ -49,6 +49,15 @@ _MESSAGES = {
     " version_label string 4",
     "PredictRequest": "model_spec ModelSpec 1, inputs Tensor map 2, output_filter string* 3",
     "PredictResponse": "outputs Tensor map 1, model_spec ModelSpec 2",
+    "StatusRequest": "model_spec ModelSpec 1",
+    "Version": "number int64 1, state int32 2",
+    "StatusResponse": "versions Version* 1",
+    "MetadataRequest": "model_spec ModelSpec 1, metadata_field string* 2",
+    "Any": "type_url string 1, value bytes 2",
+    "MetadataResponse": "model_spec ModelSpec 1, metadata Any map 2",
+    "TensorInfo": "name string 1, dtype int32 2, tensor_shape TensorShape 3",
+    "Signature": "inputs TensorInfo map 1, outputs TensorInfo map 2",
+    "Signatures": "signatures Signature map 1",
 }
 
 
@@ -87,14 +96,12 @@ def _message_classes(package: str, *, packed_as_bytes: bool) -> dict[str, Any]:
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
     pool.AddSerializedFile(_describe(package, packed_as_bytes=packed_as_bytes).SerializeToString())
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))
-        for name in _MESSAGES
-    }
+    found = {name: pool.FindMessageTypeByName(f"{package}.{name}") for name in _MESSAGES}
+    return {name: message_factory.GetMessageClass(of) for name, of in found.items()}
 
 
 _FAST = _message_classes("mlops_mini.wire", packed_as_bytes=True)
-_EXACT = _message_classes("mlops_mini.wire.exact", packed_as_bytes=False)
+EXACT = _message_classes("mlops_mini.wire.exact", packed_as_bytes=False)
 
 Array = npt.NDArray[Any]
 
@@ -195,7 +202,7 @@ class PredictRequest:
         """Serialize, numbers as `tensor_content`, which every server reads fastest."""
         request = _FAST["PredictRequest"](output_filter=self.output_filter)
         if self.model_spec is not None:
-            _fill_spec(request.model_spec, self.model_spec)
+            fill_spec(request.model_spec, self.model_spec)
         for alias, array in self.inputs.items():
             _fill_tensor(request.inputs[alias], array, as_content=True)
         return bytes(request.SerializeToString())
@@ -232,7 +239,7 @@ class PredictResponse:
     def to_bytes(self) -> bytes:
         """Serialize with typed fields (`float_val` ...), which clients may read directly."""
         response = _FAST["PredictResponse"]()
-        _fill_spec(response.model_spec, self.model_spec)
+        fill_spec(response.model_spec, self.model_spec)
         for alias, array in self.outputs.items():
             _fill_tensor(response.outputs[alias], array, as_content=False)
         return bytes(response.SerializeToString())
@@ -255,10 +262,10 @@ class PredictResponse:
         return cls(model_spec=_read_spec(response.model_spec), outputs=outputs)
 
 
-def _fill_spec(target: Any, spec: ModelSpec) -> None:
-    target.name = spec.name
+def fill_spec(target: Any, spec: ModelSpec) -> None:
+    """Write which model is meant into a message's `model_spec`."""
+    target.name, target.version_label = spec.name, spec.version_label
     target.signature_name = spec.signature_name
-    target.version_label = spec.version_label
     if spec.version is not None:
         target.version.value = spec.version
 
@@ -278,18 +285,16 @@ def _fill_tensor(target: Any, array: Array, *, as_content: bool) -> None:
         values = values.astype(object)
     dtype = _BY_NUMPY.get(values.dtype)
     if dtype is None:
-        names = sorted({str(known.numpy) for known in DTYPES})
-        raise InvalidArgumentError(
-            f"an array of dtype {values.dtype} cannot be sent; convert it to one of {names}"
-        )
+        known = sorted({str(one.numpy) for one in DTYPES})
+        what = f"an array of dtype {values.dtype} cannot be sent; convert it to one of {known}"
+        raise InvalidArgumentError(what)
     target.dtype = dtype.number
     target.tensor_shape.SetInParent()
     for size in values.shape:
         target.tensor_shape.dim.add(size=size)
     if dtype.name == "string":
-        target.string_val.extend(
-            item.encode() if isinstance(item, str) else bytes(item) for item in values.flat
-        )
+        texts = (item.encode() if isinstance(item, str) else bytes(item) for item in values.flat)
+        target.string_val.extend(texts)
     elif as_content:
         target.tensor_content = values.tobytes()
     elif dtype.field in _AS_BYTES:
@@ -301,17 +306,13 @@ def _fill_tensor(target: Any, array: Array, *, as_content: bool) -> None:
 
 
 def _parse(data: bytes, name: str, tensors: str) -> tuple[Any, dict[str, Array], list[str]]:
-    """Parse with the fast classes, and again with the exact ones if a sender did not pack.
-
-    Returns:
-        The message, its arrays by alias, and the aliases of the tensors that cannot become one.
-    """
+    """Parse with the fast classes, and again with the exact ones if a sender did not pack."""
     try:
         parsed = _FAST[name].FromString(data)
         found = getattr(parsed, tensors)
         arrays = {alias: _read_packed(tensor) for alias, tensor in found.items()}
         if any(array is None for array in arrays.values()):
-            exact = getattr(_EXACT[name].FromString(data), tensors)
+            exact = getattr(EXACT[name].FromString(data), tensors)
             arrays = {alias: _read_exact(tensor) for alias, tensor in exact.items()}
     except message.DecodeError as exc:
         raise InvalidArgumentError(f"these {len(data)} bytes are not a {name}") from exc
@@ -325,9 +326,8 @@ def _read_packed(tensor: Any) -> Array | None:
     if dtype is None or dtype.name == "string":
         return None
     shape = _read_shape(tensor, dtype)
-    raw = tensor.tensor_content
-    if not raw and dtype.field in _AS_BYTES:
-        raw = getattr(tensor, dtype.field)
+    field = dtype.field if dtype.field in _AS_BYTES else "tensor_content"
+    raw = tensor.tensor_content or getattr(tensor, field)
     if shape is None or len(raw) != math.prod(shape) * dtype.numpy.itemsize:
         return None
     return np.frombuffer(raw, dtype.numpy).reshape(shape)

@@ -4,15 +4,18 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mlops_mini.client import Client, GrpcClient, RestClient
+from mlops_mini.client import Client, GrpcClient, RestClient, TensorInfo
 from mlops_mini.errors import (
     DeadlineExceededError,
     InternalError,
@@ -21,7 +24,8 @@ from mlops_mini.errors import (
     NotFoundError,
     UnavailableError,
 )
-from tests.serving.servers import Server, copy_version
+from tests.conformance.models import write_retyped
+from tests.serving.servers import Server, copy_version, run_in_child
 
 StartServer = Callable[..., Server]
 PNG = b"\x89PNG\r\n\x1a\n\0\0"  # ends in NUL bytes, as binary data may
@@ -135,12 +139,9 @@ def test_a_version_may_be_named(client: Client) -> None:
         client.predict({"x": np.float32([1])}, version=1, label="canary")
 
 
-def test_the_version_that_answered_is_told_where_the_protocol_says_it(toy_server: Server) -> None:
-    inputs = {"x": np.float32([1])}
-    with _client("grpc", toy_server) as grpc, _client("rest", toy_server) as rest:
-        assert grpc.predict(inputs).version == 1
-        assert rest.predict(inputs).version is None
-        assert rest.predict(inputs, version=1).version == 1
+def test_the_version_that_answered_is_told(client: Client) -> None:
+    assert client.predict({"x": np.float32([1])}).version == 1
+    assert client.predict({"x": np.float32([1])}, version=1).version == 1
 
 
 def test_what_the_graph_refuses_is_told(client: Client) -> None:
@@ -187,7 +188,7 @@ def test_no_answer_in_time_is_a_deadline(
 def test_a_server_that_stays_silent_is_a_deadline(silent_address: str) -> None:
     with (
         RestClient(silent_address, model="m") as client,
-        pytest.raises(DeadlineExceededError, match=r"POST .*: no answer in 0.1 s"),
+        pytest.raises(DeadlineExceededError, match=r"GET .*: no answer in 0.1 s"),
     ):
         client.predict({"x": [1.0]}, timeout_s=0.1)
 
@@ -262,6 +263,106 @@ def test_a_new_version_with_other_outputs_is_understood(
         copy_version(toy_models / "numbered/3", base / "3")
         server.wait_for(3)
         assert client.predict(x)["version"].tolist() == [3.0]
+
+
+@pytest.mark.parametrize("transport", ["rest", "grpc"])
+def test_a_new_version_that_changes_only_the_type_is_noticed(
+    transport: str, start_server: StartServer, tmp_path: Path
+) -> None:
+    written, base = tmp_path / "written", tmp_path / "model"
+    run_in_child(write_retyped, str(written), log_file=tmp_path / "write.log")
+    base.mkdir()
+    copy_version(written / "1", base / "1")
+    server = start_server(base)
+    server.wait_for(1)
+    with _client(transport, server) as client:
+        for version, dtype in ((1, np.float32), (2, np.float64), (3, np.int64)):
+            if version > 1:
+                copy_version(written / str(version), base / str(version))
+            server.wait_for(version)
+            answer = client.predict({"x": np.float32([0.1, 2])})
+            assert (answer.version, answer["y"].dtype) == (version, dtype)
+
+
+@pytest.mark.parametrize("transport", ["rest", "grpc"])
+def test_the_metadata_says_what_a_model_takes_and_gives(toy_server: Server, transport: str) -> None:
+    with _client(transport, toy_server) as client:
+        metadata = client.metadata()
+
+    assert metadata.version == 1
+    assert metadata.signatures["several"].inputs == {
+        "n": TensorInfo("int64", (-1,)),
+        "text": TensorInfo("string", (-1,)),
+        "total": TensorInfo("float", (-1, 2)),
+    }
+    assert metadata.signatures["scalar"].outputs == {"y": TensorInfo("float", ())}
+    assert metadata.signatures["constant"].inputs == {}
+
+
+@pytest.mark.parametrize(("transport", "flag"), [("rest", "rest_api_port"), ("grpc", "port")])
+def test_a_server_that_comes_back_is_asked_again(
+    transport: str, flag: str, toy_models: Path, start_server: StartServer, free_address: str
+) -> None:
+    make = {"rest": RestClient, "grpc": GrpcClient}[transport]
+    with make(free_address, model="m", retry_s=60) as client, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.wait_until_available, 1, timeout_s=60)
+        port = free_address.split(":")[1]
+        start_server(toy_models / "toy", f"--{flag}={port}")
+
+        waiting.result(60)
+        assert client.predict({"x": np.float32([1])})["y"].tolist() == [2.5]
+
+
+class _Fixed(BaseHTTPRequestHandler):
+    """Answers each request with the next of its server's statuses, the last one for ever."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        statuses = self.server.statuses
+        status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
+        self.server.asked += 1
+        body = b'{"error": "so"}' if status != 200 else b'{"model_version_status": []}'
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_arguments: object) -> None:
+        """Keep silent."""
+
+
+@contextmanager
+def _fixed(*statuses: int) -> Iterator[Any]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Fixed) as server:
+        server.statuses, server.asked = list(statuses), 0
+        server.address = f"127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+
+
+def test_only_what_is_unavailable_is_asked_for_again() -> None:
+    with _fixed(503, 503, 200) as server, RestClient(server.address, model="m") as client:
+        assert client.versions() == {}
+        assert server.asked == 3
+    for status in (400, 404, 429, 500, 501, 504):
+        with _fixed(status) as server, RestClient(server.address, model="m") as client:
+            with pytest.raises(MlopsMiniError, match="so"):
+                client.versions()
+            assert server.asked == 1
+
+
+@pytest.mark.parametrize(("retry_s", "timeout_s"), [(0.3, 60.0), (60.0, 0.3), (0.0, 60.0)])
+def test_asking_again_ends_with_its_time(retry_s: float, timeout_s: float) -> None:
+    with _fixed(503) as server, RestClient(server.address, model="m", retry_s=retry_s) as client:
+        started = time.monotonic()
+        with pytest.raises(UnavailableError, match="so"):
+            client.versions(timeout_s=timeout_s)
+        assert time.monotonic() - started < 20
+        assert (server.asked == 1) == (retry_s == 0)
 
 
 def test_the_client_needs_neither_tensorflow_nor_pandas(toy_server: Server) -> None:

@@ -48,7 +48,7 @@ def _assert_same(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> None:
 
 def _tensor(dtype: int, sizes: list[int], **fields: Any) -> bytes:
     """A request whose input `x` is spelled out field by field."""
-    request = wire._EXACT["PredictRequest"]()
+    request = wire.EXACT["PredictRequest"]()
     tensor = request.inputs["x"]
     tensor.dtype = dtype
     tensor.tensor_shape.SetInParent()
@@ -173,7 +173,7 @@ def test_a_sender_that_does_not_pack_is_read() -> None:
     alone = b"".join(b"\x2d" + struct.pack("<f", value) for value in (1.5, 2.5))
     assert run in packed
 
-    tensor = wire._EXACT["PredictRequest"].FromString(packed).inputs["x"].SerializeToString()
+    tensor = wire.EXACT["PredictRequest"].FromString(packed).inputs["x"].SerializeToString()
     tensor = tensor.replace(run, alone)
     entry = b"\x0a\x01x\x12" + bytes([len(tensor)]) + tensor
     data = b"\x12" + bytes([len(entry)]) + entry
@@ -213,7 +213,7 @@ def test_a_tensor_that_cannot_become_an_array_is_named(data: bytes) -> None:
 
 
 def test_an_unknown_rank_is_no_scalar() -> None:
-    request = wire._EXACT["PredictRequest"]()
+    request = wire.EXACT["PredictRequest"]()
     request.inputs["x"].dtype = 1
     request.inputs["x"].tensor_shape.unknown_rank = True
     request.inputs["x"].float_val.append(1.0)
@@ -238,7 +238,7 @@ def test_values_that_do_not_fit_are_cut(
 
 
 def test_one_unreadable_tensor_leaves_the_others() -> None:
-    request = wire._EXACT["PredictRequest"].FromString(_tensor(1, [1], float_val=[1.0]))
+    request = wire.EXACT["PredictRequest"].FromString(_tensor(1, [1], float_val=[1.0]))
     request.inputs["w"].dtype = 99
 
     got = PredictRequest.from_bytes(request.SerializeToString())
@@ -247,7 +247,7 @@ def test_one_unreadable_tensor_leaves_the_others() -> None:
 
 
 def test_an_answer_with_an_unreadable_tensor_is_refused() -> None:
-    answer = wire._EXACT["PredictResponse"]()
+    answer = wire.EXACT["PredictResponse"]()
     answer.outputs["y"].dtype = 99
 
     with pytest.raises(InvalidArgumentError, match="tensor parsing error: y"):

@@ -1,6 +1,6 @@
 """Counts lines of code: blank lines, comments and docstrings do not count.
 
-Example: python -m tools.code_lines mlops_mini --most 9500
+Example: python -m tools.code_lines mlops_mini --most 11500
 """
 
 import argparse

@@ -1,117 +1,261 @@
 """Answers a request, whatever it came by: knows models, signatures and formats, no HTTP, no gRPC.
 
 Both edges call `ModelServer` and turn the errors it raises into a status of their own protocol. A
-run that is known to be short happens right here on the event loop; any other goes to a worker
-thread, so that one slow request never stops the rest.
+prediction that is known to be short happens right here on the event loop; any other, and whatever
+is rare, goes to a worker thread, so that one slow request never stops the rest. What is rare is
+also what needs TensorFlow's own messages, whose import takes seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy.typing as npt
 
-from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
-from mlops_mini.serving import json_request, json_response, json_text
-from mlops_mini.serving.lifecycle import ModelLifecycle, VersionStatus, not_served
+from mlops_mini.errors import InvalidArgumentError
+from mlops_mini.serving import (
+    examples,
+    json_hint,
+    json_request,
+    json_response,
+    messages,
+    model_config,
+)
+from mlops_mini.serving.examples import DEFAULT_SIGNATURE
+from mlops_mini.serving.models import CODE_NAMES, Models
 from mlops_mini.serving.servables import Servable, Signature
 from mlops_mini.wire import ModelSpec, PredictRequest, PredictResponse
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
-DEFAULT_SIGNATURE = "serving_default"
-# The canonical names of google/rpc/code.proto, as the status route prints them.
-_CODE_NAMES = {
-    0: "OK", 1: "CANCELLED", 2: "UNKNOWN", 3: "INVALID_ARGUMENT", 4: "DEADLINE_EXCEEDED",
-    5: "NOT_FOUND", 6: "ALREADY_EXISTS", 7: "PERMISSION_DENIED", 8: "RESOURCE_EXHAUSTED",
-    9: "FAILED_PRECONDITION", 10: "ABORTED", 11: "OUT_OF_RANGE", 12: "UNIMPLEMENTED",
-    13: "INTERNAL", 14: "UNAVAILABLE", 15: "DATA_LOSS", 16: "UNAUTHENTICATED",
-}  # fmt: skip
 _MAX_INLINE_ROWS = 64
+_N_RARE_THREADS = 32
 
 
 class ModelServer:
-    """What the server can be asked, in bytes and numpy.
+    """What the server can be asked, in bytes; `models` is whom it asks.
 
     Every method raises an `MlopsMiniError` whose code and text are what TensorFlow Serving answers.
+    An `InvalidArgumentError` of `predict_json` may have an attribute `hint`: what the model takes.
     """
 
-    def __init__(self, models: Mapping[str, ModelLifecycle]) -> None:
-        """Serve these models, by name."""
-        self._models = models
+    def __init__(
+        self,
+        models: Models,
+        *,
+        n_threads: int = 0,
+        check_method: bool = False,
+        as_content: bool = False,
+    ) -> None:
+        """Answer for these models.
+
+        Args:
+            models: Whom to ask.
+            n_threads: Slow runs at the same time; 0 is four for each CPU.
+            check_method: Refuse signatures that were exported for another method.
+            as_content: Write Predict's outputs as `tensor_content` instead of typed fields.
+        """
+        self.models = models
+        self._check_method = check_method
+        self._as_content = as_content
+        self._runs = ThreadPoolExecutor(n_threads or 4 * (os.cpu_count() or 1), "run")
+        self._rare = ThreadPoolExecutor(_N_RARE_THREADS, "rare")
 
     async def predict_json(
         self, body: bytes, *, name: str, version: int | None, version_label: str | None
     ) -> bytes:
         """Answer the body of a REST predict request with the body of its answer."""
         document = json_request.parse_object(body)
-        signature_name = document.get("signature_name", "")
-        if not isinstance(signature_name, str):
-            raise InvalidArgumentError(
-                f"JSON Value: {json_text.show(document)} not formatted correctly."
-                " 'signature_name' key must be a string value."
-            )
-        with self._acquire(name, version, version_label) as servable:
-            signature = servable.signatures.get(signature_name or DEFAULT_SIGNATURE)
-            if signature is None:
-                raise InvalidArgumentError(
-                    f'Serving signature name: "{signature_name or DEFAULT_SIGNATURE}"'
-                    " not found in signature def"
-                )
-            if not signature.inputs:
-                raise InvalidArgumentError(
-                    f"Failed to get input map for signature: {signature_name or 'DEFAULT'}"
-                )
-            request = json_request.decode_predict(document, signature.dtypes)
-            arrays = [request.inputs[spec.alias] for spec in signature.inputs]
-            outputs = await _run(servable, signature, arrays)
-            return json_response.encode_predict(outputs, is_rows=request.is_rows)
+        key = json_request.signature_name(document)
+        with self.models.acquire(name, version=version, label=version_label) as servable:
+            try:
+                signature = _signature(servable, key)
+                request = json_request.decode_predict(document, signature.dtypes)
+                sent = PredictRequest(model_spec=None, inputs=request.inputs)
+                outputs = await self._predict(servable, sent, key, servable.timeout_ms)
+                return json_response.encode_predict(outputs, is_rows=request.is_rows)
+            except InvalidArgumentError as exc:
+                exc.hint = _hint(servable, key)
+                raise
 
-    async def predict_proto(self, request_bytes: bytes) -> bytes:
-        """Answer a serialized PredictRequest with a serialized PredictResponse."""
+    async def classify_json(
+        self, body: bytes, *, name: str, version: int | None, version_label: str | None
+    ) -> bytes:
+        """Answer the body of a REST classify request with the body of its answer."""
+        return await self._infer_json(examples.CLASSIFY, body, name, version, version_label)
+
+    async def regress_json(
+        self, body: bytes, *, name: str, version: int | None, version_label: str | None
+    ) -> bytes:
+        """Answer the body of a REST regress request with the body of its answer."""
+        return await self._infer_json(examples.REGRESS, body, name, version, version_label)
+
+    async def predict_proto(self, request_bytes: bytes, *, timeout_s: float | None = None) -> bytes:
+        """Answer a serialized PredictRequest with a serialized PredictResponse.
+
+        Args:
+            request_bytes: The message.
+            timeout_s: Longest run, seconds; None for no limit. So for the methods below.
+        """
         request = PredictRequest.from_bytes(request_bytes)
-        spec = request.model_spec
-        if spec is None:
-            raise InvalidArgumentError("Missing ModelSpec")
-        if not spec.name:
-            raise InvalidArgumentError("ModelSpec has no name specified.")
-        with self._acquire(spec.name, spec.version, spec.version_label) as servable:
+        with self._acquire(request.model_spec) as (servable, spec):
+            outputs = await self._predict(
+                servable, request, spec.signature_name, _limit_ms(timeout_s)
+            )
             key = spec.signature_name or DEFAULT_SIGNATURE
-            signature = servable.signatures.get(key)
-            if signature is None:
-                raise FailedPreconditionError(f'Serving signature key "{key}" not found.')
-            _check_inputs(signature, {*request.inputs, *request.unreadable})
-            if request.unreadable:
-                raise InvalidArgumentError(f"tensor parsing error: {request.unreadable[0]}")
-            _check_filter(signature, request.output_filter)
-            arrays = [request.inputs[spec.alias] for spec in signature.inputs]
-            outputs = await _run(servable, signature, arrays)
-            if request.output_filter:
-                outputs = {alias: outputs[alias] for alias in request.output_filter}
             answered = ModelSpec(name=spec.name, version=servable.version, signature_name=key)
-            return PredictResponse(model_spec=answered, outputs=outputs).to_bytes()
+            response = PredictResponse(model_spec=answered, outputs=outputs).to_bytes()
+            if not self._as_content:
+                return response
+            return await self._in_thread(
+                self._rare, functools.partial(messages.as_content, response)
+            )
+
+    async def classify_proto(
+        self, request_bytes: bytes, *, timeout_s: float | None = None
+    ) -> bytes:
+        """Answer a serialized ClassificationRequest with a serialized ClassificationResponse."""
+        return await self._infer_proto(examples.CLASSIFY, request_bytes, timeout_s)
+
+    async def regress_proto(self, request_bytes: bytes, *, timeout_s: float | None = None) -> bytes:
+        """Answer a serialized RegressionRequest with a serialized RegressionResponse."""
+        return await self._infer_proto(examples.REGRESS, request_bytes, timeout_s)
+
+    async def multi_inference_proto(
+        self, request_bytes: bytes, *, timeout_s: float | None = None
+    ) -> bytes:
+        """Answer a serialized MultiInferenceRequest with a serialized MultiInferenceResponse."""
+
+        def ask() -> bytes:
+            from tensorflow_serving.apis import inference_pb2 as pb2
+
+            request = messages.parse(pb2.MultiInferenceRequest, request_bytes)
+            first = messages.read_spec(request.tasks[0]) if request.tasks else None
+            with self._acquire(first or ModelSpec(name="")) as (servable, spec):
+                results = examples.multi_inference(
+                    servable,
+                    request,
+                    timeout_ms=_limit_ms(timeout_s),
+                    check_method=self._check_method,
+                )
+                response = pb2.MultiInferenceResponse()
+                for result in results:
+                    answer = response.results.add()
+                    messages.fill_spec(
+                        answer.model_spec, spec.name, servable, result.signature_name
+                    )
+                    is_classify = result.method == examples.CLASSIFY
+                    kind = "classification_result" if is_classify else "regression_result"
+                    messages.fill_result(getattr(answer, kind), result)
+            return bytes(response.SerializeToString())
+
+        return await self._in_thread(self._runs, ask)
+
+    async def metadata_proto(
+        self,
+        request_bytes: bytes,
+        *,
+        timeout_s: float | None = None,  # noqa: ARG002 - asked as the others are
+    ) -> bytes:
+        """Answer a serialized GetModelMetadataRequest with a GetModelMetadataResponse."""
+
+        def ask() -> bytes:
+            from tensorflow_serving.apis import get_model_metadata_pb2 as pb2
+
+            request = messages.parse(pb2.GetModelMetadataRequest, request_bytes)
+            if not request.HasField("model_spec"):
+                raise InvalidArgumentError("Missing ModelSpec")
+            if not request.metadata_field:
+                raise InvalidArgumentError(
+                    "GetModelMetadataRequest must specify at least one metadata_field"
+                )
+            for field in request.metadata_field:
+                if field != "signature_def":
+                    raise InvalidArgumentError(f"Metadata field {field} is not supported")
+            response = pb2.GetModelMetadataResponse()
+            with self._acquire(messages.read_spec(request)) as (servable, spec):
+                messages.fill_spec(response.model_spec, spec.name, servable, "")
+                signatures = pb2.SignatureDefMap(signature_def=servable.signature_defs)
+                response.metadata["signature_def"].Pack(signatures)
+            return bytes(response.SerializeToString())
+
+        return await self._in_thread(self._rare, ask)
+
+    async def status_proto(
+        self,
+        request_bytes: bytes,
+        *,
+        timeout_s: float | None = None,  # noqa: ARG002 - asked as the others are
+    ) -> bytes:
+        """Answer a serialized GetModelStatusRequest with a serialized GetModelStatusResponse."""
+
+        def ask() -> bytes:
+            from tensorflow_serving.apis import get_model_status_pb2 as pb2
+
+            request = messages.parse(pb2.GetModelStatusRequest, request_bytes)
+            spec = messages.read_spec(request)
+            if spec is None:
+                raise InvalidArgumentError("Missing ModelSpec")
+            response = pb2.GetModelStatusResponse()
+            for status in self.models.statuses(spec.name, version=spec.version):
+                entry = response.model_version_status.add(
+                    version=status.version, state=status.state
+                )
+                entry.status.error_code = status.error_code
+                entry.status.error_message = status.error_message
+            return bytes(response.SerializeToString())
+
+        return await self._in_thread(self._rare, ask)
+
+    async def reload_proto(self, request_bytes: bytes, *, timeout_s: float | None = None) -> bytes:
+        """Answer a serialized ReloadConfigRequest, once its models are there or have failed."""
+
+        def ask() -> bytes:
+            from tensorflow_serving.apis import model_management_pb2 as pb2
+
+            request = messages.parse(pb2.ReloadConfigRequest, request_bytes)
+            if request.config.WhichOneof("config") != "model_config_list":
+                raise InvalidArgumentError(
+                    "ServerModelConfig type not supported by HandleReloadConfigRequest. Only"
+                    " ModelConfigList is currently supported"
+                )
+            self.models.replace(model_config.from_message(request.config), timeout_s=timeout_s)
+            response = pb2.ReloadConfigResponse()
+            response.status.SetInParent()
+            for metric in request.metric_names:  # of the counters there is none, so none rises
+                response.metric.add(name=metric, int64_value_increase=0)
+            return bytes(response.SerializeToString())
+
+        return await self._in_thread(self._rare, ask)
 
     def status_json(self, *, name: str, version: int | None) -> bytes:
         """Describe the state of a model's versions, highest first."""
-        model = self._models.get(name)
-        statuses = model.statuses() if model else []
-        found = [s for s in statuses if version is None or s.version == version]
-        if not found:
-            what = "any versions of" if version is None else f"version {version} of"
-            raise NotFoundError(f"Could not find {what} model {name}")
-        listed = {"model_version_status": [_status_entry(status) for status in found]}
-        return (json.dumps(listed, indent=1) + "\n").encode()
+        listed = [
+            {
+                "version": str(status.version),
+                "state": status.state.name,
+                "status": {
+                    "error_code": CODE_NAMES[status.error_code],
+                    "error_message": status.error_message,
+                },
+            }
+            for status in self.models.statuses(name, version=version)
+        ]
+        return (json.dumps({"model_version_status": listed}, indent=1) + "\n").encode()
 
     def metadata_json(self, *, name: str, version: int | None, version_label: str | None) -> bytes:
         """Describe the signatures of a version."""
         from google.protobuf import json_format
 
-        with self._acquire(name, version, version_label) as servable:
+        with self.models.acquire(name, version=version, label=version_label) as servable:
             signature_defs = {
                 key: json_format.MessageToDict(
                     definition,
@@ -124,88 +268,111 @@ class ModelServer:
         metadata = {"signature_def": {"signature_def": signature_defs}}
         return (json.dumps({"model_spec": spec, "metadata": metadata}, indent=1) + "\n").encode()
 
-    def _acquire(
-        self, name: str, version: int | None, version_label: str | None
-    ) -> AbstractContextManager[Servable]:
-        if version_label:
-            raise InvalidArgumentError(f"Unrecognized servable version label: {version_label}")
-        model = self._models.get(name)
-        if model is None:
-            raise not_served(name, version)
-        return model.acquire(version)
-
-
-async def _run(
-    servable: Servable, signature: Signature, arrays: Sequence[Array]
-) -> dict[str, Array]:
-    n_rows = max((len(array) for array in arrays if array.ndim), default=1)
-    if signature.is_inline and n_rows <= _MAX_INLINE_ROWS:
-        results = servable.run(signature, arrays, inline=True)
-    else:
-        results = await _to_the_end(
-            asyncio.to_thread(servable.run, signature, arrays, inline=False)
+    async def _predict(
+        self, servable: Servable, request: PredictRequest, key: str, timeout_ms: int
+    ) -> dict[str, Array]:
+        call = examples.predict_call(
+            servable, request, signature_name=key, check_method=self._check_method
         )
-    aliases = [spec.alias for spec in signature.outputs]
-    return dict(zip(aliases, results, strict=True))
+        signature, arrays = call.signature, call.arrays
+        n_rows = max((len(array) for array in arrays if array.ndim), default=1)
+        run = functools.partial(servable.run, signature.inputs, call.outputs, arrays)
+        if signature.is_inline and n_rows <= _MAX_INLINE_ROWS and not request.output_filter:
+            results = run(timeout_ms=None)
+        else:
+            results = await self._in_thread(
+                self._runs, functools.partial(run, timeout_ms=timeout_ms)
+            )
+        return {spec.alias: array for spec, array in zip(call.outputs, results, strict=True)}
+
+    async def _infer_json(
+        self, method: str, body: bytes, name: str, version: int | None, label: str | None
+    ) -> bytes:
+        document = json_request.parse_object(body)
+
+        def ask() -> bytes:
+            key = json_request.signature_name(document)
+            sent = json_request.decode_examples(document)
+            with self.models.acquire(name, version=version, label=label) as servable:
+                result = examples.classify_or_regress(
+                    servable,
+                    method,
+                    key,
+                    sent,
+                    timeout_ms=servable.timeout_ms,
+                    check_method=self._check_method,
+                )
+            if method == examples.REGRESS:
+                return json_response.encode_regressions(result.scores)
+            return json_response.encode_classifications(result.labels, result.scores)
+
+        return await self._in_thread(self._runs, ask)
+
+    async def _infer_proto(
+        self, method: str, request_bytes: bytes, timeout_s: float | None
+    ) -> bytes:
+        def ask() -> bytes:
+            request, response = messages.inference_messages(method, request_bytes)
+            with self._acquire(messages.read_spec(request)) as (servable, spec):
+                result = examples.classify_or_regress(
+                    servable,
+                    method,
+                    spec.signature_name,
+                    examples.serialized_examples(request.input),
+                    timeout_ms=_limit_ms(timeout_s),
+                    check_method=self._check_method,
+                )
+                messages.fill_spec(response.model_spec, spec.name, servable, result.signature_name)
+                messages.fill_result(response.result, result)
+            return bytes(response.SerializeToString())
+
+        return await self._in_thread(self._runs, ask)
+
+    @contextlib.contextmanager
+    def _acquire(self, spec: ModelSpec | None) -> Iterator[tuple[Servable, ModelSpec]]:
+        if spec is None:
+            raise InvalidArgumentError("Missing ModelSpec")
+        if not spec.name:
+            raise InvalidArgumentError("ModelSpec has no name specified.")
+        label = spec.version_label or None
+        with self.models.acquire(spec.name, version=spec.version, label=label) as servable:
+            yield servable, spec
+
+    async def _in_thread(self, pool: ThreadPoolExecutor, ask: Callable[[], T]) -> T:
+        """Wait for a worker thread, to its end also when nobody waits for the answer any more.
+
+        The thread cannot be stopped, and a version that is let go may be unloaded under its feet.
+        """
+        run = asyncio.get_running_loop().run_in_executor(pool, ask)
+        try:
+            return await asyncio.shield(run)
+        except asyncio.CancelledError:
+            while not run.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait({run})
+            run.exception()  # has been looked at, so asyncio does not complain
+            raise
 
 
-async def _to_the_end(run: Coroutine[Any, Any, list[Array]]) -> list[Array]:
-    """Await a run on a worker thread, also when nobody waits for its answer any more.
-
-    The thread cannot be stopped, and a version that is let go may be unloaded under its feet.
-    """
-    task = asyncio.create_task(run)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({task})
-        raise
+def _limit_ms(timeout_s: float | None) -> int:
+    """Round a client's deadline up to a power of two: each limit has a callable of its own."""
+    return 0 if timeout_s is None else 1 << max(int(timeout_s * 1000), 0).bit_length()
 
 
-def _check_inputs(signature: Signature, given: set[str]) -> None:
-    needed = {spec.alias for spec in signature.inputs}
-    if len(given) != len(needed):
+def _signature(servable: Servable, key: str) -> Signature:
+    signature = servable.signatures.get(key or DEFAULT_SIGNATURE)
+    if signature is None:
         raise InvalidArgumentError(
-            f"input size does not match signature: {len(given)}!={len(needed)}"
-            f" len({_braced(given)}) != len({_braced(needed)})."
-            f" Sent extra: {_braced(given - needed)}."
-            f" Missing but required: {_braced(needed - given)}."
+            f'Serving signature name: "{key or DEFAULT_SIGNATURE}" not found in signature def'
         )
-    for spec in signature.inputs:
-        if spec.alias not in given:
-            raise InvalidArgumentError(
-                f"Signature input alias: {spec.alias}(feed name: {spec.tensor}) not found in"
-                " request and no default value provided. Inputs expected to be in the request"
-                f" {_braced(given)}, or default input alias set: "
-            )
+    if not signature.inputs:
+        raise InvalidArgumentError(f"Failed to get input map for signature: {key or 'DEFAULT'}")
+    return signature
 
 
-def _check_filter(signature: Signature, output_filter: Sequence[str]) -> None:
-    known = {spec.alias for spec in signature.outputs}
-    seen: set[str] = set()
-    for alias in output_filter:
-        if alias not in known:
-            raise InvalidArgumentError(
-                f"output tensor alias not found in signature: {alias} Outputs expected to be in the"
-                f" set {_braced(known)}."
-            )
-        if alias in seen:
-            raise InvalidArgumentError(f"duplicate output tensor alias: {alias}")
-        seen.add(alias)
-
-
-def _braced(names: set[str]) -> str:
-    return f"{{{','.join(sorted(names))}}}"
-
-
-def _status_entry(status: VersionStatus) -> dict[str, Any]:
-    return {
-        "version": str(status.version),
-        "state": status.state.name,
-        "status": {
-            "error_code": _CODE_NAMES.get(status.error_code, "UNKNOWN"),
-            "error_message": status.error_message,
-        },
-    }
+def _hint(servable: Servable, key: str) -> str:
+    signature = servable.signatures.get(key or DEFAULT_SIGNATURE)
+    if signature is None:
+        return f"signatures of this model: {', '.join(sorted(servable.signatures))}"
+    inputs = {spec.alias: (spec.dtype, spec.shape) for spec in signature.inputs}
+    return json_hint.hint(inputs, signature.name)

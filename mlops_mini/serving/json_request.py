@@ -1,8 +1,8 @@
-"""JSON bodies of predict requests to numpy, in TensorFlow Serving's rules and words.
+"""JSON bodies of requests to numpy and examples, in TensorFlow Serving's rules and words.
 
-Two forms: rows (`instances`, one element an example) and columns (`inputs`, one tensor a name). The
-shape comes from the JSON alone: what a signature declares is never checked here, only names and
-element types are.
+Predict has two forms: rows (`instances`, one element an example) and columns (`inputs`, one tensor
+a name). The shape comes from the JSON alone: what a signature declares is never checked here, only
+names and element types are.
 
 Source: TensorFlow Serving's RESTful API, https://www.tensorflow.org/tfx/serving/api_rest
 """
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import orjson
-import rapidjson
 
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, UnimplementedError
 from mlops_mini.serving import json_text
@@ -55,7 +54,8 @@ class DecodedRequest:
 def parse_object(body: bytes) -> dict[str, Any]:
     """Parse a request body that must be a JSON object.
 
-    NaN, Inf, Infinity and text after the first complete value are accepted.
+    NaN, Inf, Infinity and text after the first complete value are accepted, any nesting, and bytes
+    that are no UTF-8; the first of two equal keys counts.
 
     Raises:
         InvalidArgumentError: With the text and offset of TensorFlow Serving's own parser.
@@ -65,36 +65,30 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """
     try:
         document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        document = _parse_leniently(body)
+        # Of two equal keys orjson keeps the last. No colon but those of the keys: there are none.
+        is_exact = body.count(b":") == json_text.count_keys(document)
+    except (orjson.JSONDecodeError, RecursionError):
+        is_exact = False
+    if not is_exact:
+        document = json_text.parse(body)
     if not isinstance(document, dict):
         raise InvalidArgumentError(f"JSON Value: {json_text.show(document)} Is not object")
     return document
 
 
-def _parse_leniently(body: bytes) -> Any:
-    if not body:
-        raise InvalidArgumentError("JSON Parse error: The document is empty")
-    try:
-        return _loads(body)
-    except RecursionError as exc:
-        raise InvalidArgumentError(
-            "JSON Parse error: nested more than 1000 levels deep, which this server does not read"
-        ) from exc
-    except UnicodeDecodeError as exc:
-        raise InvalidArgumentError(
-            f"JSON Parse error: Invalid encoding in string. at offset: {exc.start}"
-        ) from exc
-    except rapidjson.JSONDecodeError as exc:
-        offset, _, text = str(exc).removeprefix("Parse error at offset ").partition(": ")
-        if text.startswith("The document root must not be followed"):
-            return _loads(body[: int(offset)])
-        raise InvalidArgumentError(f"JSON Parse error: {text} at offset: {offset}") from exc
+def signature_name(document: Mapping[str, Any]) -> str:
+    """Return the signature a body asks for, empty for the default one.
 
-
-def _loads(body: bytes) -> Any:
-    """Parse with RapidJSON's own numbers: what no integer of 64 bits holds is a double."""
-    return rapidjson.loads(body, number_mode=rapidjson.NM_NATIVE | rapidjson.NM_NAN)
+    Raises:
+        InvalidArgumentError: Its name is no string.
+    """
+    name = document.get("signature_name", "")
+    if not isinstance(name, str):
+        raise InvalidArgumentError(
+            f"JSON Value: {json_text.show(document)} not formatted correctly."
+            " 'signature_name' key must be a string value."
+        )
+    return name
 
 
 def decode_predict(document: Mapping[str, Any], dtypes: Mapping[str, str]) -> DecodedRequest:
@@ -233,6 +227,68 @@ def _decode_columns(inputs: Any, dtypes: Mapping[str, str]) -> dict[str, Array]:
         column.add(inputs[alias])
         arrays[alias] = _to_array(column.values, dtype, column.shape or [])
     return arrays
+
+
+def decode_examples(document: Mapping[str, Any]) -> list[bytes]:
+    """Turn a parsed classify or regress body into serialized `tf.Example`s; imports TensorFlow.
+
+    Raises:
+        InvalidArgumentError: There are none, or a feature that a `tf.Example` cannot hold.
+    """
+    context = _example(document["context"]) if "context" in document else b""
+    listed = document.get("examples")
+    problem = ""
+    if "examples" not in document:
+        problem = "When method is classify, key 'examples' is expected and was not found"
+    elif not isinstance(listed, list):
+        problem = "Expecting 'examples' value to be an list/array"
+    elif not listed:
+        problem = "'examples' value is an empty array"
+    if problem:
+        raise InvalidArgumentError(f"JSON Value: {json_text.show(document)} {problem}")
+    return [context + _example(item) for item in document["examples"]]
+
+
+def _example(item: Any) -> bytes:
+    from tensorflow.core.example import example_pb2
+
+    if not isinstance(item, dict):
+        raise InvalidArgumentError(
+            f"Example must be JSON object but got JSON {json_text.type_name(item)}"
+        )
+    example = example_pb2.Example()
+    for name, content in item.items():
+        feature = example.features.feature[name.encode("utf-8", "replace").decode()]
+        for value in content if isinstance(content, list) else [content]:
+            _add_value(feature, name, value)
+    return bytes(example.SerializeToString())
+
+
+def _add_value(feature: Any, name: str, value: Any) -> None:
+    """Add one value; the first one decides for all which of the three lists they go to."""
+    kind = feature.WhichOneof("kind")
+    if isinstance(value, float):
+        fits = "float_list"
+    elif isinstance(value, int):
+        fits = "int64_list"
+    elif isinstance(value, str) or (isinstance(value, dict) and _is_base64(value)):
+        fits = "bytes_list"
+    else:
+        raise InvalidArgumentError(
+            f"Feature: {name} has element with unexpected JSON type: {json_text.type_name(value)}"
+        )
+    if kind not in (None, fits):
+        raise InvalidArgumentError(
+            f"Unexpected element type in feature: {name} expecting type:"
+            f" {kind.removesuffix('_list')}"
+        )
+    if fits == "int64_list" and value > _INTEGERS["int64"][1]:
+        raise InvalidArgumentError(
+            f"Feature: {name} has uint64_t element. Only int64_t is supported."
+        )
+    getattr(feature, fits).value.append(
+        _element(value, "string") if fits == "bytes_list" else value
+    )
 
 
 def _is_named(value: Any) -> bool:

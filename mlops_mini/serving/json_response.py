@@ -1,7 +1,8 @@
 """Arrays to the JSON bodies of predict answers.
 
-The numbers are the shortest that read back to the same float32 or float64. NaN and Infinity stand
-bare, as TensorFlow Serving writes them, though strict JSON has no such words.
+TensorFlow Serving writes a float32 with 6 digits if they read back to it, else with 9: 0.333333343.
+A client that reads doubles gets the same ones here, in the shortest text for them. NaN and Infinity
+stand bare, as TensorFlow Serving writes them, though strict JSON has no such words.
 
 Source: TensorFlow Serving's RESTful API, https://www.tensorflow.org/tfx/serving/api_rest
 """
@@ -22,6 +23,9 @@ from mlops_mini.errors import InvalidArgumentError
 Array = npt.NDArray[Any]
 
 _OUTPUT_KINDS = "fiubO"
+_UNWRITABLE = (np.float16, np.uint16)
+_FEW = 24  # below it a loop is faster than numpy
+_POWERS = 10.0 ** np.arange(23)  # these are exact
 
 
 def encode_predict(outputs: Mapping[str, Array], *, is_rows: bool) -> bytes:
@@ -59,14 +63,74 @@ def encode_predict(outputs: Mapping[str, Array], *, is_rows: bool) -> bytes:
     return _write("predictions", rows)
 
 
+def encode_classifications(labels: Array, scores: Array) -> bytes:
+    r"""Write the answer of classify: for each example a list of [label, score].
+
+    >>> encode_classifications(np.array([[b"cat", b"dog"]], object), np.float32([[0.25, 0.75]]))
+    b'{\n    "results": [[["cat",0.25],["dog",0.75]]]\n}'
+    """
+    texts, numbers = _plain("", labels), as_printed(scores).tolist()
+    pairs = [list(map(list, zip(*row, strict=True))) for row in zip(texts, numbers, strict=True)]
+    return _write("results", pairs)
+
+
+def encode_regressions(values: Array) -> bytes:
+    r"""Write the answer of regress: for each example a number.
+
+    >>> encode_regressions(np.float32([3]))
+    b'{\n    "results": [3.0]\n}'
+    """
+    return _write("results", _plain("", values))
+
+
+def as_printed(array: Array) -> Array:
+    """Return the doubles that a client reads from TensorFlow Serving's text for these float32.
+
+    >>> as_printed(np.float32([0.1, 1 / 3])).tolist()
+    [0.1, 0.333333343]
+    """
+    with np.errstate(invalid="ignore"):  # a NaN that signals
+        exact = array.astype(np.float64).reshape(-1)
+    if exact.size <= _FEW:
+        return np.array([_printed(value) for value in exact.tolist()]).reshape(array.shape)
+    with np.errstate(all="ignore"):
+        exponent = np.floor(np.log10(np.abs(exact)))
+        # Outside of this range powers of ten are no exact doubles; 0, NaN and Infinity are neither.
+        is_usual = (exponent >= -13) & (exponent <= 22)
+        shift = np.where(is_usual, 8 - exponent, 0).astype(np.int64)
+        nine, is_tie = _rounded(exact, shift)
+        six, _ = _rounded(exact, shift - 3)
+        # Tested as TensorFlow Serving tests it: does the short text read back to the same float32?
+        printed = np.where(six.astype(np.float32) == exact, six, nine)
+    for index in np.flatnonzero((~is_usual | is_tie) & np.isfinite(exact) & (exact != 0)):
+        printed[index] = _printed(float(exact[index]))
+    return np.where(np.isfinite(exact) & (exact != 0), printed, exact).reshape(array.shape)
+
+
+def _printed(value: float) -> float:
+    """Say for one float32 what `as_printed` says for many."""
+    short = float(f"{value:.6g}")
+    return short if np.float32(short) == value else float(f"{value:.9g}")
+
+
+def _rounded(exact: Array, shift: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Round to `shift` decimal places; say where the last digit is too close to call."""
+    power = _POWERS[np.abs(shift)]
+    scaled = np.where(shift < 0, exact / power, exact * power)
+    digits = np.rint(scaled)
+    is_tie = np.abs(np.abs(scaled - np.trunc(scaled)) - 0.5) < 1e-5
+    return np.where(shift < 0, digits * power, digits / power), is_tie
+
+
 def _plain(alias: str, array: Array) -> Any:
     """Return something orjson writes as it stands: an array of numbers, or nested lists."""
-    if array.dtype.kind not in _OUTPUT_KINDS or array.dtype == np.float16:
+    if array.dtype.kind not in _OUTPUT_KINDS or array.dtype in _UNWRITABLE:
         name = {"float16": "half"}.get(array.dtype.name, array.dtype.name)
         raise InvalidArgumentError(f"Failed to write JSON value for tensor type: {name}")
+    if array.dtype == np.float32:
+        array = as_printed(array)
     if array.dtype.kind != "O":
-        # A scalar stays numpy's: as Python's number, 0.1 of 32 bits would get 17 digits.
-        return np.ascontiguousarray(array) if array.ndim else array[()]
+        return np.ascontiguousarray(array) if array.ndim else array.item()
     if alias.endswith("_bytes"):
         texts = [{"b64": base64.b64encode(item).decode()} for item in array.flat]
     else:
@@ -80,16 +144,11 @@ def _write(key: str, value: Any) -> bytes:
     if _is_strict(value):
         written = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
     else:
-        text = json.dumps(value, ensure_ascii=False, default=_numbers, separators=(",", ":"))
+        text = json.dumps(
+            value, ensure_ascii=False, default=lambda item: item.tolist(), separators=(",", ":")
+        )
         written = text.encode("utf-8", "surrogateescape")
     return b'{\n    "%s": %b\n}' % (key.encode(), written)
-
-
-def _numbers(item: Any) -> Any:
-    """Turn numpy numbers into Python's, each float32 into the double with its shortest text."""
-    if item.dtype == np.float32:
-        item = item.astype(str).astype(np.float64)
-    return item.tolist()
 
 
 def _is_strict(value: Any) -> bool:

@@ -1,16 +1,17 @@
 """Which versions of a model are served: found on disk, loaded, swapped without a gap, unloaded.
 
-`tick` looks at the model's folder once and does what is to be done; a thread of the server calls it
+`tick` looks at the model's folder once and does what is to be done; a thread of `Models` calls it
 again and again. The rules:
 
-- A version is a subfolder whose whole name reads as an integer. The highest one is wanted.
+- A version is a subfolder whose whole name reads as an integer. The policy says which are wanted.
 - A version is not touched before two looks in a row find the same, non-empty set of files in it: a
   copy that is still under way is never loaded.
-- A new version is loaded before the old one is unloaded, and an unload waits for the requests that
-  still run on it.
-- A version that fails to load takes nobody down: the next lower one is wanted instead, and the
-  failed one is tried again once its files change.
+- New versions are loaded before old ones are unloaded, and an unload waits for the requests that
+  still run on it, but holds nothing up meanwhile.
+- A version that fails to load takes nobody down: the next lower one is wanted instead. The failed
+  one is tried again as often as the flags say, and once more whenever its files change.
 - A missing model folder changes nothing (it may be a network share); an empty one unloads all.
+- A label that moves stays where it is until the version it moves to is available.
 
 Source: TensorFlow Serving's architecture, https://www.tensorflow.org/tfx/serving/architecture
 """
@@ -18,16 +19,19 @@ Source: TensorFlow Serving's architecture, https://www.tensorflow.org/tfx/servin
 from __future__ import annotations
 
 import enum
+import gc
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from mlops_mini.errors import MlopsMiniError, NotFoundError
+from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, NotFoundError
+from mlops_mini.serving.model_config import ModelConfig
 from mlops_mini.serving.servables import Servable
 
 logger = logging.getLogger(__name__)
@@ -66,6 +70,19 @@ class VersionStatus:
     error_message: str = ""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retries:
+    """How often a version that failed to load is tried again while its files stay the same.
+
+    Attributes:
+        most: Tries after the first.
+        interval_s: Seconds between them.
+    """
+
+    most: int = 0
+    interval_s: float = 0.0
+
+
 @dataclass(slots=True)
 class _Version:
     number: int
@@ -73,100 +90,154 @@ class _Version:
     error: MlopsMiniError | None = None
     servable: Servable | None = None
     n_running: int = 0
-    failed_snapshot: Snapshot | None = None
-
-
-@dataclass(slots=True)
-class _Look:
-    """The version folders of one look at the disk, by number."""
-
-    folders: dict[int, Path] = field(default_factory=dict)
-    snapshots: dict[int, Snapshot] = field(default_factory=dict)
+    failed_snapshot: Snapshot | None = None  # the files of the last try, if it failed
+    n_failed: int = 0  # tries with those files
+    retry_at_s: float = float("inf")
 
 
 class ModelLifecycle:
-    """The versions of one model.
+    """The versions of one model, also after it is no longer wanted.
 
     All methods may be called from any thread.
     """
 
-    def __init__(self, *, name: str, base_path: Path, load: Load) -> None:
-        """Describe the model; nothing is read before the first `tick`.
+    def __init__(
+        self,
+        name: str,
+        *,
+        load: Load,
+        retries: Retries = Retries(),
+        changed: threading.Condition | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Describe the model; nothing is read before it is configured and `tick` is called.
 
         Args:
             name: Name that requests use.
-            base_path: Folder with the numbered version folders.
             load: Makes a servable of a version folder and its number.
+            retries: For versions that fail to load.
+            changed: Lock of all that is known here, notified whenever a state changes.
+            clock: Seconds that only grow.
         """
         self.name = name
-        self._base_path = base_path
+        self.config: ModelConfig | None = None
+        self.wake = threading.Event()  # set when a look should not wait for its time
+        self.is_ticking = False
         self._load = load
+        self._retries = retries
+        self._clock = clock
         self._versions: dict[int, _Version] = {}
-        self._last_look = _Look()
+        self._labels: dict[str, int] = {}
+        self._seen: dict[int, Snapshot] = {}
         self._last_warning = ""
-        self._changed = threading.Condition()
-        self._changing = threading.Lock()  # held by a whole tick or close: they exclude each other
+        self._changed = changed or threading.Condition()
+        self._changing = threading.Lock()  # held by a whole tick
 
-    @property
-    def is_waiting(self) -> bool:
-        """True while nothing is served and no version has failed: the next look should be soon."""
+    def configure(self, config: ModelConfig | None) -> None:
+        """Say what is wanted from the next tick on; None is nothing."""
         with self._changed:
-            states = [version.state for version in self._versions.values()]
-        return State.AVAILABLE not in states and State.END not in states
+            if self.config is None:  # new, or wanted again: what failed before gets another chance
+                for version in self._versions.values():
+                    version.failed_snapshot = version.error = None
+            self.config = config
+            self._apply_labels()
+            self._changed.notify_all()
+        self.wake.set()
 
     def tick(self) -> None:
         """Look at the folder once, then load and unload until that look is satisfied."""
         with self._changing:
-            look = self._look()
-            if look is not None:
-                self._satisfy(look)
+            config, self.is_ticking = self.config, True
+            try:
+                if config is None:
+                    self._unload(self._versions)
+                elif (folders := self._look(config.folder)) is not None:
+                    self._satisfy(config, folders)
+                self._close_idle()
+            finally:
+                with self._changed:
+                    self.is_ticking = False
+                    self._changed.notify_all()
 
-    def _satisfy(self, look: _Look) -> None:
-        settled = {
-            number
-            for number, snapshot in look.snapshots.items()
-            if snapshot and snapshot == self._last_look.snapshots.get(number)
-        }
-        self._last_look = look
-        for number in sorted(look.folders, reverse=True):
-            if self._is_available(number) or (
-                number in settled and self._try_load(number, look.folders[number], look)
-            ):
-                self._unload_others(keep=number)
-                return
-        if not look.folders:
-            self._unload_others(keep=None)
+    def _satisfy(self, config: ModelConfig, folders: Mapping[int, Path]) -> None:
+        self._seen = {number: files for number, files in self._seen.items() if number in folders}
+        candidates = config.policy.candidates(folders)
+        kept, tried = set[int](), set[int]()
+        for number in candidates:
+            if len(kept) == config.policy.limit:
+                break
+            tried.add(number)
+            if self._is_served_again(number) or self._try_load(number, folders[number]):
+                kept.add(number)
+        for version in self._versions.values():
+            if version.state == State.LOADING and version.number not in tried:
+                self._set(version, State.END)  # it waited for another try, and is not wanted now
+        if kept:
+            self._unload(self._versions.keys() - kept)
+        elif not candidates:
+            self._unload(self._versions.keys() - folders)
 
     @contextmanager
-    def acquire(self, version: int | None = None) -> Iterator[Servable]:
-        """Hold a version for one request: it is not unloaded before the `with` ends.
-
-        Args:
-            version: Its number; None for the highest one available.
-
-        Raises:
-            NotFoundError: That version, or any, is not available now.
-        """
+    def acquire(
+        self, *, version: int | None = None, label: str | None = None
+    ) -> Iterator[Servable]:
+        """Hold a version for one request; see `Models.acquire`."""
         with self._changed:
-            available = [v for v in self._versions.values() if v.state == State.AVAILABLE]
-            wanted = [v for v in available if version is None or v.number == version]
-            if not wanted:
+            if version is None and label:
+                version = self._labels.get(label)
+                if version is None:
+                    raise unknown_label(label)
+            if version is None:
+                served = [v for v in self._versions.values() if v.state == State.AVAILABLE]
+                held = max(served, key=lambda v: v.number, default=None)
+            else:
+                held = self._versions.get(version)
+            if held is None or held.state != State.AVAILABLE:
                 raise not_served(self.name, version)
-            held = max(wanted, key=lambda v: v.number)
             held.n_running += 1
             servable = cast("Servable", held.servable)  # an available version has one
         try:
             yield servable
         finally:
-            with self._changed:
-                held.n_running -= 1
-                self._changed.notify_all()
+            self._release(held)
+
+    def _release(self, held: _Version) -> None:
+        with self._changed:
+            held.n_running -= 1
+            if held.state == State.UNLOADING and not held.n_running:
+                self.wake.set()
 
     @property
     def n_running(self) -> int:
         """Requests that hold a version now."""
         with self._changed:
             return sum(version.n_running for version in self._versions.values())
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """The versions that labels stand for now."""
+        with self._changed:
+            return dict(self._labels)
+
+    def is_available(self, number: int) -> bool:
+        """Say whether a version is served now."""
+        version = self._versions.get(number)
+        return version is not None and version.state == State.AVAILABLE
+
+    def states(self) -> set[State]:
+        """List the states that versions are in; an END counts only if it is that of a failure."""
+        with self._changed:
+            return {v.state for v in self._versions.values() if v.state != State.END or v.error}
+
+    def why_not_ready(self) -> str:
+        """Say why no version is served; empty if one is."""
+        with self._changed:
+            if State.AVAILABLE in self.states():
+                return ""
+            for number, version in sorted(self._versions.items(), reverse=True):
+                if version.error:
+                    return f"version {number} cannot be loaded: {version.error}"
+            return self._last_warning or "its versions are being loaded"
 
     def statuses(self) -> list[VersionStatus]:
         """List every version ever seen, highest first."""
@@ -176,94 +247,133 @@ class ModelLifecycle:
                 VersionStatus(
                     version=v.number,
                     state=v.state,
-                    error_code=v.error.code if v.error else 0,
-                    error_message=str(v.error) if v.error else "",
+                    error_code=v.error.code if v.error and v.state == State.END else 0,
+                    error_message=str(v.error) if v.error and v.state == State.END else "",
                 )
                 for v in known
             ]
 
-    def close(self) -> None:
-        """Unload everything, once the requests that run have ended."""
-        with self._changing:
-            self._unload_others(keep=None)
+    def pause_s(self, poll_wait_s: float, *, first_looks_s: float) -> float | None:
+        """Tell how many seconds to wait for the next look; None is until something wakes us.
 
-    def _look(self) -> _Look | None:
-        look = _Look()
+        Args:
+            poll_wait_s: Seconds between looks; 0 for one look only.
+            first_looks_s: The same while nothing is served and nothing has failed.
+        """
+        never = float("inf")
+        with self._changed:
+            if self.config is None:
+                return None
+            if not self.states() & {State.AVAILABLE, State.LOADING, State.END}:
+                return first_looks_s
+            waiting = [v.retry_at_s for v in self._versions.values() if v.state == State.LOADING]
+        pause_s = min(poll_wait_s or never, max(min(waiting, default=never) - self._clock(), 0))
+        return None if pause_s == never else pause_s
+
+    def _look(self, base_path: Path) -> dict[int, Path] | None:
+        """List the version folders by number; None if the base path is not there."""
+        folders: dict[int, Path] = {}
         try:
-            for folder in sorted(self._base_path.iterdir()):
+            for folder in sorted(base_path.iterdir()):
                 if (number := version_number(folder.name)) is not None:
-                    look.folders[number] = folder
-                    look.snapshots[number] = _snapshot(folder)
+                    folders[number] = folder
         except OSError as exc:
             self._warn(
-                f"Could not find base path {self._base_path} for servable {self.name}, keeping"
+                f"Could not find base path {base_path} for servable {self.name}, keeping"
                 f" what is served: {exc.strerror}"
             )
             return None
-        if not look.folders:
-            self._warn(
-                f"No versions of servable {self.name} found under base path {self._base_path}. Did"
-                " you forget to name your leaf directory as a number (eg. '/1/')?"
-            )
-        else:
-            self._last_warning = ""
-        return look
+        no_versions = (
+            f"No versions of servable {self.name} found under base path {base_path}. Did"
+            " you forget to name your leaf directory as a number (eg. '/1/')?"
+        )
+        self._warn("" if folders else no_versions)
+        return folders
 
     def _warn(self, text: str) -> None:
-        """Log what is wrong with the folder, once until that changes."""
-        if text != self._last_warning:
+        """Log what is wrong with the folder, if anything is, once until that changes."""
+        if text and text != self._last_warning:
             logger.warning("%s", text)
         self._last_warning = text
 
-    def _is_available(self, number: int) -> bool:
-        version = self._versions.get(number)
-        return version is not None and version.state == State.AVAILABLE
-
-    def _try_load(self, number: int, folder: Path, look: _Look) -> bool:
-        """Load a version unless it failed with these very files; say whether it is available."""
+    def _try_load(self, number: int, folder: Path) -> bool:
+        """Load a version unless it is incomplete or failed before; say whether it is available."""
+        snapshot = _snapshot(folder)
+        seen, self._seen[number] = self._seen.get(number), snapshot
         version = self._versions.get(number) or _Version(number)
-        if version.failed_snapshot == look.snapshots[number]:
+        is_same = version.failed_snapshot == snapshot
+        if not snapshot or snapshot != seen or (is_same and self._clock() < version.retry_at_s):
             return False
         with self._changed:
-            version.state, version.error = State.LOADING, None
             self._versions[number] = version
+        self._set(version, State.LOADING)
         try:
             servable = self._load(folder, number)
         except MlopsMiniError as exc:
+            version.n_failed = version.n_failed + 1 if is_same else 1
+            version.failed_snapshot = snapshot
+            may_retry = version.n_failed <= self._retries.most
+            pause_s = self._retries.interval_s if may_retry else float("inf")
+            version.retry_at_s = self._clock() + pause_s
+            version.error = exc
             logger.error("could not load {name: %s version: %d}: %s", self.name, number, exc)  # noqa: TRY400 - the message says it all
-            version.failed_snapshot = look.snapshots[number]
-            with self._changed:
-                version.state, version.error = State.END, exc
+            self._set(version, State.LOADING if may_retry else State.END)
             return False
-        with self._changed:
-            version.servable, version.state = servable, State.AVAILABLE
-        version.failed_snapshot = None
+        version.servable, version.error, version.failed_snapshot = servable, None, None
+        self._set(version, State.AVAILABLE)
         logger.info(
             "Successfully loaded servable version {name: %s version: %d}", self.name, number
         )
         return True
 
-    def _unload_others(self, *, keep: int | None) -> None:
-        for version in list(self._versions.values()):
-            if version.number == keep or version.state != State.AVAILABLE:
+    def _is_served_again(self, number: int) -> bool:
+        """Take back an unload that still waits for requests; say whether it is available."""
+        version = self._versions.get(number)
+        if version is not None and version.state == State.UNLOADING:
+            self._set(version, State.AVAILABLE)
+        return self.is_available(number)
+
+    def _unload(self, numbers: Collection[int]) -> None:
+        for number in numbers:
+            if self.is_available(number):
+                self._set(self._versions[number], State.UNLOADING)
+
+    def _close_idle(self) -> None:
+        """Close the versions on their way out that no request runs on any more."""
+        for version in self._versions.values():
+            if version.state != State.UNLOADING or version.n_running or version.servable is None:
                 continue
-            with self._changed:
-                version.state = State.UNLOADING
-                self._changed.wait_for(lambda v=version: v.n_running == 0)  # type: ignore[misc]
-                servable, version.servable = version.servable, None
-            if servable is not None:
-                servable.close()
-            with self._changed:
-                version.state = State.END
+            version.servable.close()
+            version.servable = None
+            self._set(version, State.END)
+            gc.collect()  # TensorFlow's graphs are cycles, and large
             logger.info(
                 "Done unloading servable version {name: %s version: %d}", self.name, version.number
             )
+
+    def _set(self, version: _Version, state: State) -> None:
+        with self._changed:
+            version.state = state
+            self._apply_labels()
+            self._changed.notify_all()
+
+    def _apply_labels(self) -> None:
+        wanted = self.config.labels if self.config else {}
+        self._labels = {
+            label: number if self.is_available(number) else self._labels.get(label, number)
+            for label, number in wanted.items()
+        }
 
 
 def not_served(name: str, version: int | None) -> NotFoundError:
     """Make the error for a model or version that cannot be asked now."""
     asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
     return NotFoundError(f"Servable not found for request: {asked}")
+
+
+def unknown_label(label: str) -> InvalidArgumentError:
+    """Make the error for a label that stands for nothing."""
+    return InvalidArgumentError(f"Unrecognized servable version label: {label}")
 
 
 def version_number(folder_name: str) -> int | None:

@@ -1,9 +1,9 @@
 """A SavedModel made ready to run: the one engine for TF1, TF2 and Keras exports alike.
 
-The graph is loaded into a TF1-style Session of its own, and each signature becomes two raw
-callables, made once: one runs on the caller's thread (fast, cannot time out), one on TensorFlow's
-own pool (can). `inline` says which of them fits: a model whose measured single run is short and
-whose graph has no loop runs on the caller's thread.
+The graph is loaded into a TF1-style Session of its own. A run goes through a raw callable, made at
+its first use for these feeds, fetches and time limit: on the caller's thread (fast, cannot time
+out) or on TensorFlow's own pool (can). `is_inline` says which of them fits a signature: one whose
+measured single run is short and whose graph has no loop runs on the caller's thread.
 
 `Session._make_callable_from_options` is private to TensorFlow 2.21. One function here uses it,
 because the public calls check feeds against the placeholder's static shape, which TensorFlow
@@ -12,20 +12,27 @@ Serving does not, and cost tens of times more.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, NotFoundError, by_code
+from mlops_mini.errors import (
+    InvalidArgumentError,
+    MlopsMiniError,
+    NotFoundError,
+    UnimplementedError,
+    by_code,
+)
 from mlops_mini.wire import DTYPES
 
 logger = logging.getLogger(__name__)
@@ -33,9 +40,9 @@ logger = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 _Call = Callable[..., list[Any]]
 
-_TAG_SERVE = "serve"
 _INLINE_LIMIT_S = 1e-3
 _N_WARMUP_RUNS = 5
+_MAX_CALLABLES = 256
 # An op that may run long whatever the batch: never on the event loop.
 _LOOPS = re.compile(r"(Stateless)?While$|Enter$|(Eager)?PyFunc")
 # With oneDNN, these abort the process when they are fed a tensor of another rank.
@@ -73,14 +80,14 @@ class Signature:
         inputs: What it takes.
         outputs: What it returns.
         is_inline: True if a run is short enough for the caller's thread.
+        defaults: Values of inputs that a gRPC client may leave out, by alias.
     """
 
     name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    inline_call: _Call
-    pooled_call: _Call
     is_inline: bool
+    defaults: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def dtypes(self) -> dict[str, str]:
@@ -94,6 +101,7 @@ class Servable:
     Attributes:
         name: Name of the model.
         version: Number of the version.
+        timeout_ms: Longest run that is asked for without a limit of its own, milliseconds.
         signatures: What it can be asked, by name.
         signature_defs: The SavedModel's own description of them (`tensorflow.SignatureDef`).
     """
@@ -103,39 +111,58 @@ class Servable:
         *,
         name: str,
         version: int,
+        timeout_ms: int,
         session: Any,
         signature_defs: Mapping[str, Any],
-        signatures: Mapping[str, Signature],
-        needs_rank: bool,
+        ops: Set[str],
     ) -> None:
         self.name = name
         self.version = version
-        self.signatures = signatures
+        self.timeout_ms = timeout_ms
         self.signature_defs = signature_defs
         self._session = session
-        self._needs_rank = needs_rank
+        self._needs_rank = any(map(_RANK_SENSITIVE.match, ops))
+        self._callable = functools.lru_cache(_MAX_CALLABLES)(
+            functools.partial(_make_callable, session)
+        )
+        may_inline = not any(map(_LOOPS.match, ops))
+        self.signatures = {
+            key: self._make_signature(key, definition, may_inline=may_inline)
+            for key, definition in signature_defs.items()
+            if key != "__saved_model_init_op"
+        }
 
-    def run(self, signature: Signature, arrays: Sequence[Array], *, inline: bool) -> list[Array]:
-        """Run one signature.
+    def run(
+        self,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        arrays: Sequence[Array],
+        *,
+        timeout_ms: int | None,
+    ) -> list[Array]:
+        """Run the graph once.
 
         Args:
-            signature: One of `signatures`.
-            arrays: One array per input, in the signature's order.
-            inline: Run on this thread and without a time limit.
+            inputs: What is fed, as one of `signatures` has it.
+            outputs: What is wanted of it.
+            arrays: One array per input.
+            timeout_ms: Longest run, milliseconds, 0 for no limit; None runs on this thread, where
+                no limit would hold.
 
         Returns:
-            One array per output, in the signature's order.
+            One array per output.
 
         Raises:
             InvalidArgumentError: An element type, or a rank that would abort the process.
             MlopsMiniError: What TensorFlow answered, under its own code and in its own words.
         """
         errors = _tensorflow().errors
-        for index, (spec, array) in enumerate(zip(signature.inputs, arrays, strict=True)):
+        for index, (spec, array) in enumerate(zip(inputs, arrays, strict=True)):
             self._check(index, spec, array)
-        call = signature.inline_call if inline else signature.pooled_call
+        feeds = tuple([spec.tensor for spec in inputs])
+        fetches = tuple([spec.tensor for spec in outputs])
         try:
-            results = call(*arrays)
+            results = self._callable(feeds, fetches, timeout_ms)(*arrays)
         except errors.OpError as exc:
             raise by_code(exc.error_code, exc.message) from exc
         except UnicodeDecodeError as exc:  # TensorFlow's words quote an input that is no UTF-8
@@ -155,58 +182,124 @@ class Servable:
                 f" [{','.join(map(str, array.shape))}]"
             )
 
+    def _make_signature(self, key: str, definition: Any, *, may_inline: bool) -> Signature:
+        inputs, outputs = _tensor_specs(definition.inputs), _tensor_specs(definition.outputs)
+        if self._needs_rank and any(spec.shape is None for spec in inputs):
+            logger.warning(
+                "signature %s of {name: %s version: %d} declares no rank for an input: with another"
+                " one than its convolution takes, a request ends this process",
+                key, self.name, self.version,
+            )  # fmt: skip
+        return Signature(
+            name=key,
+            inputs=inputs,
+            outputs=outputs,
+            is_inline=may_inline and self._measure_run_s(inputs, outputs) < _INLINE_LIMIT_S,
+            defaults={
+                alias: _tensorflow().make_ndarray(tensor)
+                for alias, tensor in definition.defaults.items()
+            },
+        )
+
+    def _measure_run_s(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> float:
+        """Median seconds of a run on one example of zeros; infinite if it cannot be measured."""
+        feeds = []
+        for spec in inputs:
+            if spec.numpy is None or spec.shape is None:
+                return float("inf")
+            feed = np.zeros([max(size, 1) for size in spec.shape], spec.numpy)
+            feeds.append(feed if spec.dtype != "string" else np.full(feed.shape, b"", object))
+        times_s = []
+        try:
+            for _ in range(_N_WARMUP_RUNS):
+                began = time.perf_counter()
+                self.run(inputs, outputs, feeds, timeout_ms=self.timeout_ms)
+                times_s.append(time.perf_counter() - began)
+        except MlopsMiniError as exc:
+            logger.info("runs of this signature go to a worker thread: %s", exc)
+            return float("inf")
+        return statistics.median(times_s[1:])
+
     def close(self) -> None:
         """Give the memory back. No run may be under way."""
         self.signatures = {}
+        self._callable.cache_clear()
         self._session.close()
 
 
-def load(path: Path, *, name: str, version: int, timeout_ms: int) -> Servable:
+def load(
+    path: Path,
+    *,
+    name: str,
+    version: int,
+    timeout_ms: int,
+    tags: Sequence[str] = ("serve",),
+    intra_op_threads: int = 0,
+    inter_op_threads: int = 0,
+    session_config_file: str = "",
+) -> Servable:
     """Load one version folder and measure how long a run of it takes.
 
     Args:
         path: Folder that holds `saved_model.pb` and `variables/`.
         name: Name of the model.
         version: Number of the version.
-        timeout_ms: Longest run of a pooled call, milliseconds.
+        timeout_ms: Longest run that is asked for without a limit of its own, milliseconds.
+        tags: Tags of the SavedModel's graph.
+        intra_op_threads: Threads within an op; 0 means what the file says, else 1.
+        inter_op_threads: Threads for ops; 0 means what the file says, else one per CPU.
+        session_config_file: A `tensorflow.ConfigProto` as text.
 
     Raises:
         MlopsMiniError: TensorFlow could not load it; code and words are its own.
     """
-    if not any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
+    if not any((path / file).is_file() for file in ("saved_model.pb", "saved_model.pbtxt")):
+        if (path / "export.meta").is_file():
+            raise UnimplementedError("Session Bundle is deprecated and removed.")
         raise NotFoundError(
             "Specified file path does not appear to contain a SavedModel bundle (should have a file"
             f" called `saved_model.pb`)\nSpecified file path: {path}"
         )
     tf = _tensorflow()
-    config = tf.compat.v1.ConfigProto(
-        intra_op_parallelism_threads=1, inter_op_parallelism_threads=os.cpu_count() or 1
-    )
+    config = _session_config(session_config_file, intra_op_threads, inter_op_threads)
     session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
     try:
         with session.graph.as_default():
-            meta_graph = tf.compat.v1.saved_model.loader.load(session, [_TAG_SERVE], str(path))
-        ops = _op_names(meta_graph.graph_def)
-        may_inline = not any(_LOOPS.match(op) for op in ops)
-        signatures = {
-            key: _make_signature(session, key, definition, timeout_ms, may_inline)
-            for key, definition in meta_graph.signature_def.items()
-            if key != "__saved_model_init_op"
-        }
+            meta_graph = tf.compat.v1.saved_model.loader.load(session, list(tags), str(path))
+        return Servable(
+            name=name,
+            version=version,
+            timeout_ms=max(timeout_ms, 0),
+            session=session,
+            signature_defs=dict(meta_graph.signature_def.items()),
+            ops=_op_names(meta_graph.graph_def),
+        )
     except tf.errors.OpError as exc:
         session.close()
         raise by_code(exc.error_code, exc.message) from exc
     except _NOT_LOADABLE as exc:
         session.close()
         raise MlopsMiniError(f"{path} cannot be loaded: {exc}") from exc
-    return Servable(
-        name=name,
-        version=version,
-        session=session,
-        signature_defs=dict(meta_graph.signature_def.items()),
-        signatures=signatures,
-        needs_rank=any(_RANK_SENSITIVE.match(op) for op in ops),
+
+
+def _session_config(file: str, intra_op_threads: int, inter_op_threads: int) -> Any:
+    from google.protobuf import text_format
+
+    config = _tensorflow().compat.v1.ConfigProto(
+        intra_op_parallelism_threads=1, inter_op_parallelism_threads=os.cpu_count() or 1
     )
+    if file:
+        try:
+            text_format.Merge(Path(file).read_text(encoding="utf-8"), config)
+        except OSError as exc:
+            raise NotFoundError(f"{file}; {exc.strerror}") from exc
+        except text_format.ParseError as exc:
+            raise InvalidArgumentError(f"Invalid protobuf file: '{file}': {exc}") from exc
+    if intra_op_threads > 0:
+        config.intra_op_parallelism_threads = intra_op_threads
+    if inter_op_threads > 0:
+        config.inter_op_parallelism_threads = inter_op_threads
+    return config
 
 
 def _tensorflow() -> Any:
@@ -222,76 +315,41 @@ def _op_names(graph_def: Any) -> set[str]:
     return {node.op for group in nodes for node in group}
 
 
-def _make_signature(
-    session: Any, key: str, definition: Any, timeout_ms: int, may_inline: bool
-) -> Signature:
-    inputs, outputs = _tensor_specs(definition.inputs), _tensor_specs(definition.outputs)
-    calls = [
-        _make_callable(session, inputs, outputs, timeout_ms=limit) for limit in (None, timeout_ms)
-    ]
-    return Signature(
-        name=key,
-        inputs=inputs,
-        outputs=outputs,
-        inline_call=calls[0],
-        pooled_call=calls[1],
-        is_inline=may_inline and _measure_run_s(calls[1], inputs) < _INLINE_LIMIT_S,
-    )
-
-
 def _tensor_specs(infos: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
     def describe(alias: str) -> TensorSpec:
         info = infos[alias]
-        dtype = _DTYPES.get(info.dtype)
+        known, dtype = _DTYPES.get(info.dtype), _tensorflow().as_dtype(info.dtype)
         shape = info.tensor_shape
         return TensorSpec(
             alias=alias,
             tensor=info.name,
-            dtype=dtype.name if dtype else _tensorflow().as_dtype(info.dtype).name,
-            numpy=dtype.numpy if dtype else None,
+            dtype=known.name if known else dtype.name,
+            numpy=known.numpy if known else _numpy_type(dtype),
             shape=None if shape.unknown_rank else tuple(dim.size for dim in shape.dim),
         )
 
     return tuple(map(describe, sorted(infos)))
 
 
+def _numpy_type(dtype: Any) -> np.dtype[Any] | None:
+    """Return numpy's type for one that `wire` does not carry, such as bfloat16; None for none."""
+    try:
+        numpy: np.dtype[Any] = np.dtype(dtype.as_numpy_dtype)
+    except (KeyError, TypeError):
+        return None
+    return numpy
+
+
 def _make_callable(
-    session: Any,
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
-    *,
-    timeout_ms: int | None,
+    session: Any, feeds: tuple[str, ...], fetches: tuple[str, ...], timeout_ms: int | None
 ) -> _Call:
-    """Make the raw callable: on the calling thread without a limit, else on the pool with one."""
+    """Make the raw callable: on the calling thread for None, else on the pool with a limit."""
     from tensorflow.core.protobuf import config_pb2
 
-    options = config_pb2.CallableOptions(
-        feed=[spec.tensor for spec in inputs], fetch=[spec.tensor for spec in outputs]
-    )
+    options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
     if timeout_ms is None:
         options.run_options.inter_op_thread_pool = -1
     else:
         options.run_options.timeout_in_ms = timeout_ms
     call: _Call = session._make_callable_from_options(options)  # noqa: SLF001 - see module docstring
     return call
-
-
-def _measure_run_s(call: _Call, inputs: Sequence[TensorSpec]) -> float:
-    """Median seconds of a run on one example of zeros; infinite if the model refuses them."""
-    feeds = []
-    for spec in inputs:
-        if spec.numpy is None or spec.shape is None:
-            return float("inf")
-        feed = np.zeros([max(size, 1) for size in spec.shape], spec.numpy)
-        feeds.append(feed if spec.dtype != "string" else np.full(feed.shape, b"", object))
-    errors = _tensorflow().errors
-    times_s = []
-    try:
-        for _ in range(_N_WARMUP_RUNS):
-            began = time.perf_counter()
-            call(*feeds)
-            times_s.append(time.perf_counter() - began)
-    except errors.OpError as exc:
-        logger.info("runs of this signature go to a worker thread: %s", exc.message)
-        return float("inf")
-    return statistics.median(times_s[1:])

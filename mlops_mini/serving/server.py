@@ -1,42 +1,34 @@
-"""The model server's process: ports, the thread that looks for versions, a graceful stop."""
+"""The model server's process: flags, ports, the configuration file, a graceful stop."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
 import json
 import logging
 import os
 import signal
 import socket
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Sequence
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
-from mlops_mini.errors import (
-    FailedPreconditionError,
-    InvalidArgumentError,
-    MlopsMiniError,
-    UnavailableError,
-)
-from mlops_mini.serving import config, servables
+from mlops_mini.errors import FailedPreconditionError, MlopsMiniError, UnavailableError
+from mlops_mini.serving import config, http_protocol, model_config, servables, warmup
 from mlops_mini.serving.config import ServerConfig
 from mlops_mini.serving.grpc_api import grpc_server
 from mlops_mini.serving.inference import ModelServer
-from mlops_mini.serving.lifecycle import ModelLifecycle
+from mlops_mini.serving.lifecycle import Retries
+from mlops_mini.serving.model_config import ModelConfig
+from mlops_mini.serving.models import CODE_NAMES, Models
 from mlops_mini.serving.rest_api import application
 
 logger = logging.getLogger(__name__)
 
-_FIRST_LOOKS_S = 0.1
 _BACKLOG = 2048
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _EXIT_FAILED = 255
 
 
@@ -53,41 +45,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _EXIT_FAILED
     try:
         server_config, unknown = config.parse_flags(arguments)
+        if unknown:
+            out.write(f"unknown argument: {unknown[0]}\n{config.usage()}\n")
+            out.flush()
+        run(server_config)
     except config.UsageError as exc:
         out.write(f"{exc}\n{config.usage()}\n")
-        return _EXIT_FAILED
-    except InvalidArgumentError as exc:
-        out.write(f"Failed to start server. Error: INVALID_ARGUMENT: {exc}\n")
-        return _EXIT_FAILED
-    if unknown:
-        out.write(f"unknown argument: {unknown[0]}\n{config.usage()}\n")
-        out.flush()
-    try:
-        run(server_config)
-    except (UnavailableError, FailedPreconditionError) as exc:
-        code = "UNAVAILABLE" if isinstance(exc, UnavailableError) else "FAILED_PRECONDITION"
-        out.write(f"Failed to start server. Error: {code}: {exc}\n")
-        return _EXIT_FAILED
-    return 0
+    except MlopsMiniError as exc:
+        out.write(f"Failed to start server. Error: {CODE_NAMES[exc.code]}: {exc}\n")
+    else:
+        return 0
+    return _EXIT_FAILED
 
 
 def run(server_config: ServerConfig) -> None:
     """Serve until SIGTERM or SIGINT, then let the requests in flight end.
 
     Raises:
-        UnavailableError: A port is taken.
-        FailedPreconditionError: The address file cannot be written.
+        MlopsMiniError: The server cannot start: a port is taken, a file cannot be read or written,
+            the models cannot be served as configured.
     """
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s"
     )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # its advice is not the user's
-    with contextlib.ExitStack() as stack:
-        rest_socket = _listen(server_config)
-        if rest_socket is not None:
-            stack.enter_context(rest_socket)
-        uvloop_run(_serve(server_config, rest_socket))
+    for name in server_config.inert:
+        logger.warning("--%s is accepted, and does nothing here", name)
+    uvloop_run(_serve(server_config, _configs(server_config)))
 
 
 def uvloop_run(main_task: Any) -> None:
@@ -100,23 +84,130 @@ def uvloop_run(main_task: Any) -> None:
         uvloop.run(main_task)
 
 
+def _configs(server_config: ServerConfig) -> list[ModelConfig]:
+    if server_config.model_config_file:
+        return model_config.read(Path(server_config.model_config_file), is_first=True)
+    name, base_path = server_config.model_name, server_config.model_base_path
+    logger.info(
+        "Building single TensorFlow model file config:  model_name: %s model_base_path: %s",
+        name,
+        base_path,
+    )
+    absolute = base_path if "://" in base_path else str(Path(base_path).absolute())
+    return [ModelConfig(name=name, base_path=absolute)]
+
+
+async def _serve(server_config: ServerConfig, configs: list[ModelConfig]) -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    models, drains = _models(server_config), list[Any]()
+    if server_config.strict_start:
+        await _until(stop, asyncio.to_thread(models.replace, configs))
+    if not stop.is_set():
+        drains = await _open(server_config, models)
+        if not server_config.strict_start:
+            models.configure(configs)
+        await _until(stop, _follow(models, server_config, configs))
+    await _close(drains, models, max(server_config.drain_timeout_s, 0))
+
+
+def _models(server_config: ServerConfig) -> Models:
+    def load(name: str, folder: Path, version: int) -> servables.Servable:
+        servable = servables.load(
+            folder,
+            name=name,
+            version=version,
+            timeout_ms=server_config.rest_api_timeout_in_ms,
+            tags=(server_config.saved_model_tags or "serve").split(","),
+            intra_op_threads=server_config.tensorflow_intra_op_parallelism or both,
+            inter_op_threads=server_config.tensorflow_inter_op_parallelism or both,
+            session_config_file=server_config.tensorflow_session_config_file,
+        )
+        if server_config.enable_model_warmup:
+            iterations = server_config.num_request_iterations_for_warmup
+            try:
+                warmup.run(servable, folder, n_iterations=iterations)
+            except MlopsMiniError:
+                servable.close()
+                raise
+        return servable
+
+    both = server_config.tensorflow_session_parallelism
+    return Models(
+        load,
+        poll_wait_s=server_config.file_system_poll_wait_seconds,
+        retries=Retries(
+            most=server_config.max_num_load_retries,
+            interval_s=max(server_config.load_retry_interval_micros, 0) / 1e6,
+        ),
+        n_load_threads=server_config.num_load_threads,
+        strict_labels=server_config.strict_version_labels,
+        allow_unavailable_labels=server_config.allow_version_labels_for_unavailable_models,
+    )
+
+
+async def _open(server_config: ServerConfig, models: Models) -> list[Any]:
+    """Open the ports and tell where they are; return what is to be drained at the end."""
+    server = ModelServer(
+        models,
+        n_threads=max(server_config.rest_api_num_threads, server_config.grpc_max_threads),
+        check_method=server_config.enable_signature_method_name_check,
+        as_content=server_config.enable_serialization_as_tensor_content,
+    )
+    host, addresses = server_config.bind_address, dict[str, str]()
+    shown_host = f"[{host}]" if ":" in host else host
+    ssl_file = server_config.ssl_config_file
+    rest_socket = _listen(server_config)  # first: it fails before anything runs
+    has_tcp = server_config.port or server_config.address_file
+    try:
+        grpc_api, grpc_port = grpc_server(
+            server,
+            f"{shown_host}:{server_config.port}" if has_tcp else None,
+            socket_path=server_config.grpc_socket_path,
+            ssl=model_config.read_ssl(Path(ssl_file)) if ssl_file else None,
+            channel_arguments=server_config.grpc_channel_arguments,
+            has_health=server_config.enable_grpc_healthcheck_service,
+        )
+    except RuntimeError as exc:
+        raise _taken("port", server_config.port, host, "address in use") from exc
+    await grpc_api.start()
+    edges: list[Any] = [grpc_api.stop]
+    if has_tcp:
+        addresses["grpc"] = f"{shown_host}:{grpc_port}"
+        logger.info("Running gRPC ModelServer at %s ...", addresses["grpc"])
+    if rest_socket is not None:
+        port = rest_socket.getsockname()[1]
+        handler = application(
+            server,
+            models,
+            cors=server_config.rest_api_enable_cors_support,
+            admin=host in _LOOPBACK or server_config.enable_admin_api,
+        )
+        edges.append((await http_protocol.serve(handler, rest_socket)).drain)
+        addresses["rest"] = f"{shown_host}:{port}"
+        logger.info("Exporting HTTP/REST API at:localhost:%d ...", port)
+    if server_config.address_file:
+        _write_addresses(Path(server_config.address_file), addresses)
+    logger.info("NET_LOG: Entering the event loop ...")
+    return edges
+
+
 def _listen(server_config: ServerConfig) -> socket.socket | None:
     """Bind the REST port, or return None where the flags ask for none."""
-    port = server_config.rest_api_port
+    host, port = server_config.bind_address, server_config.rest_api_port
     if not port and not server_config.address_file:
         return None
     if port and port == server_config.port:
         logger.error("--rest_api_port and --port are both %d: serving gRPC only", port)
         return None
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((server_config.bind_address, port))
-        bound.listen(_BACKLOG)
+        return socket.create_server(
+            (host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=host == "::"
+        )
     except OSError as exc:
-        bound.close()
-        raise _taken("rest_api_port", port, server_config.bind_address, exc.strerror) from exc
-    return bound
+        raise _taken("rest_api_port", port, host, exc.strerror) from exc
 
 
 def _taken(flag: str, port: int, host: str, reason: str | None) -> UnavailableError:
@@ -124,73 +215,6 @@ def _taken(flag: str, port: int, host: str, reason: str | None) -> UnavailableEr
         f"cannot listen on {host}:{port} ({reason}): stop what listens there or choose another"
         f" --{flag}"
     )
-
-
-async def _serve(server_config: ServerConfig, rest_socket: socket.socket | None) -> None:
-    name, base_path = server_config.model_name, Path(server_config.model_base_path)
-    logger.info(
-        "Building single TensorFlow model file config:  model_name: %s model_base_path: %s",
-        name,
-        base_path,
-    )
-    load = functools.partial(_load, name=name, timeout_ms=server_config.rest_api_timeout_in_ms)
-    model = ModelLifecycle(name=name, base_path=base_path, load=load)
-    models = ModelServer({name: model})
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-
-    addresses: dict[str, str] = {}
-    host = server_config.bind_address
-    grpc_api: Any = None
-    if server_config.port or server_config.address_file:
-        try:
-            grpc_api, grpc_port = grpc_server(models, f"{host}:{server_config.port}")
-        except RuntimeError as exc:
-            raise _taken("port", server_config.port, host, "address in use") from exc
-        await grpc_api.start()
-        addresses["grpc"] = f"{host}:{grpc_port}"
-        logger.info("Running gRPC ModelServer at %s ...", addresses["grpc"])
-    rest_api = _RestServer(models, server_config) if rest_socket is not None else None
-    rest_task = None
-    if rest_api is not None and rest_socket is not None:
-        rest_task = asyncio.create_task(rest_api.serve(sockets=[rest_socket]))
-        await rest_api.listening.wait()
-        addresses["rest"] = f"{host}:{rest_socket.getsockname()[1]}"
-        logger.info("Exporting HTTP/REST API at:%s ...", addresses["rest"])
-    if server_config.address_file:
-        _write_addresses(Path(server_config.address_file), addresses)
-    logger.info("NET_LOG: Entering the event loop ...")
-
-    poller = _Poller(model, server_config.file_system_poll_wait_seconds)
-    poller.start()
-    await stop.wait()
-
-    grace_s = _grace(server_config)
-    logger.info("stopping: no new requests, up to %d s for those under way", grace_s)
-    deadline = time.monotonic() + grace_s
-    poller.stop()
-    edges: list[Any] = []
-    if rest_api is not None and rest_task is not None:
-        rest_api.should_exit = True
-        edges.append(rest_task)
-    if grpc_api is not None:
-        edges.append(grpc_api.stop(grace_s))
-    await asyncio.gather(*edges)
-    await asyncio.to_thread(poller.join, max(deadline - time.monotonic(), 0))
-    if model.n_running or poller.is_alive():
-        logger.warning("stopped, leaving what did not end in %d s", grace_s)
-        logging.shutdown()
-        os._exit(0)  # TensorFlow's runs cannot be stopped, and Python would wait for their threads
-    logger.info("stopped")
-
-
-def _grace(server_config: ServerConfig) -> int:
-    return max(server_config.drain_timeout_s, 0)
-
-
-def _load(path: Path, version: int, *, name: str, timeout_ms: int) -> servables.Servable:
-    return servables.load(path, name=name, version=version, timeout_ms=timeout_ms)
 
 
 def _write_addresses(file: Path, addresses: dict[str, str]) -> None:
@@ -204,55 +228,43 @@ def _write_addresses(file: Path, addresses: dict[str, str]) -> None:
         ) from exc
 
 
-class _RestServer(uvicorn.Server):
-    """uvicorn without its signal handlers, which would end the process with the signal's status."""
-
-    def __init__(self, models: ModelServer, server_config: ServerConfig) -> None:
-        super().__init__(
-            uvicorn.Config(
-                application(models),
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                timeout_graceful_shutdown=_grace(server_config),
+async def _follow(models: Models, server_config: ServerConfig, applied: list[ModelConfig]) -> None:
+    """Apply the configuration file again whenever it says something new."""
+    wait_s = server_config.model_config_file_poll_wait_seconds
+    while server_config.model_config_file and wait_s > 0:
+        await asyncio.sleep(wait_s)
+        try:
+            configs = await asyncio.to_thread(
+                model_config.read, Path(server_config.model_config_file)
             )
-        )
-        self.listening = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+            if configs != applied:
+                models.configure(configs)
+                applied = configs
+        except MlopsMiniError as exc:
+            logger.error("the configuration file is not applied, the old one stays: %s", exc)  # noqa: TRY400 - the message says it all
+    await asyncio.Event().wait()
 
 
-class _Poller(threading.Thread):
-    """Looks for versions until it is told to stop; a failing look is logged, never the last one."""
+async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Work until it is done, has failed, or the server is to stop."""
+    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())]
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    if tasks[0] in done:
+        tasks[0].result()
 
-    def __init__(self, model: ModelLifecycle, poll_wait_s: int) -> None:
-        super().__init__(name="version-poller", daemon=True)
-        self._model = model
-        self._poll_wait_s = poll_wait_s
-        self._stopped = threading.Event()
 
-    def run(self) -> None:
-        while self._poll_wait_s >= 0 and not self._stopped.is_set():
-            try:
-                self._model.tick()
-            except (MlopsMiniError, OSError):
-                logger.exception("a look for versions failed; the next one follows")
-            if self._poll_wait_s == 0 and not self._model.is_waiting:
-                return
-            wait_s = _FIRST_LOOKS_S if self._model.is_waiting else self._poll_wait_s
-            self._stopped.wait(wait_s)
-
-    def stop(self) -> None:
-        self._stopped.set()
+async def _close(drains: Sequence[Any], models: Models, grace_s: int) -> None:
+    logger.info("stopping: no new requests, up to %d s for those under way", grace_s)
+    deadline = time.monotonic() + grace_s
+    await asyncio.gather(*(drain(grace_s) for drain in drains))
+    await asyncio.to_thread(models.close, max(deadline - time.monotonic(), 0))
+    if models.n_running or models.is_busy:
+        logger.warning("stopped, leaving what did not end in %d s", grace_s)
+        logging.shutdown()
+        os._exit(0)  # TensorFlow's runs cannot be stopped, and Python would wait for their threads
+    logger.info("stopped")
 
 
 if __name__ == "__main__":

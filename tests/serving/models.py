@@ -112,12 +112,47 @@ def write_two_outputs(folder: str) -> None:
     tf.saved_model.save(tf.Module(), folder, signatures={"serving_default": signature})
 
 
+def write_odd(folder: str) -> None:
+    """Under the tag `odd`: an input with a default, bfloat16, a sparse tensor, one tensor twice."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with v1.Graph().as_default(), v1.Session() as session:
+        x, step = v1.placeholder(tf.float32, [None], "x"), v1.placeholder(tf.float32, [], "step")
+        brain = v1.placeholder(tf.bfloat16, [None], "brain")
+        sparse = v1.sparse_placeholder(tf.float32, [None, 2], "sparse")
+
+        def signature(inputs: dict[str, Any], outputs: dict[str, Any], method: str) -> Any:
+            info = v1.saved_model.build_tensor_info
+            return v1.saved_model.build_signature_def(
+                {alias: info(tensor) for alias, tensor in inputs.items()},
+                {alias: info(tensor) for alias, tensor in outputs.items()},
+                method,
+            )
+
+        y = x + step
+        stepped = signature({"x": x, "step": step}, {"y": y, "z": y}, "tensorflow/serving/predict")
+        stepped.defaults["step"].CopyFrom(tf.make_tensor_proto(1.0))
+        builder = v1.saved_model.Builder(folder)
+        builder.add_meta_graph_and_variables(
+            session,
+            ["odd", "tags"],
+            signature_def_map={
+                "serving_default": stepped,
+                "brain": signature({"x": brain}, {"y": brain * 2}, "of/our/own"),
+                "sparse": signature({"x": sparse}, {"y": tf.sparse.to_dense(sparse)}, ""),
+            },
+        )
+        builder.save()
+
+
 def write_all(base: Path) -> None:
-    """Write `toy/1`, `slow/1`, `convolution/1`, `two_outputs/2` and `numbered/1` to `/5`."""
+    """Write `toy/1`, `slow/1`, `convolution/1`, `two_outputs/2`, `odd/1`, `numbered/1` to `/5`."""
     write_toy(f"{base}/toy/1")
     write_slow(f"{base}/slow/1")
     write_convolution(f"{base}/convolution/1")
     write_two_outputs(f"{base}/two_outputs/2")
+    write_odd(f"{base}/odd/1")
     write_numbered(f"{base}/numbered", 5)
 
 

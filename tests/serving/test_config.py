@@ -1,7 +1,11 @@
+import dataclasses
+import re
+
 import pytest
 
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.serving import config
+from tools import model_server_page
 
 BASE = "--model_base_path=/models/m"
 
@@ -71,3 +75,81 @@ def test_the_usage_lists_every_flag_with_its_default() -> None:
 
     for flag in ("--port=8500", "--rest_api_port=0", "--model_name='default'"):
         assert flag in usage
+
+
+def test_the_page_about_the_server_is_what_the_code_says() -> None:
+    assert model_server_page.PAGE.read_text() == model_server_page.page()
+
+
+@pytest.mark.parametrize("flag", re.findall(r"--(\w+)", str(model_server_page.DIFFERENCES)))
+def test_a_flag_that_restores_the_original_exists(flag: str) -> None:
+    assert flag in {f.name for f in dataclasses.fields(config.ServerConfig)} | {"name"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("--enable_model_warmup", True),
+        ("--enable_model_warmup=True", True),
+        ("--enable_model_warmup=TRUE", True),
+        ("--enable_model_warmup=1", True),
+        ("--enable_model_warmup=false", False),
+        ("--enable_model_warmup=0", False),
+        ("--load_retry_interval_micros=9223372036854775807", 2**63 - 1),
+        ("--load_retry_interval_micros=-1", -1),
+        ("--per_process_gpu_memory_fraction=0.25", 0.25),
+    ],
+)
+def test_values_are_read_as_their_flags_type(argument: str, value: object) -> None:
+    parsed, _ = config.parse_flags([BASE, argument])
+
+    read = getattr(parsed, argument[2:].partition("=")[0])
+    assert (read, type(read)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["--enable_model_warmup=yes", "--enable_model_warmup=t", "--enable_model_warmup=",
+     "--load_retry_interval_micros=9223372036854775808", "--per_process_gpu_memory_fraction=x"],
+)  # fmt: skip
+def test_a_value_of_another_type_is_refused(argument: str) -> None:
+    with pytest.raises(config.UsageError, match=argument[2:].partition("=")[0]):
+        config.parse_flags([BASE, argument])
+
+
+def test_a_boolean_does_not_take_the_next_argument() -> None:
+    parsed, unknown = config.parse_flags([BASE, "--enable_batching", "false"])
+
+    assert parsed.enable_batching
+    assert unknown == ["false"]
+
+
+def test_batching_parameters_need_batching_in_tensorflow_servings_words() -> None:
+    argv = [BASE, "--batching_parameters_file=/b"]
+    with pytest.raises(InvalidArgumentError) as raised:
+        config.parse_flags(argv)
+
+    assert str(raised.value) == (
+        "server_options.batching_parameters_file is set without setting"
+        " server_options.enable_batching to true."
+    )
+    assert config.parse_flags([*argv, "--enable_batching"])[0].inert == [
+        "enable_batching",
+        "batching_parameters_file",
+    ]
+
+
+def test_all_three_kinds_of_parallelism_at_once_are_refused() -> None:
+    names = ("session", "intra_op", "inter_op")
+    argv = [BASE, *(f"--tensorflow_{name}_parallelism=2" for name in names)]
+    config.parse_flags(argv[:-1])
+    with pytest.raises(InvalidArgumentError, match=r"You cannot configure all\.$"):
+        config.parse_flags(argv)
+
+
+def test_a_unix_socket_or_a_configuration_file_is_enough() -> None:
+    parsed, _ = config.parse_flags(
+        ["--model_config_file=/c", "--port=0", "--grpc_socket_path=/run/s"]
+    )
+
+    assert (parsed.port, parsed.grpc_socket_path, parsed.model_base_path) == (0, "/run/s", "")

@@ -2,39 +2,43 @@
 
 import asyncio
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.serving.inference import ModelServer
-from mlops_mini.serving.lifecycle import ModelLifecycle
+from mlops_mini.serving.json_hint import hint
+from mlops_mini.serving.model_config import ModelConfig
+from mlops_mini.serving.models import Models
 from mlops_mini.serving.servables import Signature, TensorSpec
 from mlops_mini.wire import ModelSpec, PredictRequest
-from tests.serving.servers import wait_until
+from tests.serving.servers import run_in_child, wait_until
 
 X = TensorSpec(alias="x", tensor="x:0", dtype="float", numpy=np.dtype(np.float32), shape=(-1,))
+REQUEST = PredictRequest(model_spec=ModelSpec(name="m"), inputs={"x": np.float32([1])})
 
 
 class HeldServable:
     """Answers its input once it is let go; on a worker thread, as a slow model does."""
 
-    version = 1
+    version, timeout_ms = 1, 1000
 
     def __init__(self) -> None:
         self.begun, self.let_go, self.is_closed = threading.Event(), threading.Event(), False
-        signature = Signature(
-            name="serving_default",
-            inputs=(X,),
-            outputs=(X,),
-            inline_call=lambda x: [x],
-            pooled_call=lambda x: [x],
-            is_inline=False,
-        )
+        self.limits: list[int | None] = []
+        definition = SimpleNamespace(method_name="tensorflow/serving/predict")
+        self.signature_defs = {"serving_default": definition}
+        signature = Signature(name="serving_default", inputs=(X,), outputs=(X,), is_inline=False)
         self.signatures = {"serving_default": signature}
 
-    def run(self, _signature: Signature, arrays: Any, **_how: bool) -> Any:
+    def run(self, _inputs: Any, _outputs: Any, arrays: Any, *, timeout_ms: int | None) -> Any:
+        self.limits.append(timeout_ms)
         self.begun.set()
         assert self.let_go.wait(20)
         assert not self.is_closed
@@ -44,36 +48,124 @@ class HeldServable:
         self.is_closed = True
 
 
+@contextmanager
+def serving(held: HeldServable, folder: Path) -> Iterator[Models]:
+    (folder / "1").mkdir()
+    (folder / "1" / "saved_model.pb").write_text("graph")
+    models = Models(lambda *_: cast("Any", held), poll_wait_s=0.02)
+    models.replace([ModelConfig(name="m", base_path=str(folder))], timeout_s=20)
+    yield models
+    models.close(20)
+
+
 def test_a_caller_that_gives_up_does_not_let_go_of_a_version_that_still_runs(
     tmp_path: Path,
 ) -> None:
     held = HeldServable()
-    (tmp_path / "1").mkdir()
-    (tmp_path / "1" / "saved_model.pb").write_text("graph")
-    model = ModelLifecycle(name="m", base_path=tmp_path, load=lambda *_: cast("Any", held))
-    model.tick()
-    model.tick()
-    request = PredictRequest(model_spec=ModelSpec(name="m"), inputs={"x": np.float32([1])})
 
-    async def ask_and_give_up() -> None:
-        asking = asyncio.create_task(ModelServer({"m": model}).predict_proto(request.to_bytes()))
+    async def ask_and_give_up(models: Models) -> None:
+        asking = asyncio.create_task(ModelServer(models).predict_proto(REQUEST.to_bytes()))
         await asyncio.to_thread(held.begun.wait, 10)
         for _ in range(3):  # a deadline, a closed connection and a stop may follow each other
             asking.cancel()
             await asyncio.wait({asking}, timeout=0.01)
         assert not asking.done()
-        unloading = threading.Thread(target=model.close)
-        unloading.start()
+        models.remove("m")
         await asyncio.to_thread(
-            wait_until, lambda: model.statuses()[0].state.name == "UNLOADING", "the unload"
+            wait_until, lambda: models.statuses("m")[0].state.name == "UNLOADING", "the unload"
         )
         assert not held.is_closed
         held.let_go.set()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        await asyncio.to_thread(unloading.join, 10)
+        await asyncio.to_thread(wait_until, lambda: held.is_closed, "the end of the unload")
 
-    asyncio.run(ask_and_give_up())
+    with serving(held, tmp_path) as models:
+        asyncio.run(ask_and_give_up(models))
 
-    assert held.is_closed
-    assert model.n_running == 0
+
+def test_a_deadline_limits_the_run_and_rest_has_its_own_limit(tmp_path: Path) -> None:
+    held = HeldServable()
+    held.let_go.set()
+
+    async def ask(models: Models) -> None:
+        server = ModelServer(models)
+        for timeout_s in (None, 0.0, 0.9, 30.0):
+            await server.predict_proto(REQUEST.to_bytes(), timeout_s=timeout_s)
+        await server.predict_json(b'{"instances":[1]}', name="m", version=None, version_label=None)
+
+    with serving(held, tmp_path) as models:
+        asyncio.run(ask(models))
+
+    # The next power of two, so that a handful of callables serves all deadlines.
+    assert held.limits == [0, 1, 1024, 32768, 1000]
+
+
+def _check_turns(folder: Path) -> None:
+    held = HeldServable()
+
+    async def ask(models: Models) -> None:
+        server = ModelServer(models, n_threads=2)
+        asking = [server.predict_proto(REQUEST.to_bytes()) for _ in range(4)]
+        answers = asyncio.gather(*asking)
+        await asyncio.to_thread(wait_until, lambda: len(held.limits) == 2, "two runs")
+        # Status needs a thread too, and gets one while all those for runs are taken.
+        with pytest.raises(InvalidArgumentError, match="Missing ModelSpec"):
+            await server.status_proto(b"")
+        assert len(held.limits) == 2
+        held.let_go.set()
+        assert len(await answers) == 4
+
+    with serving(held, folder) as models:
+        asyncio.run(ask(models))
+
+
+def test_more_slow_runs_than_threads_wait_for_their_turn(tmp_path: Path) -> None:
+    run_in_child(_check_turns, tmp_path, log_file=tmp_path / "log")
+
+
+def test_a_request_that_does_not_fit_is_told_what_does(tmp_path: Path) -> None:
+    async def ask(models: Models, body: bytes) -> str:
+        with pytest.raises(InvalidArgumentError) as raised:
+            await ModelServer(models).predict_json(body, name="m", version=None, version_label=None)
+        assert "for example" not in str(raised.value)
+        return str(raised.value.hint)  # type: ignore[attr-defined]
+
+    with serving(HeldServable(), tmp_path) as models:
+        hints = [
+            asyncio.run(ask(models, body))
+            for body in (b"{}", b'{"instances":["a"]}', b'{"signature_name":"zz"}')
+        ]
+
+    takes = 'serving_default takes x: float [?]; for example {"instances":[{"x":0.0}]}'
+    assert hints == [takes, takes, "signatures of this model: serving_default"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "text"),
+    [
+        ({"x": ("float", (-1, 28, 28, 1))}, "s takes x: float [?,28,28,1]"),
+        (
+            {"n": ("int64", (-1,)), "s": ("string", (-1, 2))},
+            (
+                "s takes n: int64 [?], s: string [?,2]; for example"
+                ' {"signature_name":"s","instances":[{"n":0,"s":["text","text"]}]}'
+            ),
+        ),
+        (
+            {"b": ("bool", ())},
+            's takes b: bool []; for example {"signature_name":"s","inputs":{"b":false}}',
+        ),
+        (
+            {"x": ("double", None)},
+            (
+                "s takes x: double of any shape; for example"
+                ' {"signature_name":"s","instances":[{"x":0.0}]}'
+            ),
+        ),
+        ({"x": ("half", (-1,))}, "s takes x: half [?]; JSON has no form for x: use gRPC"),
+        ({}, "s takes no input: use gRPC"),
+    ],
+)
+def test_a_hint_shows_a_body_where_one_fits_a_line(inputs: Any, text: str) -> None:
+    assert hint(inputs, "s") == text

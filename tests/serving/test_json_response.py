@@ -4,6 +4,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis.extra.numpy import arrays
+from hypothesis.strategies import floats
 
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.serving import json_response
@@ -26,6 +29,29 @@ def test_a_lone_output_has_no_name_and_several_have() -> None:
     assert _answer({"y": y, "z": z}, is_rows=True) == {
         "predictions": [{"y": 1.0, "z": [3]}, {"y": 2.0, "z": [4]}]
     }
+
+
+def _servings_double(value: float) -> float:
+    """Read the text that TensorFlow Serving writes for a float32."""
+    short = float(f"{value:.6g}")
+    return short if np.float32(short) == np.float32(value) else float(f"{value:.9g}")
+
+
+@given(arrays(np.float32, 50, elements=floats(width=32, allow_nan=False, allow_infinity=False)))
+def test_a_client_reads_the_doubles_of_tensorflow_servings_text(values: Any) -> None:
+    body = json_response.encode_predict({"y": values}, is_rows=True)
+
+    assert json.loads(body)["predictions"] == [_servings_double(v) for v in values.tolist()]
+
+
+def test_every_power_and_every_tie_of_float32_is_printed_alike() -> None:
+    powers = np.concatenate([10.0 ** np.arange(-44, 39), 2.0 ** np.arange(-149, 128)])
+    ties = [8388608.5, 1000000.5, 0.5, 2097152.25, 16777217, 123456.7, 1435774380, 1 / 3]
+    values = np.concatenate([powers, ties]).astype(np.float32)
+
+    assert json_response.as_printed(values).tolist() == [
+        _servings_double(v) for v in values.tolist()
+    ]
 
 
 @pytest.mark.parametrize("special", [np.nan, np.inf, 1.0])
@@ -96,6 +122,7 @@ def test_any_shape_and_layout_is_written(array: npt.NDArray[Any], plain: Any) ->
         ),
         ({"y": np.float32(1)}, "Tensor name: y has no shape information "),
         ({"y": np.float16([1])}, "Failed to write JSON value for tensor type: half"),
+        ({"y": np.uint16([1])}, "Failed to write JSON value for tensor type: uint16"),
         ({"y": np.complex64([1])}, "Failed to write JSON value for tensor type: complex64"),
     ],
 )

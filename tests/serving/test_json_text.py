@@ -1,8 +1,21 @@
+import json
+import math
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.serving import json_text
+
+PLAIN = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]))
+)
 
 
 @pytest.mark.parametrize(
@@ -35,3 +48,73 @@ def test_values_print_as_rapidjson_prints_them(value: Any, printed: str) -> None
 def test_printing_stops_at_the_first_token_beyond_256_bytes() -> None:
     assert json_text.show([1] * 1000) == "[" + "1, " * 85
     assert json_text.show(["x" * 1000, 1]) == '["' + "x" * 1000 + '"'
+
+
+@given(
+    st.recursive(PLAIN, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)),
+    st.sampled_from([None, 1]),
+    st.booleans(),
+)
+def test_what_other_writers_write_is_read(value: Any, indent: int | None, ascii_only: bool) -> None:
+    written = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
+    body = written.encode("utf-8", "surrogatepass")
+
+    assert json_text.parse(body + b" ]") == json.loads(written)
+
+
+@given(
+    st.binary() | st.text(st.sampled_from('{}[]",:\\u0dDeE+-. \n\0tfnaINrulsiy1')).map(str.encode)
+)
+@example(b'["\\ud83d\\u12')
+def test_any_bytes_are_read_or_refused_at_an_offset_within_them(body: bytes) -> None:
+    try:
+        json_text.parse(body)
+    except InvalidArgumentError as exc:
+        text, _, offset = str(exc).partition(" at offset: ")
+        assert text.startswith("JSON Parse error: ")
+        assert 0 <= int(offset or 0) <= len(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"[Infi]", "Invalid value. at offset: 5"),
+        (b"[-N]", "Invalid value. at offset: 3"),
+        (b"[-a]", "Invalid value. at offset: 2"),
+        (b"[1,2,]", "Invalid value. at offset: 5"),
+        (b'{"a":1,}', "Missing a name for object member. at offset: 7"),
+        (b"[1.5e+]", "Miss exponent in number. at offset: 6"),
+        (b'{"a":"x\ny"}', "Invalid encoding in string. at offset: 7"),
+        (b'{"a":"x\0y"}', "Missing a closing quotation mark in string. at offset: 7"),
+        (b"\0", "The document is empty. at offset: 0"),
+        (rb'"\udc00"', "The surrogate pair in string is invalid. at offset: 1"),
+        (rb'"\udc00\u1"', "The surrogate pair in string is invalid. at offset: 1"),
+        (rb'["\ud83d\u12"]', r"Incorrect hex digit after \u escape in string. at offset: 2"),
+        ('{"é" 1}'.encode(), "Missing a colon after a name of object member. at offset: 6"),
+    ],
+)
+def test_an_error_is_where_rapidjson_sees_it(body: bytes, text: str) -> None:
+    with pytest.raises(InvalidArgumentError) as raised:
+        json_text.parse(body)
+
+    assert str(raised.value) == f"JSON Parse error: {text}"
+
+
+@pytest.mark.parametrize("word", ["NaN", "-NaN"])
+def test_not_a_number_has_two_words(word: str) -> None:
+    assert math.isnan(json_text.parse(word.encode()))
+
+
+def test_bytes_that_are_no_utf8_pass_through() -> None:
+    (text,) = json_text.parse(b'["a\xff\xc3\xa9"]')
+
+    assert text.encode("utf-8", "surrogateescape") == b"a\xff\xc3\xa9"
+    assert json_text.show(text) == f'"{text}"'
+
+
+def test_a_number_that_no_integer_of_64_bits_holds_is_a_double() -> None:
+    numbers = json_text.parse(
+        b"[18446744073709551615, 18446744073709551616, -9223372036854775808, -0]"
+    )
+
+    assert [type(number) for number in numbers] == [int, float, int, float]

@@ -8,8 +8,12 @@ from typing import Any, cast
 import pytest
 
 from mlops_mini.errors import InvalidArgumentError, NotFoundError
-from mlops_mini.serving.lifecycle import ModelLifecycle
+from mlops_mini.serving.lifecycle import ModelLifecycle, Retries
+from mlops_mini.serving.model_config import ModelConfig, VersionPolicy
 from tests.serving.servers import wait_until
+
+LATEST = VersionPolicy()
+ALL = VersionPolicy(n_latest=0)
 
 
 class FakeServable:
@@ -27,8 +31,19 @@ class Model:
     """A lifecycle over a folder in which a version is one file; the word `broken` fails to load."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.log = folder, list[str]()
-        self.lifecycle = ModelLifecycle(name="m", base_path=folder, load=self._load)
+        self.folder, self.log, self.now_s = folder, list[str](), 0.0
+        self.lifecycle = ModelLifecycle(
+            "m",
+            load=self._load,
+            retries=Retries(most=0),
+            clock=lambda: self.now_s,
+        )
+        self.configure()
+
+    def configure(self, policy: VersionPolicy = LATEST, **labels: int) -> None:
+        self.lifecycle.configure(
+            ModelConfig(name="m", base_path=str(self.folder), policy=policy, labels=labels)
+        )
 
     def _load(self, folder: Path, number: int) -> Any:
         self.log.append(f"load {number}")
@@ -40,6 +55,9 @@ class Model:
         (self.folder / folder_name).mkdir(parents=True, exist_ok=True)
         (self.folder / folder_name / "saved_model.pb").write_text(content)
 
+    def pause_s(self, poll_wait_s: float) -> float | None:
+        return self.lifecycle.pause_s(poll_wait_s, first_looks_s=0.1)
+
     def remove(self, folder_name: str) -> None:
         (self.folder / folder_name / "saved_model.pb").unlink(missing_ok=True)
         (self.folder / folder_name).rmdir()
@@ -49,8 +67,8 @@ class Model:
             self.lifecycle.tick()
         return [(status.version, status.state.name) for status in self.lifecycle.statuses()]
 
-    def served(self, version: int | None = None) -> int:
-        with self.lifecycle.acquire(version) as servable:
+    def served(self, version: int | None = None, label: str | None = None) -> int:
+        with self.lifecycle.acquire(version=version, label=label) as servable:
             assert not cast("FakeServable", servable).is_closed
             return servable.version
 
@@ -91,11 +109,12 @@ def test_a_folder_that_still_changes_waits(model: Model) -> None:
     for content in ("g", "gr", "gra"):
         model.write("1", content)
         assert model.tick(1) == []
-    assert model.lifecycle.is_waiting
+    assert model.pause_s(5) == 0.1
 
     assert model.tick(1) == [(1, "AVAILABLE")]
     assert model.log == ["load 1"]
-    assert not model.lifecycle.is_waiting
+    assert model.pause_s(5) == 5
+    assert model.pause_s(0) is None
 
 
 def test_a_file_in_a_linked_folder_counts_as_a_change(model: Model, tmp_path: Path) -> None:
@@ -127,21 +146,34 @@ def test_the_new_version_is_loaded_before_the_old_one_is_unloaded(model: Model) 
         model.served(1)
 
 
-def test_an_unload_waits_for_the_requests_that_run(model: Model) -> None:
+def test_an_unload_waits_for_the_requests_that_run_and_holds_nothing_up(model: Model) -> None:
     model.write("1")
     model.tick()
     with model.lifecycle.acquire() as servable:
         model.write("2")
-        ticking = threading.Thread(target=model.tick)
-        ticking.start()
-        wait_until(lambda: (1, "UNLOADING") in _states(model), "the unload to begin")
-        assert model.served() == 2  # nobody waits for it
+        assert model.tick() == [(2, "AVAILABLE"), (1, "UNLOADING")]
+        model.write("3")
+        assert model.tick() == [(3, "AVAILABLE"), (2, "END"), (1, "UNLOADING")]
         assert not cast("FakeServable", servable).is_closed
         assert model.lifecycle.n_running == 1
-    ticking.join(10)
+        model.lifecycle.wake.clear()
 
+    assert model.lifecycle.wake.is_set()  # the next look need not wait for its time
+    assert model.tick(1) == [(3, "AVAILABLE"), (2, "END"), (1, "END")]
     assert model.log[-1] == "close 1"
-    assert _states(model) == [(2, "AVAILABLE"), (1, "END")]
+
+
+def test_a_version_on_its_way_out_is_served_again_without_a_load(model: Model) -> None:
+    model.write("1")
+    model.tick()
+    with model.lifecycle.acquire():
+        model.write("2")
+        model.tick()
+        model.remove("2")
+        assert model.tick() == [(2, "END"), (1, "AVAILABLE")]
+
+    assert model.served() == 1
+    assert model.log == ["load 1", "load 2", "close 2"]
 
 
 def test_a_request_that_fails_lets_go_of_its_version(model: Model) -> None:
@@ -228,13 +260,14 @@ def test_states_are_listed_in_descending_order_and_the_ended_are_kept(model: Mod
     assert _states(model) == [(10, "AVAILABLE"), (9, "END"), (2, "END")]
 
 
-def test_closing_unloads_everything(model: Model) -> None:
+def test_a_model_that_is_not_wanted_is_unloaded_and_its_state_kept(model: Model) -> None:
     model.write("1")
     model.tick()
 
-    model.lifecycle.close()
+    model.lifecycle.configure(None)
 
-    assert _states(model) == [(1, "END")]
+    assert model.tick(1) == [(1, "END")]
+    assert model.log[-1] == "close 1"
 
 
 def test_a_folder_without_versions_is_warned_about_once(
@@ -266,13 +299,176 @@ def test_requests_never_miss_while_versions_come_and_go(model: Model) -> None:
     for number in range(2, 30):
         model.write(str(number))
         model.tick()
+    wait_until(lambda: 29 in seen, "the last version to be seen")
     done.set()
     for thread in threads:
         thread.join(10)
+    model.tick()
 
-    assert 29 in seen
     assert model.log.count("close 28") == 1
 
 
 def _states(model: Model) -> list[tuple[int, str]]:
     return model.tick(0)
+
+
+def test_the_latest_two_are_served(model: Model) -> None:
+    model.configure(VersionPolicy(n_latest=2))
+    for name in ("1", "2", "3"):
+        model.write(name)
+
+    assert model.tick() == [(3, "AVAILABLE"), (2, "AVAILABLE")]
+    model.write("4")
+    assert model.tick() == [(4, "AVAILABLE"), (3, "AVAILABLE"), (2, "END")]
+    assert model.log == ["load 3", "load 2", "load 4", "close 2"]
+
+
+def test_a_broken_one_of_the_latest_two_is_replaced_by_the_next_lower(model: Model) -> None:
+    model.configure(VersionPolicy(n_latest=2))
+    for name in ("1", "2"):
+        model.write(name)
+    model.write("3", "broken")
+
+    assert model.tick() == [(3, "END"), (2, "AVAILABLE"), (1, "AVAILABLE")]
+
+
+def test_all_versions_are_served_and_a_removed_one_goes(model: Model) -> None:
+    model.configure(ALL)
+    for name in ("1", "2", "3"):
+        model.write(name)
+    assert model.tick() == [(3, "AVAILABLE"), (2, "AVAILABLE"), (1, "AVAILABLE")]
+
+    model.remove("2")
+
+    assert model.tick() == [(3, "AVAILABLE"), (2, "END"), (1, "AVAILABLE")]
+    assert model.served(1) == 1
+
+
+def test_specific_versions_are_served_and_a_missing_one_is_waited_for(model: Model) -> None:
+    model.configure(VersionPolicy(specific=frozenset({1, 3})))
+    for name in ("1", "2"):
+        model.write(name)
+    assert model.tick() == [(1, "AVAILABLE")]
+
+    model.write("3")
+
+    assert model.tick() == [(3, "AVAILABLE"), (1, "AVAILABLE")]
+
+
+def test_a_policy_that_asks_for_what_is_not_there_yet_keeps_what_is_served(model: Model) -> None:
+    model.write("1")
+    model.tick()
+    model.configure(VersionPolicy(specific=frozenset({2})))
+    assert model.tick() == [(1, "AVAILABLE")]
+
+    model.write("2")
+
+    assert model.tick() == [(2, "AVAILABLE"), (1, "END")]
+    model.remove("2")
+    assert model.tick(1) == [(2, "END"), (1, "END")]
+
+
+def test_a_failed_version_is_tried_again_as_often_as_told_then_ends(model: Model) -> None:
+    model.lifecycle._retries = Retries(most=2, interval_s=60)
+    model.write("1")
+    model.tick()
+    model.write("2", "broken")
+
+    assert model.tick(5) == [(2, "LOADING"), (1, "AVAILABLE")]
+    assert model.log == ["load 1", "load 2"]
+    assert model.pause_s(0) == 60
+    model.now_s = 59.5
+    assert model.pause_s(5) == 0.5
+    for now_s, state in ((60, "LOADING"), (120, "END"), (180, "END")):
+        model.now_s = now_s
+        assert model.tick() == [(2, state), (1, "AVAILABLE")]
+    assert model.log == ["load 1", "load 2", "load 2", "load 2"]
+    assert model.pause_s(0) is None
+
+
+def test_a_version_that_waits_for_its_next_try_is_tried_at_once_when_it_changes(
+    model: Model,
+) -> None:
+    model.lifecycle._retries = Retries(most=1, interval_s=60)
+    model.write("1", "broken")
+    assert model.tick() == [(1, "LOADING")]
+    assert model.lifecycle.statuses()[0].error_message == ""  # it has not ended
+    assert model.lifecycle.why_not_ready() == "version 1 cannot be loaded: bad graph"
+
+    model.write("1", "repaired")
+
+    assert model.tick() == [(1, "AVAILABLE")]
+    assert model.lifecycle.why_not_ready() == ""
+
+
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_a_version_that_waits_for_its_next_try_ends_when_it_is_not_wanted(
+    model: Model, is_removed: bool
+) -> None:
+    model.lifecycle._retries = Retries(most=5, interval_s=60)
+    model.write("1")
+    model.write("2", "broken")
+    assert model.tick() == [(2, "LOADING"), (1, "AVAILABLE")]
+
+    if is_removed:
+        model.remove("2")
+        assert model.tick() == [(2, "END"), (1, "AVAILABLE")]
+    else:
+        model.write("3")
+        assert model.tick() == [(3, "AVAILABLE"), (2, "END"), (1, "END")]
+
+
+def test_a_rollback_from_a_broken_version_and_back_again_is_no_livelock(model: Model) -> None:
+    model.write("1")
+    model.tick()
+    model.write("2", "broken")
+    model.tick()
+    model.remove("2")
+    assert model.tick() == [(2, "END"), (1, "AVAILABLE")]
+
+    model.write("2", "repaired")
+
+    assert model.tick() == [(2, "AVAILABLE"), (1, "END")]
+
+
+def test_a_label_stands_for_its_version_once_that_is_available(model: Model) -> None:
+    model.configure(ALL, stable=1, canary=2)
+    model.write("1")
+    model.tick()
+    assert model.served(label="stable") == 1
+    with pytest.raises(NotFoundError, match=r"^Servable not found for request: Specific\(m, 2\)$"):
+        model.served(label="canary")
+    with pytest.raises(InvalidArgumentError, match=r"^Unrecognized servable version label: zz$"):
+        model.served(label="zz")
+
+    model.write("2")
+    model.tick()
+
+    assert model.served(label="canary") == 2
+
+
+def test_a_label_that_moves_stays_until_its_new_version_is_available(model: Model) -> None:
+    model.configure(ALL, stable=1)
+    model.write("1")
+    model.tick()
+
+    model.configure(ALL, stable=2)
+    assert model.served(label="stable") == 1
+    model.write("2")
+    model.tick()
+    assert model.served(label="stable") == 2
+    model.configure(ALL)
+    with pytest.raises(InvalidArgumentError, match="Unrecognized"):
+        model.served(label="stable")
+
+
+def test_a_model_that_is_wanted_again_tries_what_failed_again(model: Model) -> None:
+    model.write("1", "broken")
+    model.tick()
+    model.lifecycle.configure(None)
+    model.tick()
+    model.configure()
+
+    model.tick()
+
+    assert model.log == ["load 1", "load 1"]

@@ -85,7 +85,7 @@ def test_the_script_serves_and_stops(toy_models: Path, tmp_path: Path) -> None:
     for line in (
         f"model_name: m model_base_path: {toy_models / 'numbered'}",
         f"Running gRPC ModelServer at {server.grpc} ...",
-        f"Exporting HTTP/REST API at:{server.rest} ...",
+        f"Exporting HTTP/REST API at:localhost:{server.rest.split(':')[1]} ...",
         "Successfully loaded servable version {name: m version: 5}",
         "NET_LOG: Entering the event loop ...",
     ):
@@ -106,6 +106,136 @@ def test_a_taken_port_ends_the_start_with_a_reason(
     words = f"Failed to start server. Error: UNAVAILABLE: cannot listen on 127.0.0.1:{taken_port}"
     assert words in (tmp_path / "log").read_text()
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("config_text", "words"),
+    [
+        (None, "NOT_FOUND: {file}; No such file or directory"),
+        ("bogus", "INVALID_ARGUMENT: Invalid protobuf file: '{file}'"),
+        (
+            'model_config_list { config { name: "a" base_path: "" model_platform: "tensorflow" } }',
+            "INVALID_ARGUMENT: Expected model a to have an absolute path or URI; got base_path()=",
+        ),
+        (
+            'model_config_list { config { name: "a" base_path: "/a" model_platform: "pytorch" } }',
+            "INVALID_ARGUMENT: Model a requests unsupported platform pytorch",
+        ),
+    ],
+)
+def test_a_configuration_file_that_makes_no_server_ends_the_start(
+    config_text: str | None, words: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "models.config"
+    if config_text is not None:
+        file.write_text(config_text)
+    argv = [f"--model_config_file={file}", "--port=0", f"--address_file={tmp_path / 'a'}"]
+    process = start_main(argv, tmp_path / "log")
+    process.join(60)
+
+    written = (tmp_path / "log").read_text()
+    assert process.exitcode == 255
+    assert f"Failed to start server. Error: {words.format(file=file)}\n" in written
+    parse_error = "Error parsing text-format tensorflow.serving.ModelServerConfig: 1:1"
+    assert (parse_error in written) == (config_text == "bogus")
+
+
+def test_a_strict_start_ends_with_the_first_load_that_fails(
+    toy_models: Path, base: Path, tmp_path: Path
+) -> None:
+    (base / "1").mkdir()
+    (base / "1/saved_model.pb").write_bytes(b"")
+    argv = [
+        f"--model_base_path={base}", "--model_name=m", "--max_num_load_retries=0", "--strict_start",
+        "--port=0", f"--address_file={tmp_path / 'a'}",
+    ]  # fmt: skip
+    process = start_main(argv, tmp_path / "log")
+    process.join(60)
+
+    assert process.exitcode == 255
+    assert (
+        "Failed to start server. Error: UNKNOWN: 1 servable(s) did not become available:"
+        " {{{name: m version: 1} due to error: " in (tmp_path / "log").read_text()
+    )
+    assert not (tmp_path / "a").exists()  # no port was opened
+
+
+def test_a_strict_start_opens_the_ports_with_the_model_loaded(
+    start_server: StartServer, toy_models: Path
+) -> None:
+    server = start_server(toy_models / "numbered", "--strict_start")
+
+    assert server.states() == {5: "AVAILABLE"}
+
+
+def test_a_strict_start_that_still_waits_can_be_stopped(base: Path, tmp_path: Path) -> None:
+    argv = [f"--model_base_path={base}", "--strict_start", "--port=0", f"--address_file={base}/a"]
+    process = start_main(argv, tmp_path / "log")
+    wait_for_line(tmp_path / "log", "No versions of servable")
+    process.terminate()
+    process.join(30)
+
+    assert process.exitcode == 0
+
+
+def test_flags_that_do_nothing_yet_are_warned_about_one_a_line(
+    start_server: StartServer, toy_models: Path
+) -> None:
+    server = start_server(
+        toy_models / "numbered", "--enable_batching", "--mixed_precision=bfloat16"
+    )
+
+    lines = [line for line in server.log_file.read_text().splitlines() if " W --" in line]
+    assert [line.split(" W ")[1] for line in lines] == [
+        "--enable_batching is accepted, and does nothing here",
+        "--mixed_precision is accepted, and does nothing here",
+    ]
+
+
+def test_one_port_for_both_apis_serves_grpc_alone(toy_models: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    argv = [
+        f"--model_base_path={toy_models / 'numbered'}", "--model_name=m", f"--port={port}",
+        f"--rest_api_port={port}", "--grpc_channel_arguments=grpc.max_connection_age_ms=2000",
+    ]  # fmt: skip
+    process = start_main(argv, tmp_path / "log")
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.unary_unary(PREDICT_METHOD)
+
+            def answered() -> bytes:
+                try:
+                    return bytes(call(predict_request("x", np.float32([0])), timeout=10))
+                except grpc.RpcError:
+                    return b""
+
+            answer = PredictResponse.from_bytes(wait_until(answered, "an answer over gRPC"))
+    finally:
+        process.kill()
+        process.join()
+    assert answer.outputs["version"].tolist() == [5.0]
+    assert f"--rest_api_port and --port are both {port}" in (tmp_path / "log").read_text()
+
+
+def test_predict_works_over_a_unix_socket_alone(toy_models: Path, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    argv = [
+        f"--model_base_path={toy_models / 'numbered'}", "--model_name=m", "--port=0",
+        f"--grpc_socket_path={path}",
+    ]  # fmt: skip
+    process = start_main(argv, tmp_path / "log")
+    try:
+        wait_for_line(tmp_path / "log", "Successfully loaded")
+        with grpc.insecure_channel(f"unix:{path}") as channel:
+            answer = channel.unary_unary(PREDICT_METHOD)(
+                predict_request("x", np.float32([0])), timeout=30
+            )
+    finally:
+        process.kill()
+        process.join()
+    assert PredictResponse.from_bytes(answer).outputs["version"].tolist() == [5.0]
 
 
 def test_an_address_file_that_cannot_be_written_ends_the_start(base: Path, tmp_path: Path) -> None:
@@ -217,7 +347,7 @@ def test_a_wrong_rank_for_a_convolution_is_refused_and_the_server_lives(
             call(predict_request("x", image), timeout=30)
 
     text = f"convolution input must be 4-dimensional: [{','.join(map(str, shape))}]"
-    assert (answer.status, answer.json) == (400, {"error": text})
+    assert (answer.status, answer.json["error"]) == (400, text)
     assert raised.value.details() == text
     good = convolution_server.predict({"instances": np.ones([1, 4, 4, 1]).tolist()})
     assert good.json == {"predictions": [100.0]}
@@ -242,6 +372,10 @@ def test_fifty_connections_at_once_are_answered(toy_server: Server) -> None:
     assert [answer.json["predictions"] for answer in answers] == [
         [0.5 * number + 2] for number in range(50)
     ]
+
+
+def wait_for_line(log: Path, words: str) -> None:
+    wait_until(lambda: log.exists() and words in log.read_text(), f"{words!r} in {log}")
 
 
 def _n_threads(server: Server) -> int:

@@ -1,0 +1,398 @@
+"""HTTP/1.1 on asyncio: stands between a socket and a function that answers requests.
+
+httptools (the parser of Node.js) cuts the bytes into requests; everything around it is here. What a
+server must bear, and how this one does:
+
+- Bytes that are no HTTP, or that two parsers could read differently: 400. A head, or what stands
+  between the pieces of a body, above `Limits.head_bytes`: 431. A request that does not end in time:
+  408. A method that TensorFlow Serving does not know: 501. Each is a small HTML page, after which
+  the connection ends.
+- A body may be of any size, but while a request is being answered its connection is read once more
+  at most: one connection holds one request and two reads.
+- A client that disappears takes its requests along. One that only stops sending is answered.
+- Silence, a body that hardly moves, an answer that nobody reads: cut off.
+
+Source: RFC 9112; libevent's reason phrases, for TensorFlow Serving is built on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import logging
+import math
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import NamedTuple, cast
+
+import httptools
+
+logger = logging.getLogger(__name__)
+
+_REASONS = {
+    200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
+    408: "Request Time-out", 409: "Conflict", 500: "Internal Server Error",
+    501: "Not Implemented", 503: "Service Unavailable", 504: "Gateway Time-out",
+    505: "HTTP Version not supported",
+}  # fmt: skip
+_METHODS = {"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"}
+_SWEEP_S = 1.0
+_LINGER_S = 1.0  # for the client to read the last answer before what it still sends is refused
+_SLOWEST_BODY_BYTES_S = 500
+_LAST_REQUESTS_S = 0.1  # for requests already on their way when the server begins to stop
+
+
+class Answer(NamedTuple):
+    """What a handler returns.
+
+    Attributes:
+        status: HTTP status.
+        headers: Without Date and Content-Length; `Connection: close` ends the connection.
+        body: Not sent when the method is HEAD.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+# Asked with the method, the target as it was sent (undecoded, with query and fragment), the headers
+# (names in lower case, the first of several values) and the body.
+Handler = Callable[[str, bytes, Mapping[bytes, bytes], bytes], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What one connection may do.
+
+    Attributes:
+        head_bytes: Size of a request line and its headers; also of trailers, chunk extensions.
+        head_s: Seconds from the first byte of a request to the end of its headers.
+        idle_s: Seconds without a request, without progress of a body, or of an answer being read.
+    """
+
+    head_bytes: int = 64 * 2**10
+    head_s: float = 20.0
+    idle_s: float = 75.0
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class _RefusalError(Exception):
+    """A request that is refused for its head; carries the status."""
+
+
+@dataclass(slots=True)
+class _Request:
+    method: str = ""
+    target: bytes = b""
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    body: io.BytesIO = field(default_factory=io.BytesIO)
+    n_head_bytes: int = 0
+    version: str = "1.1"
+    is_last: bool = False
+    refusal: int = 0
+
+
+def reason(status: int) -> str:
+    """Name a status as libevent does, which has no words for those that are newer than itself.
+
+    >>> reason(404), reason(429)
+    ('Not Found', 'Client Error')
+    """
+    return _REASONS.get(status) or ("Client Error" if status < 500 else "Server Error")
+
+
+def error_page(status: int) -> Answer:
+    """Make the HTML page that libevent sends for an error, which also ends the connection."""
+    words = reason(status)
+    page = (
+        f"<HTML><HEAD>\n<TITLE>{status} {words}</TITLE>\n</HEAD>"
+        f"<BODY>\n<H1>{words}</H1>\n</BODY></HTML>\n"
+    )
+    return Answer(status, {"Content-Type": "text/html", "Connection": "close"}, page.encode())
+
+
+class HttpServer:
+    """A listening socket and its connections; `serve` makes it."""
+
+    listener: asyncio.AbstractServer
+
+    def __init__(self, handler: Handler, limits: Limits) -> None:
+        self.handler = handler
+        self.limits = limits
+        self.loop = asyncio.get_running_loop()
+        self.connections: set[_Connection] = set()
+        self.all_gone = asyncio.Event()
+        self.all_gone.set()
+        self.is_draining = False
+        self._tick()
+
+    def _tick(self) -> None:
+        """Set the date of the next second's answers, and cut off who has had his time."""
+        self.date = formatdate(usegmt=True)
+        now = self.loop.time()
+        for connection in list(self.connections):
+            connection.sweep(now)
+        self._timer = self.loop.call_later(_SWEEP_S, self._tick)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop accepting, let the requests that are being read or answered end, close.
+
+        Args:
+            timeout_s: Seconds after which what is still open is cut off.
+        """
+        self.listener.close()
+        self.is_draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await asyncio.sleep(_LAST_REQUESTS_S)
+                for connection in list(self.connections):
+                    connection.close_if_idle()
+                await self.all_gone.wait()
+        self._timer.cancel()
+        for connection in list(self.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)  # the connections hear of it in the loop's next turn
+
+
+async def serve(
+    handler: Handler, listener: socket.socket, limits: Limits = DEFAULT_LIMITS
+) -> HttpServer:
+    """Answer HTTP requests on a socket.
+
+    Args:
+        handler: Answers one request. If it fails, the client gets a 500 and the log the reason.
+        listener: Bound and listening, TCP or Unix; the server closes it.
+        limits: What one connection may do.
+
+    Returns:
+        The server, which accepts connections already; end it with `drain`.
+    """
+    server = HttpServer(handler, limits)
+    server.listener = await server.loop.create_server(lambda: _Connection(server), sock=listener)
+    return server
+
+
+class _Connection(asyncio.Protocol):
+    """One connection. The methods `on_…` are called by the parser while it is fed."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
+        self._limits = server.limits
+        self._parser = httptools.HttpRequestParser(self)
+        self._request = _Request()  # the one that is being read
+        self._is_reading = False  # a request has begun and is not complete
+        self._in_head = False
+        self._n_unparsed_bytes = 0  # since the parser last came to anything
+        self._waiting: deque[_Request] = deque()  # complete, in order
+        self._answering: asyncio.Task[None] | None = None
+        self._owes_continue = False
+        self._is_ending = False  # what still comes is not read any more
+        self._has_eof = False
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._n_unsent_bytes = 0
+        self._unsent_since = 0.0
+        self._deadline = math.inf
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self._server.connections.add(self)
+        self._server.all_gone.clear()
+        self._give(self._limits.idle_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        if self._answering is not None:
+            self._answering.cancel()
+        del self._parser  # which knows us: no garbage is left
+        self._server.connections.discard(self)
+        if not self._server.connections:
+            self._server.all_gone.set()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def eof_received(self) -> bool:
+        """Keep the connection open for the answers that are due."""
+        self._is_ending = self._has_eof = True
+        return self._answering is not None
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_ending:
+            return
+        was_answering = self._answering is not None
+        self._n_unparsed_bytes += len(data)
+        while data and not self._is_ending:
+            read, data = data, b""
+            try:
+                self._parser.feed_data(read)
+            except httptools.HttpParserUpgrade as exc:  # an offer of another protocol
+                data = self._without_upgrade() + read[exc.args[0] :]
+                self._parser = httptools.HttpRequestParser(self)
+            except httptools.HttpParserError as exc:
+                refusal = exc.__context__
+                if not self._is_ending:
+                    self._refuse(refusal.args[0] if isinstance(refusal, _RefusalError) else 400)
+        if self._n_unparsed_bytes > self._limits.head_bytes and not self._is_ending:
+            self._refuse(431)
+        if was_answering:
+            self.transport.pause_reading()
+
+    def on_message_begin(self) -> None:
+        self._request = _Request()
+        self._is_reading = self._in_head = True
+        self._give(self._limits.head_s)
+
+    def on_url(self, url: bytes) -> None:
+        self._request.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # else a trailer, which nobody asked for
+            self._request.n_head_bytes += len(name) + len(value) + 4
+            self._request.headers.setdefault(name.lower(), value)
+
+    def on_headers_complete(self) -> None:
+        request = self._request
+        self._in_head = False
+        self._n_unparsed_bytes = 0
+        request.method = self._parser.get_method().decode()
+        request.version = version = self._parser.get_http_version()
+        encoding = request.headers.get(b"transfer-encoding")
+        if request.n_head_bytes + len(request.target) > self._limits.head_bytes:
+            raise _RefusalError(431)
+        if version not in ("1.0", "1.1"):
+            raise _RefusalError(505)
+        request.is_last = not self._parser.should_keep_alive()
+        if request.method not in _METHODS:
+            raise _RefusalError(501)
+        if encoding is not None and (encoding.lower() != b"chunked" or version == "1.0"):
+            raise _RefusalError(400)
+        if self._parser.should_upgrade():
+            return
+        if version == "1.1" and request.headers.get(b"expect", b"").lower() == b"100-continue":
+            self._owes_continue = True
+            if self._answering is None:
+                self._continue()
+        self._give(self._limits.idle_s)
+
+    def on_body(self, piece: bytes) -> None:
+        self._n_unparsed_bytes = 0
+        self._request.body.write(piece)
+        earned = self._deadline + len(piece) / _SLOWEST_BODY_BYTES_S
+        self._deadline = min(earned, self._server.loop.time() + self._limits.idle_s)
+
+    def _without_upgrade(self) -> bytes:
+        """Write the head again without the offer: the parser would take the body for a request."""
+        request = self._request
+        start = f"{request.method} {request.target.decode('latin-1')} HTTP/{request.version}\r\n"
+        lines = [b"%s: %s\r\n" % h for h in request.headers.items() if h[0] != b"upgrade"]
+        return b"".join([start.encode("latin-1"), *lines, b"\r\n"])
+
+    def on_message_complete(self) -> None:
+        if self._parser.should_upgrade():
+            return
+        self._n_unparsed_bytes = 0
+        self._is_reading = self._owes_continue = False
+        self._answer(self._request)
+
+    def _refuse(self, status: int) -> None:
+        self._is_reading = False
+        self._answer(_Request(refusal=status, is_last=True))
+
+    def _answer(self, request: _Request) -> None:
+        self._waiting.append(request)
+        self._is_ending = request.is_last
+        if self._answering is None:
+            self._answering = self._server.loop.create_task(self._answer_waiting())
+
+    async def _answer_waiting(self) -> None:
+        while self._waiting and not self.transport.is_closing():
+            request = self._waiting.popleft()
+            answer = error_page(request.refusal) if request.refusal else await self._ask(request)
+            self._write(request, answer)
+            await self._writable.wait()
+        if self.transport.is_closing():
+            return
+        self._answering = None
+        if self._owes_continue:
+            self._continue()
+        if not self.transport.is_reading():
+            self.transport.resume_reading()
+        if self._is_ending:
+            self._end()
+        else:
+            self._give(self._limits.head_s if self._in_head else self._limits.idle_s)
+
+    async def _ask(self, request: _Request) -> Answer:
+        try:
+            return await self._server.handler(
+                request.method, request.target, request.headers, request.body.getvalue()
+            )
+        except Exception:
+            logger.exception("no answer to %s %r", request.method, request.target)
+            return error_page(500)
+
+    def _write(self, request: _Request, answer: Answer) -> None:
+        if self.transport.is_closing():
+            return
+        headers = dict(answer.headers)
+        is_drained = self._server.is_draining and not self._waiting and not self._is_reading
+        if request.is_last or is_drained:
+            headers["Connection"] = "close"
+        elif request.version == "1.0":
+            headers.setdefault("Connection", "keep-alive")
+        if headers.get("Connection") == "close":
+            self._is_ending = True
+            self._waiting.clear()
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        head = (
+            f"HTTP/{request.version} {answer.status} {reason(answer.status)}\r\n{lines}"
+            f"Date: {self._server.date}\r\nContent-Length: {len(answer.body)}\r\n\r\n"
+        )
+        self.transport.write(head.encode() + (b"" if request.method == "HEAD" else answer.body))
+
+    def _continue(self) -> None:
+        self._owes_continue = False
+        self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _end(self) -> None:
+        """Send the end, then drop what comes until the client's: to close would lose the answer."""
+        self._give(_LINGER_S)
+        if self._has_eof:
+            self.transport.close()
+        else:
+            with contextlib.suppress(OSError):  # the client may be gone
+                self.transport.write_eof()
+
+    def _give(self, seconds: float) -> None:
+        self._deadline = self._server.loop.time() + seconds
+
+    def sweep(self, now: float) -> None:
+        """Cut the connection off if it has had its time."""
+        n_unsent_bytes = self.transport.get_write_buffer_size()
+        if n_unsent_bytes != self._n_unsent_bytes:
+            self._n_unsent_bytes, self._unsent_since = n_unsent_bytes, now
+        if n_unsent_bytes:
+            if now > self._unsent_since + self._limits.idle_s:
+                self.transport.abort()
+        elif now > self._deadline and self._answering is None:
+            if self._is_reading and not self._is_ending:
+                self._refuse(408)
+            else:
+                self.transport.abort()
+
+    def close_if_idle(self) -> None:
+        """Close unless a request is being read or answered."""
+        if self._answering is None and not self._is_reading and not self._is_ending:
+            self.transport.close()

@@ -1,0 +1,216 @@
+"""Which models to serve: TensorFlow Serving's configuration files, read and checked.
+
+Text of the protobuf messages ModelServerConfig (models, policies, labels) and SSLConfig (keys of
+the gRPC port). The class of the first comes from `tensorflow-serving-api` and is one of the few in
+it that do not import TensorFlow; the second is not in that package and is described here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
+
+logger = logging.getLogger(__name__)
+
+PLATFORM = "tensorflow"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VersionPolicy:
+    """Which of the versions on the disk are served.
+
+    Attributes:
+        n_latest: Serve that many of the highest ones; 0 is all of them.
+        specific: Serve these and no others, where any are given.
+    """
+
+    n_latest: int = 1
+    specific: frozenset[int] = frozenset()
+
+    def candidates(self, present: Iterable[int]) -> list[int]:
+        """List the versions that may be served, highest first; `limit` tells how many of them.
+
+        >>> VersionPolicy(specific=frozenset({1, 3, 4})).candidates([1, 2, 3])
+        [3, 1]
+        """
+        return sorted((n for n in present if not self.specific or n in self.specific), reverse=True)
+
+    @property
+    def limit(self) -> int | None:
+        """How many of the candidates are served; None is all of them."""
+        return None if self.specific else self.n_latest or None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """One model to serve.
+
+    Attributes:
+        name: What requests call it.
+        base_path: Folder whose numbered subfolders are the versions: a path, or `file:` and a path.
+        platform: Always `tensorflow` in a set of models that is served.
+        policy: Which versions are served.
+        labels: Version numbers by label.
+    """
+
+    name: str
+    base_path: str
+    platform: str = PLATFORM
+    policy: VersionPolicy = VersionPolicy()
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not (self.base_path.startswith("/") or "://" in self.base_path):
+            raise InvalidArgumentError(
+                f"Expected model {self.name} to have an absolute path or URI; got"
+                f" base_path()={self.base_path}"
+            )
+        if "://" in self.base_path and not self.base_path.startswith("file:///"):
+            raise InvalidArgumentError(
+                f"model {self.name} is at {self.base_path}, but only local folders are served:"
+                " mount it, or copy it to one"
+            )
+
+    @property
+    def folder(self) -> Path:
+        """The base path on this machine."""
+        return Path(self.base_path.removeprefix("file://"))
+
+
+def read(path: Path, *, is_first: bool = False) -> list[ModelConfig]:
+    """Read and check a model configuration file.
+
+    Args:
+        path: The file.
+        is_first: An empty file is an error for a server that runs, not for one that starts: it may
+            be on its way to be written.
+
+    Raises:
+        NotFoundError: There is no such file, or it cannot be read.
+        InvalidArgumentError: It does not parse, or asks for what cannot be.
+        FailedPreconditionError: It is empty.
+    """
+    server_config = _parse(path, model_server_config_pb2.ModelServerConfig())
+    if not (is_first or server_config.WhichOneof("config")):
+        raise FailedPreconditionError(
+            "Cannot transition to requested config. It is only legal to transition from one"
+            " ModelConfigList to another."
+        )
+    return from_message(server_config)
+
+
+def from_message(server_config: Any) -> list[ModelConfig]:
+    """Check a `tensorflow.serving.ModelServerConfig`, as it comes in a file or a reload request.
+
+    Raises:
+        InvalidArgumentError: In TensorFlow Serving's words, what is wrong with it.
+
+    >>> message = model_server_config_pb2.ModelServerConfig()
+    >>> model = message.model_config_list.config.add(name="m", base_path="/models/m")
+    >>> model.model_platform = "tensorflow"
+    >>> [model.name for model in from_message(message)]
+    ['m']
+    """
+    if server_config.WhichOneof("config") == "custom_model_config":
+        raise InvalidArgumentError("Missing custom_model_config_loader in ServerCore Options")
+    messages = server_config.model_config_list.config
+    configs: dict[str, ModelConfig] = {}
+    for message in messages:
+        if message.name in configs:
+            raise InvalidArgumentError(
+                f"Illegal to list model {message.name} multiple times in config list"
+            )
+        configs[message.name] = ModelConfig(
+            name=message.name,
+            base_path=message.base_path,
+            platform=_platform(message),
+            policy=_policy(message.model_version_policy),
+            labels=dict(message.version_labels),
+        )
+    if any(message.HasField("logging_config") for message in messages):
+        raise InvalidArgumentError("No request-logger-creator provided.")
+    return list(configs.values())
+
+
+def _platform(message: Any) -> str:
+    """Name the platform; the field `model_type` is its old spelling."""
+    if bool(message.model_type) == bool(message.model_platform):
+        which, other = ("both", "and") if message.model_type else ("neither", "nor")
+        raise InvalidArgumentError(
+            f"Illegal setting {which} ModelServerConfig::model_type (deprecated) {other}"
+            f" ModelServerConfig::model_platform, model name is {message.name}"
+        )
+    if message.model_type > 1:
+        raise InvalidArgumentError(
+            f"ModelServerConfig::model_type choice {message.model_type} not supported."
+        )
+    return str(message.model_platform) or PLATFORM
+
+
+def _policy(message: Any) -> VersionPolicy:
+    match message.WhichOneof("policy_choice"):
+        case "all":
+            return VersionPolicy(n_latest=0)
+        case "specific" if message.specific.versions:
+            return VersionPolicy(specific=frozenset(message.specific.versions))
+        case _:
+            return VersionPolicy(n_latest=max(message.latest.num_versions, 1))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SslConfig:
+    """Keys of the gRPC port, each the text of a PEM file.
+
+    Attributes:
+        server_key: The server's private key.
+        server_cert: Its certificate, or chain of them.
+        custom_ca: Certificates that sign the clients'; empty for none.
+        client_verify: True if a client must show a certificate.
+    """
+
+    server_key: str
+    server_cert: str
+    custom_ca: str = ""
+    client_verify: bool = False
+
+
+def read_ssl(path: Path) -> SslConfig:
+    """Read the keys of the gRPC port from an SSLConfig text file.
+
+    Raises:
+        NotFoundError: There is no such file, or it cannot be read.
+        InvalidArgumentError: It does not parse.
+    """
+    field_type = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(
+        name="ssl_config.proto", package="tensorflow.serving", syntax="proto3"
+    )
+    described = file.message_type.add(name="SSLConfig")
+    names = ("server_key", "server_cert", "custom_ca", "client_verify")
+    for number, name in enumerate(names, 1):
+        kind = field_type.TYPE_BOOL if name == "client_verify" else field_type.TYPE_STRING
+        described.field.add(name=name, number=number, type=kind, label=field_type.LABEL_OPTIONAL)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    descriptor = pool.FindMessageTypeByName("tensorflow.serving.SSLConfig")
+    message = _parse(path, message_factory.GetMessageClass(descriptor)())
+    return SslConfig(**{name: getattr(message, name) for name in names})
+
+
+def _parse(path: Path, message: Any) -> Any:
+    try:
+        return text_format.Parse(path.read_bytes(), message)
+    except OSError as exc:
+        raise NotFoundError(f"{path}; {exc.strerror}") from exc
+    except (text_format.ParseError, UnicodeDecodeError) as exc:
+        name = type(message).DESCRIPTOR.full_name
+        logger.error("Error parsing text-format %s: %s", name, exc)  # noqa: TRY400 - TensorFlow Serving's line
+        raise InvalidArgumentError(f"Invalid protobuf file: '{path}'") from exc

@@ -1,0 +1,315 @@
+"""The set of models that a server serves: configured, replaced, asked for, each on its own.
+
+Each model is looked after by a thread of its own, so that a broken, slow or missing one holds up no
+other.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from mlops_mini.errors import (
+    AlreadyExistsError,
+    DeadlineExceededError,
+    FailedPreconditionError,
+    InternalError,
+    InvalidArgumentError,
+    MlopsMiniError,
+    NotFoundError,
+)
+from mlops_mini.serving.lifecycle import (
+    ModelLifecycle,
+    Retries,
+    State,
+    VersionStatus,
+    not_served,
+    unknown_label,
+)
+from mlops_mini.serving.model_config import PLATFORM, ModelConfig
+from mlops_mini.serving.servables import Servable
+
+logger = logging.getLogger(__name__)
+
+Load = Callable[[str, Path, int], Servable]
+
+_FIRST_LOOKS_S = 0.1
+# The canonical names of google/rpc/code.proto, by number.
+CODE_NAMES = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
+    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",
+    "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+)  # fmt: skip
+
+
+class Models:
+    """Models by name. All methods may be called from any thread; `close` it at the end."""
+
+    def __init__(
+        self,
+        load: Load,
+        *,
+        poll_wait_s: float = 1.0,
+        retries: Retries = Retries(),  # noqa: B008 - frozen
+        n_load_threads: int = 0,
+        strict_labels: bool = False,
+        allow_unavailable_labels: bool = False,
+    ) -> None:
+        """Start with no model.
+
+        Args:
+            load: Makes a servable of a model's name, a version folder and its number.
+            poll_wait_s: Seconds between looks for versions; 0 is one look, below 0 none.
+            retries: For versions that fail to load.
+            n_load_threads: Loads at the same time; 0 is four for each CPU.
+            strict_labels: Refuse labels of versions that are not available.
+            allow_unavailable_labels: With `strict_labels`, refuse only to move such a label.
+        """
+        self._load = load
+        self._poll_wait_s = poll_wait_s
+        self._retries = retries
+        self._turns = threading.BoundedSemaphore(n_load_threads or 4 * (os.cpu_count() or 1))
+        self._strict_labels = strict_labels
+        self._allow_unavailable_labels = allow_unavailable_labels
+        self._models: dict[str, ModelLifecycle] = {}
+        self._threads: dict[str, threading.Thread] = {}
+        self._configuring = threading.RLock()
+        self._changed = threading.Condition()
+        self._is_closed = False
+
+    def acquire(
+        self, name: str, *, version: int | None = None, label: str | None = None
+    ) -> AbstractContextManager[Servable]:
+        """Hold a version of a model for one request: it is not unloaded before the `with` ends.
+
+        Args:
+            name: The model's.
+            version: Number of the version; None for the highest one available.
+            label: Or its label.
+
+        Raises:
+            InvalidArgumentError: There is no such label.
+            NotFoundError: That model or version is not available now.
+        """
+        model = self._models.get(name)
+        if model is None:
+            raise unknown_label(label) if label and version is None else not_served(name, version)
+        return model.acquire(version=version, label=label)
+
+    def statuses(self, name: str, *, version: int | None = None) -> list[VersionStatus]:
+        """List the versions of a model that were ever seen, highest first.
+
+        Raises:
+            NotFoundError: There is none, or not that one.
+        """
+        model = self._models.get(name)
+        found = [
+            status
+            for status in (model.statuses() if model else [])
+            if version is None or status.version == version
+        ]
+        if not found:
+            what = "any versions of" if version is None else f"version {version} of"
+            raise NotFoundError(f"Could not find {what} model {name}")
+        return found
+
+    def names(self) -> list[str]:
+        """List the models that are to be served."""
+        return [config.name for config in self.configs()]
+
+    def configs(self) -> list[ModelConfig]:
+        """List what is to be served, by name."""
+        with self._configuring:
+            configs = [model.config for _, model in sorted(self._models.items())]
+        return [config for config in configs if config is not None]
+
+    def not_ready(self) -> dict[str, str]:
+        """Tell which models do not answer yet, and why; empty if all do."""
+        whys = {name: self._models[name].why_not_ready() for name in self.names()}
+        return {name: why for name, why in whys.items() if why}
+
+    @property
+    def n_running(self) -> int:
+        """Requests under way."""
+        return sum(model.n_running for model in list(self._models.values()))
+
+    @property
+    def is_busy(self) -> bool:
+        """True while a model is being looked after, so that a version may be loading."""
+        return any(thread.is_alive() for thread in self._threads.values())
+
+    def replace(self, configs: Sequence[ModelConfig], *, timeout_s: float | None = None) -> None:
+        """Serve these models and no others; return once each new one has an answer.
+
+        Later calls do not wait for earlier ones: a model that they take away is waited for no more.
+
+        Args:
+            configs: The whole set.
+            timeout_s: Longest wait, seconds; None waits for as long as it takes.
+
+        Raises:
+            InvalidArgumentError: The set cannot be served; nothing has changed.
+            FailedPreconditionError: A label is refused (`strict_labels`); nothing has changed.
+            MlopsMiniError: A new model failed to load; the set is in force all the same.
+            DeadlineExceededError: A new model is not there yet; the set is in force all the same.
+        """
+        what = "model" if self._models else "servable"
+        new = self.configure(configs)
+        with self._changed:
+            self._changed.wait_for(lambda: all(map(self._is_decided, new)), timeout_s)
+            late = [model for model in new if not self._is_decided(model)]
+            failed = [s for model in new for s in _failed(model)]
+        if late:
+            raise DeadlineExceededError(
+                f"{', '.join(model.name for model in late)} not available within {timeout_s:g} s:"
+                f" {late[0].why_not_ready()}"
+            )
+        if failed:
+            raise MlopsMiniError(
+                f"{len(failed)} {what}(s) did not become available: {{{''.join(failed)}}}"
+            )
+
+    def configure(self, configs: Sequence[ModelConfig]) -> list[ModelLifecycle]:
+        """Replace the set of models without waiting; errors as in `replace`.
+
+        Returns:
+            The models that are new.
+        """
+        with self._configuring:
+            self._check(configs)
+            logger.info("Adding/updating models.")
+            wanted = {config.name: config for config in configs}
+            for model in self._models.values():
+                if model.name not in wanted and model.config is not None:
+                    model.configure(None)
+            new = []
+            for name, config in wanted.items():
+                model = self._models.get(name) or ModelLifecycle(
+                    name,
+                    load=functools.partial(self._load_in_turn, name),
+                    retries=self._retries,
+                    changed=self._changed,
+                )
+                if model.config is None:
+                    new.append(model)
+                if model.config != config:
+                    model.configure(config)
+                self._models[name] = model
+                self._look_after(model)
+            return new
+
+    def add(self, config: ModelConfig) -> None:
+        """Serve one more model.
+
+        Raises:
+            AlreadyExistsError: One of that name is served.
+            InvalidArgumentError: It cannot be served.
+        """
+        with self._configuring:
+            if config.name in self.names():
+                raise AlreadyExistsError(f"model {config.name} is served already; remove it first")
+            self.configure([*self.configs(), config])
+
+    def remove(self, name: str) -> None:
+        """Stop serving a model, once the requests that run on it have ended.
+
+        Raises:
+            NotFoundError: No model of that name is served.
+        """
+        with self._configuring:
+            if name not in self.names():
+                raise NotFoundError(f"model {name} is not served; served: {self.names()}")
+            self.configure([config for config in self.configs() if config.name != name])
+
+    def close(self, timeout_s: float = 0.0) -> None:
+        """Look after nothing any more; wait that many seconds at most for loads under way."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        for model in list(self._models.values()):
+            model.wake.set()
+        for thread in list(self._threads.values()):
+            thread.join(max(deadline - time.monotonic(), 0))
+
+    def _check(self, configs: Sequence[ModelConfig]) -> None:
+        for config in configs:
+            model = self._models.get(config.name)
+            if model is not None and model.config and model.config.platform != config.platform:
+                raise InvalidArgumentError(
+                    f"Illegal to change a model's platform. For model {config.name} platform was"
+                    f" {model.config.platform} and new platform requested is {config.platform}"
+                )
+            if config.platform != PLATFORM:
+                raise InvalidArgumentError(
+                    f"Model {config.name} requests unsupported platform {config.platform}"
+                )
+            for label, version in config.labels.items() if self._strict_labels else ():
+                if model is not None and model.is_available(version):
+                    continue
+                current = model.labels.get(label, version) if model else version
+                if not (self._allow_unavailable_labels and current == version):
+                    raise FailedPreconditionError(
+                        f"Request to assign label to version {version} of model {config.name},"
+                        " which is not currently available for inference"
+                    )
+
+    def _is_decided(self, model: ModelLifecycle) -> bool:
+        """Say whether there is nothing to wait for: a version answers, or all have failed."""
+        states = model.states()
+        return (
+            self._is_closed
+            or model.config is None
+            or State.AVAILABLE in states
+            or (State.END in states and State.LOADING not in states and not model.is_ticking)
+        )
+
+    def _load_in_turn(self, name: str, folder: Path, version: int) -> Servable:
+        with self._turns:
+            try:
+                return self._load(name, folder, version)
+            except MlopsMiniError:
+                raise
+            except Exception as exc:  # whatever a model does, it must not end its thread
+                raise InternalError(f"{type(exc).__name__}: {exc}") from exc
+
+    def _look_after(self, model: ModelLifecycle) -> None:
+        if self._poll_wait_s < 0 or model.name in self._threads:
+            return
+        thread = threading.Thread(
+            target=self._tend, args=[model], name=f"model {model.name}", daemon=True
+        )
+        self._threads[model.name] = thread
+        thread.start()
+
+    def _tend(self, model: ModelLifecycle) -> None:
+        """Tick a model until it is no longer wanted and all of it is unloaded."""
+        while not self._is_closed:
+            model.wake.clear()
+            try:
+                model.tick()
+            except (MlopsMiniError, OSError):
+                logger.exception("a look for versions of %s failed; the next follows", model.name)
+            with self._configuring:
+                if model.config is None and not model.states() - {State.END}:
+                    del self._threads[model.name]
+                    return
+            model.wake.wait(model.pause_s(self._poll_wait_s, first_looks_s=_FIRST_LOOKS_S))
+
+
+def _failed(model: ModelLifecycle) -> list[str]:
+    """Describe the versions that have failed, if no version is served."""
+    if model.config is None or State.AVAILABLE in model.states():
+        return []
+    return [
+        f"{{{{name: {model.name} version: {s.version}}} due to error:"
+        f" {CODE_NAMES[s.error_code]}: {s.error_message}}}, "
+        for s in model.statuses()
+        if s.error_code
+    ]

@@ -1,0 +1,93 @@
+"""A server under test, asked in TensorFlow Serving's own terms."""
+
+import http.client
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from tests.conformance import models, protos
+from tests.conformance.protos import Protos
+from tests.serving.servers import Server, wait_until
+
+_NO_LIMIT = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An HTTP answer; names of headers in lower case."""
+
+    status: int
+    reason: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The parsed body; bytes that are no UTF-8 become surrogates."""
+        return json.loads(self.body.decode("utf-8", "surrogateescape"))
+
+
+class Served:
+    """A server with both its edges, asked in TensorFlow Serving's own terms."""
+
+    def __init__(self, rest: str, grpc_address: str, known: Protos) -> None:
+        self.rest, self.grpc, self.protos = rest, grpc_address, known
+        self._connection = http.client.HTTPConnection(rest, timeout=60)
+        self.channel = grpc.insecure_channel(grpc_address, options=_NO_LIMIT)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Ask over HTTP, on one connection as long as the server keeps it."""
+        data = body.encode() if isinstance(body, str) else body
+        self._connection.request(method, path, data, dict(headers or {}))
+        answer = self._connection.getresponse()
+        names = {name.lower(): value for name, value in answer.getheaders()}
+        return Reply(answer.status, answer.reason, names, answer.read())
+
+    def close(self) -> None:
+        self._connection.close()
+        self.channel.close()
+
+    def call(self, method: str, fields: Any) -> tuple[str, str, Any]:
+        """Ask over gRPC: code, message, and the response as protobuf JSON."""
+        return self.call_bytes(method, self.protos.request(method, fields))
+
+    def call_bytes(self, method: str, data: bytes) -> tuple[str, str, Any]:
+        try:
+            answer = self.channel.unary_unary(protos.path(method))(data, timeout=60)
+        except grpc.RpcError as exc:
+            return exc.code().name, exc.details(), None
+        return "OK", "", self.protos.response(method, answer)
+
+
+@contextmanager
+def serve_tables(base: Path, folder: Path, known: Protos) -> Iterator[tuple[Server, Served]]:
+    """Start our server with the models that `models.write_all` wrote, all loaded."""
+    server = Server.start(
+        base / "unused",
+        folder,
+        f"--model_config_file={base}/models.config",
+        "--allow_version_labels_for_unavailable_models",
+    )
+    with closing(server), closing(Served(server.rest, server.grpc, known)) as served:
+        wait_until(lambda: _is_loaded(served), f"all models, see {server.log_file}")
+        yield server, served
+
+
+def _is_loaded(served: Served) -> bool:
+    """True once all versions that ever will be are available."""
+    found: list[str] = []
+    for name in models.CONFIGS:
+        answer = served.ask("GET", f"/v1/models/{name}").json
+        found += [v["state"] for v in answer.get("model_version_status", [{"state": "START"}])]
+    return set(found) == {"AVAILABLE"}

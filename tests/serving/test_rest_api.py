@@ -1,0 +1,401 @@
+"""Routes are asked of a real server; `/admin` and `/readyz` of one whose models come and go."""
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving.servers import Answer, Server, wait_until
+
+StartServer = Callable[..., Server]
+
+PREDICT = "/v1/models/m:predict"
+BODY = json.dumps({"instances": [1.0, 2.0]})
+PREDICTED = {"predictions": [2.5, 3.0]}
+CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/v1",
+        "/v2/models/m",
+        "/v1models",
+        "/metrics",
+        "/healthz/",
+        "/readyz?x",
+        "//v1/models/m",
+    ],
+)
+def test_what_is_no_route_is_the_page_of_libevent(toy_server: Server, path: str) -> None:
+    answer = toy_server.ask("GET", path)
+
+    assert answer.status == 404
+    assert answer.headers["Content-Type"] == "text/html"
+    assert answer.headers["Connection"] == "close"
+    assert answer.body == (
+        b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n"
+        b"</BODY></HTML>\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/"),
+        ("GET", "/v1/models/"),
+        ("GET", "/v1/models/m/"),
+        ("GET", "/v1/models/m:predict"),
+        ("GET", "/v1/models/m/versions/x"),
+        ("GET", "/v1/models/m/versions/1/labels/x"),
+        ("GET", "/v1/models/m/metadata/"),
+        ("POST", "/v1/models/m"),
+        ("POST", "/v1/models/m:explain"),
+        ("POST", "/v1/models/m:PREDICT"),
+        ("POST", "/v1/models/m:predict?x=1"),
+        ("POST", "/v1/models/m:predict#x"),
+        ("POST", "/v1/models/m:predict/"),
+        ("POST", "/v1/models/m/versions/-1:predict"),
+        ("POST", "/v1/models/a/b:predict"),
+        ("PUT", "/v1/models/m:predict"),
+        ("DELETE", "/v1/models/m"),
+        ("PATCH", "/v1/models/m:predict"),
+    ],
+)
+def test_a_malformed_request_is_told_back(toy_server: Server, method: str, path: str) -> None:
+    answer = toy_server.ask(method, path, BODY)
+
+    assert answer.status == 400
+    assert (
+        answer.body
+        == json.dumps({"error": f"Malformed request: {method} {path}"}, indent=4).encode()
+    )
+    assert answer.headers["Content-Type"] == "application/json"
+
+
+def test_head_is_malformed_and_has_no_body(toy_server: Server) -> None:
+    answer = toy_server.ask("HEAD", "/v1/models/m")
+
+    assert (answer.status, answer.body) == (400, b"")
+
+
+def test_without_a_name_there_is_nothing_to_tell(toy_server: Server) -> None:
+    answer = toy_server.ask("GET", "/v1/models")
+
+    assert answer.status == 400
+    assert answer.json == {"error": "Missing model name in request."}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/models/m:predict",
+        "/V1/MODELS/m:predict",
+        "/v1/models/m/versions/1:predict",
+        "/v1/models/m/versions/0001:predict",
+        "/v1/models/%6D:predict",
+        "http://any.host:80/v1/models/m:predict",
+    ],
+)
+def test_ways_to_predict(toy_server: Server, path: str) -> None:
+    answer = toy_server.ask("POST", path, BODY)
+
+    assert (answer.status, answer.json) == (200, PREDICTED)
+    assert answer.headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "text"),
+    [
+        ("GET", "/v1/models/m?x=1", 404, "Could not find any versions of model m?x=1"),
+        ("GET", "/v1/models/a%20b%2Fc", 404, "Could not find any versions of model a b/c"),
+        ("GET", "/v1/models/%C3%A9", 404, "Could not find any versions of model é"),
+        ("GET", "/v1/models/m/versions/9", 404, "Could not find version 9 of model m"),
+        ("GET", "/v1/models/zz/metadata", 404, "Servable not found for request: Latest(zz)"),
+        (
+            "GET", "/v1/models/m/labels/x/metadata", 400,
+            "Unrecognized servable version label: x",
+        ),
+        (
+            "POST", "/v1/models/m/versions/9223372036854775807:predict", 404,
+            "Servable not found for request: Specific(m, 9223372036854775807)",
+        ),
+        (
+            "POST", "/v1/models/m/labels/a%2Fb:predict", 400,
+            "Unrecognized servable version label: a/b",
+        ),
+    ],
+)  # fmt: skip
+def test_names_are_decoded_after_the_match(
+    toy_server: Server, method: str, path: str, status: int, text: str
+) -> None:
+    answer = toy_server.ask(method, path, BODY if method == "POST" else None)
+
+    assert (answer.status, answer.json["error"]) == (status, text)
+
+
+def test_bytes_that_are_no_utf_8_come_back_as_they_were(toy_server: Server) -> None:
+    answer = toy_server.ask("GET", "/v1/models/%FF%00")
+
+    assert answer.status == 404
+    assert b"of model \xff\\u0000" in answer.body
+
+
+@pytest.mark.parametrize("number", ["9223372036854775808", "9" * 5000])
+def test_a_version_over_int64_is_refused_without_a_body(toy_server: Server, number: str) -> None:
+    for method, end in (("GET", ""), ("GET", "/metadata"), ("POST", ":predict")):
+        answer = toy_server.ask(method, f"/v1/models/m/versions/{number}{end}", "")
+
+        assert (answer.status, answer.body) == (400, b"")
+        assert answer.headers["Content-Length"] == "0"
+
+
+def test_a_status_ignores_the_label(toy_server: Server) -> None:
+    answer = toy_server.ask("GET", "/v1/models/m/labels/no%20such")
+
+    assert answer.status == 200
+    assert answer.json["model_version_status"][0]["state"] == "AVAILABLE"
+
+
+def test_an_error_ends_with_a_hint(toy_server: Server) -> None:
+    answer = toy_server.ask("POST", PREDICT, '{"instances": ["text"]}')
+
+    assert answer.status == 400
+    assert list(answer.json) == ["error", "hint"]
+    assert answer.body.startswith(b'{\n    "error": "Failed to process element: 0 of')
+
+
+def test_content_type_and_accept_count_for_nothing(toy_server: Server) -> None:
+    headers = {"Content-Type": "text/plain", "Accept": "image/png", "Accept-Encoding": "gzip"}
+    answer = toy_server.ask("POST", PREDICT, BODY, headers)
+
+    assert answer.json == PREDICTED
+    assert "Content-Encoding" not in answer.headers
+
+
+EMPTY = {"error": "JSON Parse error: The document is empty"}
+BIG_BODY = json.dumps({"instances": [1.0, 2.0], "padding": "x" * 10_000_000})
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "expected"),
+    [
+        ("gzip", gzip.compress(BODY.encode()), PREDICTED),
+        ("x-gzip, identity", gzip.compress(BODY.encode()), PREDICTED),
+        ("gzip", gzip.compress(BIG_BODY.encode()), PREDICTED),
+        ("deflate", BODY, PREDICTED),
+        ("gzip", BODY, EMPTY),
+        ("gzip", gzip.compress(BODY.encode())[:-9], EMPTY),
+        ("gzip", gzip.compress(b" " * (100 * 2**20 + 1), 1), EMPTY),
+    ],
+    ids=["whole", "named among others", "large", "not gzip", "no gzip", "cut", "a bomb"],
+)
+def test_gzip(toy_server: Server, encoding: str, body: bytes | str, expected: Any) -> None:
+    answer = toy_server.ask("POST", PREDICT, body, {"Content-Encoding": encoding})
+
+    assert {key: answer.json[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [("http://a.example", 200), ("https://a.example", 200), ("null", 400), (None, 400)],
+)
+def test_a_preflight_is_answered_without_cors_headers(
+    toy_server: Server, origin: str | None, status: int
+) -> None:
+    answer = toy_server.ask("OPTIONS", PREDICT, headers={"Origin": origin} if origin else {})
+
+    assert (answer.status, answer.body) == (status, b"")
+    assert answer.headers["Content-Type"] == "text/html; charset=ISO-8859-1"
+    assert not CORS.keys() & answer.headers.keys()
+
+
+def test_trace_is_not_implemented(toy_server: Server) -> None:
+    answer = toy_server.ask("TRACE", PREDICT)
+
+    assert answer.status == 501
+    assert b"<H1>Not Implemented</H1>" in answer.body
+
+
+def test_cors_headers_are_on_every_answer_of_v1(
+    start_server: StartServer, toy_models: Path
+) -> None:
+    server = start_server(toy_models / "toy", "--rest_api_enable_cors_support")
+    server.wait_for(1)
+
+    for method, path, status in (
+        ("POST", PREDICT, 200),
+        ("GET", "/v1/models/m", 200),
+        ("GET", "/v1/models/zz", 404),
+        ("PUT", "/v1/models/m", 400),
+        ("OPTIONS", PREDICT, 400),
+    ):
+        answer = server.ask(method, path, BODY if method == "POST" else None)
+        assert answer.status == status
+        assert CORS.items() <= dict(answer.headers).items()
+    for path in ("/healthz", "/admin/models"):
+        assert not CORS.keys() & server.ask("GET", path).headers.keys()
+
+
+def test_healthz_and_readyz(toy_server: Server) -> None:
+    assert toy_server.ask("GET", "/healthz").json == {"status": "ok"}
+    ready = toy_server.ask("GET", "/readyz")
+    assert (ready.status, ready.json) == (200, {"ready": True, "models": {}})
+    assert toy_server.ask("HEAD", "/readyz").body == b""
+    assert toy_server.ask("POST", "/healthz").status == 404
+
+
+@pytest.fixture(scope="module")
+def admin_server(toy_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server.start(toy_models / "toy", tmp_path_factory.mktemp("admin"))
+    server.wait_for(1)
+    yield server
+    server.close()
+
+
+def add(server: Server, config: Any, headers: dict[str, str] | None = None) -> Answer:
+    body = config if isinstance(config, (bytes, str)) else json.dumps(config)
+    return server.ask(
+        "POST",
+        "/admin/models",
+        body,
+        headers or {"Content-Type": "application/json; charset=utf-8"},
+    )
+
+
+def test_a_model_is_added_asked_and_removed(admin_server: Server, toy_models: Path) -> None:
+    base_path = str(toy_models / "numbered")
+    added = add(admin_server, {"name": "a b", "base_path": base_path})
+    assert added.status == 200
+    assert {model["name"] for model in added.json["models"]} == {"m", "a b"}
+
+    wait_until(lambda: admin_server.ask("GET", "/readyz").status == 200, "the new model")
+    listed = {
+        model.pop("name"): model
+        for model in admin_server.ask("GET", "/admin/models").json["models"]
+    }
+    assert listed["a b"] == {
+        "base_path": base_path, "versions": {"5": "AVAILABLE"}, "version_labels": {},
+        "not_ready": None,
+    }  # fmt: skip
+    predicted = admin_server.ask("POST", "/v1/models/a%20b:predict", '{"instances": [0]}')
+    assert predicted.json == {"predictions": [5.0]}
+
+    again = add(admin_server, {"name": "a b", "base_path": base_path})
+    assert again.status == 409
+    removed = admin_server.ask("DELETE", "/admin/models/a%20b")
+    assert [model["name"] for model in removed.json["models"]] == ["m"]
+    wait_until(
+        lambda: admin_server.ask("POST", "/v1/models/a%20b:predict", BODY).status == 404, "its end"
+    )
+    assert admin_server.ask("DELETE", "/admin/models/a%20b").status == 404
+    assert admin_server.predict({"instances": [1.0]}).status == 200
+
+
+def test_policy_and_labels_are_those_of_a_configuration_file(
+    admin_server: Server, toy_models: Path
+) -> None:
+    config = {
+        "name": "two", "base_path": str(toy_models / "numbered"), "model_platform": "tensorflow",
+        "model_version_policy": {"specific": {"versions": [3, 5]}}, "version_labels": {"old": "3"},
+    }  # fmt: skip
+    assert add(admin_server, config).status == 200
+
+    path = "/v1/models/two/labels/old:predict"
+    wait_until(lambda: admin_server.ask("POST", path, '{"instances": [0]}').status == 200, "3")
+    assert admin_server.ask("POST", path, '{"instances": [0]}').json == {"predictions": [3.0]}
+    assert admin_server.ask("DELETE", "/admin/models/two").status == 200
+
+
+def test_a_model_that_is_not_there_yet_is_named_and_takes_nobody_down(
+    admin_server: Server, tmp_path: Path
+) -> None:
+    assert add(admin_server, {"name": "late", "base_path": f"{tmp_path}/none"}).status == 200
+    answer = admin_server.ask("GET", "/readyz")
+
+    assert answer.status == 503
+    assert answer.json["ready"] is False
+    assert list(answer.json["models"]) == ["late"]
+    assert answer.json["models"]["late"]
+    assert admin_server.predict({"instances": [1.0]}).status == 200
+    assert admin_server.ask("DELETE", "/admin/models/late").status == 200
+    assert admin_server.ask("GET", "/readyz").status == 200
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (b"", "not the JSON of a ModelConfig"),
+        (b"\xff", "not the JSON of a ModelConfig"),
+        (b"[1]", "not the JSON of a ModelConfig"),
+        ({"name": "x", "path": "/x"}, "not the JSON of a ModelConfig"),
+        ({"base_path": "/x"}, "a model needs a name"),
+        ({"name": "x"}, "Expected model x to have an absolute path or URI"),
+        ({"name": "x", "base_path": "rel"}, "Expected model x to have an absolute path or URI"),
+        ({"name": "x", "base_path": "/x", "model_platform": "onnx"}, "unsupported platform onnx"),
+    ],
+)
+def test_a_model_that_makes_no_sense_is_refused(
+    admin_server: Server, config: Any, words: str
+) -> None:
+    answer = add(admin_server, config)
+
+    assert answer.status == 400
+    assert words in answer.json["error"]
+    assert [m["name"] for m in admin_server.ask("GET", "/admin/models").json["models"]] == ["m"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 400),
+        ({"Content-Type": "text/plain"}, 400),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 400),
+        ({"Content-Type": "text/plain; application/json"}, 400),
+        ({"Content-Type": "application/json", "Origin": "http://evil.example"}, 403),
+        ({"Content-Type": "application/json", "Origin": "null"}, 403),
+    ],
+)
+def test_no_web_page_adds_a_model(
+    admin_server: Server, toy_models: Path, headers: dict[str, str], status: int
+) -> None:
+    config = {"name": "evil", "base_path": str(toy_models / "numbered")}
+    answer = admin_server.ask("POST", "/admin/models", json.dumps(config), {**headers})
+
+    assert answer.status == status
+    assert [m["name"] for m in admin_server.ask("GET", "/admin/models").json["models"]] == ["m"]
+
+
+def test_no_web_page_removes_a_model_or_asks_whether_it_may(admin_server: Server) -> None:
+    origin = {"Origin": "http://evil.example"}
+
+    assert admin_server.ask("DELETE", "/admin/models/m", headers=origin).status == 403
+    preflight = admin_server.ask("OPTIONS", "/admin/models/m", headers=origin)
+    assert preflight.status == 403
+    assert not CORS.keys() & preflight.headers.keys()
+    assert admin_server.predict({"instances": [1.0]}).status == 200
+
+
+def test_other_uses_of_the_admin_routes_are_told_the_right_ones(admin_server: Server) -> None:
+    for method, path in (("PUT", "/admin/models"), ("DELETE", "/admin/models"),
+                         ("GET", "/admin/models/m"), ("POST", "/admin/models/m")):  # fmt: skip
+        answer = admin_server.ask(method, path, "{}")
+        assert answer.status == 400
+        assert "DELETE /admin/models/NAME" in answer.json["error"]
+
+
+def test_a_server_that_others_reach_has_no_admin_routes(
+    start_server: StartServer, toy_models: Path
+) -> None:
+    server = start_server(toy_models / "toy", "--bind_address=0.0.0.0")
+
+    assert server.ask("GET", "/admin/models").status == 404
+    assert server.ask("GET", "/healthz").status == 200

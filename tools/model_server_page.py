@@ -1,0 +1,133 @@
+"""Writes docs/model-server.md: the model server's flags, and where it differs from the original.
+
+The flags, their defaults and meanings come from the code; a test compares page and code.
+
+Example: python -m tools.model_server_page
+"""
+
+import dataclasses
+from pathlib import Path
+
+from mlops_mini.serving.config import ServerConfig
+
+PAGE = Path(__file__).parents[1] / "docs" / "model-server.md"
+SECTIONS = {
+    "served": ("Flags of TensorFlow Serving", ""),
+    "ours": ("Our own flags", ""),
+    "inert": (
+        "Flags that are accepted and do nothing",
+        "A value other than the default is answered with one warning line at the start.\n",
+    ),
+}
+# What, how it is in TensorFlow Serving, how it is here, what restores the original.
+DIFFERENCES = (
+    ("Listens on", "every address", "127.0.0.1", "`--bind_address=0.0.0.0`, or `::`"),
+    (
+        "Ports open",
+        "once every model has a version",
+        "at once; `/readyz` tells when all answer",
+        "`--strict_start`",
+    ),
+    (
+        "A model that fails to load at the start",
+        "ends the process",
+        "is named by `/readyz`; the others are served, and its next lower version too",
+        "`--strict_start`, for a model of which no version loads",
+    ),
+    (
+        "A label of a version that is not available",
+        "is refused, at the start too",
+        "waits for its version; one that moves stays where it is until then",
+        "`--strict_version_labels`",
+    ),
+    (
+        "A version folder that is still being copied",
+        "is loaded as it is",
+        "waits until two looks find the same files; an empty one, or a plain file, waits for ever",
+        "none",
+    ),
+    (
+        "A version that failed for good",
+        "is never tried again",
+        "is tried again when its files change",
+        "none",
+    ),
+    (
+        "A model whose folder is missing",
+        "holds up all other models",
+        "holds up nobody",
+        "none",
+    ),
+    (
+        "A failed newest version that is removed",
+        "can block the model until a higher one comes",
+        "leaves the others as they were",
+        "none",
+    ),
+    (
+        "A policy that names only versions that are not there",
+        "unloads what is served",
+        "keeps what is served while its folder is there",
+        "none",
+    ),
+    (
+        "A reload that waits for its models",
+        "makes later reloads wait too",
+        "ends when a later one takes its models away",
+        "none",
+    ),
+    (
+        "The configuration file, polled",
+        "is applied at each look",
+        "is applied when it says something new, so that a reload by RPC stays",
+        "none",
+    ),
+    ("A relative `--model_base_path`", "is refused", "is taken from the working folder", "none"),
+    ("`gs://` and other remote paths", "are served", "are refused", "none"),
+    (
+        "SIGTERM and SIGINT",
+        "end the process at once",
+        "let requests in flight finish, exit status 0",
+        "`--drain_timeout_s=0`",
+    ),
+    ("`--name value`, with a blank", "is not understood", "is read as `--name=value`", "none"),
+    (
+        "Routes outside `/v1`",
+        "none",
+        "`/healthz`, `/readyz`, and on a loopback address `/admin/models`",
+        "none",
+    ),
+)
+
+
+def page() -> str:
+    """Write the page as text."""
+    lines = [
+        "# The model server",
+        "",
+        "`mini-model-server` takes the flags of `tensorflow_model_server` and speaks its protocol.",
+        "",
+        "<!-- Regenerate: python -m tools.model_server_page -->",
+    ]
+    for kind, (title, words) in SECTIONS.items():
+        lines += ["", f"## {title}", "", *([words] if words else [])]
+        lines += ["| flag | type | default | meaning |", "| --- | --- | --- | --- |"]
+        lines += [
+            f"| `{f.name}` | {type(f.default).__name__} | {_shown(f)} | {f.metadata['help']} |"
+            for f in dataclasses.fields(ServerConfig)
+            if f.metadata["kind"] == kind
+        ]
+    lines += ["", "## Differences from TensorFlow Serving", ""]
+    lines += ["| what | there | here | restored by |", "| --- | --- | --- | --- |"]
+    lines += [f"| {' | '.join(row)} |" for row in DIFFERENCES]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(flag: dataclasses.Field[object]) -> str:
+    default = flag.default
+    text = str(default).lower() if isinstance(default, bool) else str(default)
+    return str(flag.metadata.get("shown") or text or "empty")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
