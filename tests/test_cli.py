@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,11 @@ def test_data_check_counts_every_file():
     assert n_rows["weather.parquet"] == 26_115
 
 
+def elapsed_s(record: dict[str, str]) -> float:
+    start, end = (datetime.fromisoformat(record[name]) for name in ("started_at", "ended_at"))
+    return (end - start).total_seconds()
+
+
 @pytest.mark.slow
 def test_the_pipeline_runs_once_then_from_the_cache_and_is_listed(tmp_path):
     workspace = ["--workspace", str(tmp_path)]
@@ -100,6 +106,8 @@ def test_the_pipeline_runs_once_then_from_the_cache_and_is_listed(tmp_path):
     assert {task["state"] for task in first["tasks"].values()} == {"SUCCEEDED", "SKIPPED"}
     again = {path for path, task in second["tasks"].items() if task["state"] == "SUCCEEDED"}
     assert again == {"exit-handler-1/condition-2/publish", "write-verdict"}
+    own_s = elapsed_s(second) - sum(elapsed_s(second["tasks"][path]) for path in again)
+    assert own_s < 1.0
     published = [
         ran["tasks"]["exit-handler-1/condition-2/publish"]["outputs"]["parameters"]["Output"]
         for ran in (first, second)
