@@ -28,7 +28,13 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for index, name in enumerate(header):
         is_number = all(row[index][:1].isdigit() for row in rows)
-        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+        # The first column names the row, and is to be copied in one piece.
+        table.add_column(
+            name,
+            justify="right" if is_number else "left",
+            overflow="fold",
+            no_wrap=index == 0,
+        )
     for row in rows:
         table.add_row(*row)
     console = Console()

@@ -339,7 +339,7 @@ class _Connection(asyncio.Protocol):
             return await self._server.handler(
                 request.method, request.target, request.headers, request.body.getvalue()
             )
-        except Exception:
+        except Exception:  # our own fault, whatever it is: logged whole, and the client gets a 500
             logger.exception("no answer to %s %r", request.method, request.target)
             return error_page(500)
 
