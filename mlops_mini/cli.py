@@ -286,8 +286,8 @@ def list_runs(workspace: Workspace = None, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(run) for run in found], indent=2))
         return
-    rows = [(run.id, run.state, run.started_at[:19], run.reason) for run in found]
-    terminal.print_table("Runs", ("run", "state", "started, UTC", "why"), rows)
+    rows = [(run.id, run.state, run.started_at[5:16], run.reason) for run in found]
+    terminal.print_table("Runs", ("run", "state", "UTC", "why"), rows)
 
 
 @pipeline_app.command()
