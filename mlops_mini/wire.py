@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, wrappers_pb2
@@ -136,6 +137,7 @@ DTYPES: tuple[DType, ...] = tuple(
         (8, "complex64", np.complex64, "scomplex_val"),
         (9, "int64", np.int64, "int64_val"),
         (10, "bool", np.bool_, "bool_val"),
+        (14, "bfloat16", ml_dtypes.bfloat16, "half_val"),
         (17, "uint16", np.uint16, "int_val"),
         (18, "complex128", np.complex128, "dcomplex_val"),
         (19, "half", np.float16, "half_val"),
@@ -285,9 +287,8 @@ def _fill_tensor(target: Any, array: Array, *, as_content: bool) -> None:
         values = values.astype(object)
     dtype = _BY_NUMPY.get(values.dtype)
     if dtype is None:
-        known = sorted({str(one.numpy) for one in DTYPES})
-        what = f"an array of dtype {values.dtype} cannot be sent; convert it to one of {known}"
-        raise InvalidArgumentError(what)
+        known = f"convert it to one of {sorted({str(one.numpy) for one in DTYPES})}"
+        raise InvalidArgumentError(f"an array of dtype {values.dtype} cannot be sent; {known}")
     target.dtype = dtype.number
     target.tensor_shape.SetInParent()
     for size in values.shape:
@@ -295,10 +296,8 @@ def _fill_tensor(target: Any, array: Array, *, as_content: bool) -> None:
     if dtype.name == "string":
         texts = (item.encode() if isinstance(item, str) else bytes(item) for item in values.flat)
         target.string_val.extend(texts)
-    elif as_content:
-        target.tensor_content = values.tobytes()
-    elif dtype.field in _AS_BYTES:
-        setattr(target, dtype.field, values.tobytes())
+    elif as_content or dtype.field in _AS_BYTES:
+        setattr(target, "tensor_content" if as_content else dtype.field, values.tobytes())
     elif dtype.field == "half_val":
         target.half_val.extend(values.view(np.uint16).ravel().tolist())
     else:
@@ -362,8 +361,8 @@ def _read_exact(tensor: Any) -> Array | None:
         if dtype.numpy.kind == "c":
             # pairs of real and imaginary part; half a pair is none
             flat = flat[: len(flat) // 2 * 2].view(dtype.numpy)
-        if dtype.name == "half":
-            flat = flat.astype(np.uint16).view(np.float16)
+        if dtype.field == "half_val":
+            flat = flat.astype(np.uint16).view(dtype.numpy)
         flat = flat.astype(dtype.numpy, copy=False)
         empty = 0
     padding = np.full(max(n_values - len(flat), 0), flat[-1] if len(flat) else empty, dtype.numpy)

@@ -60,7 +60,7 @@ class TensorSpec:
         alias: Name that clients use.
         tensor: Name in the graph.
         dtype: TensorFlow's lower-case name of the element type.
-        numpy: The numpy type that is fed, or None where numpy has none.
+        numpy: The numpy type that is fed, or None for a type that neither API can carry.
         shape: Declared sizes, -1 where any size is allowed, or None if even the rank is unknown.
     """
 
@@ -318,26 +318,16 @@ def _op_names(graph_def: Any) -> set[str]:
 def _tensor_specs(infos: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
     def describe(alias: str) -> TensorSpec:
         info = infos[alias]
-        known, dtype = _DTYPES.get(info.dtype), _tensorflow().as_dtype(info.dtype)
-        shape = info.tensor_shape
+        known, shape = _DTYPES.get(info.dtype), info.tensor_shape
         return TensorSpec(
             alias=alias,
             tensor=info.name,
-            dtype=known.name if known else dtype.name,
-            numpy=known.numpy if known else _numpy_type(dtype),
+            dtype=known.name if known else _tensorflow().as_dtype(info.dtype).name,
+            numpy=known.numpy if known else None,
             shape=None if shape.unknown_rank else tuple(dim.size for dim in shape.dim),
         )
 
     return tuple(map(describe, sorted(infos)))
-
-
-def _numpy_type(dtype: Any) -> np.dtype[Any] | None:
-    """Return numpy's type for one that `wire` does not carry, such as bfloat16; None for none."""
-    try:
-        numpy: np.dtype[Any] = np.dtype(dtype.as_numpy_dtype)
-    except (KeyError, TypeError):
-        return None
-    return numpy
 
 
 def _make_callable(
