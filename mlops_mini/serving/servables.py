@@ -156,7 +156,7 @@ class Servable:
             InvalidArgumentError: An element type, or a rank that would abort the process.
             MlopsMiniError: What TensorFlow answered, under its own code and in its own words.
         """
-        errors = _tensorflow().errors
+        errors = tensorflow().errors
         for index, (spec, array) in enumerate(zip(inputs, arrays, strict=True)):
             self._check(index, spec, array)
         feeds = tuple([spec.tensor for spec in inputs])
@@ -196,7 +196,7 @@ class Servable:
             outputs=outputs,
             is_inline=may_inline and self._measure_run_s(inputs, outputs) < _INLINE_LIMIT_S,
             defaults={
-                alias: _tensorflow().make_ndarray(tensor)
+                alias: tensorflow().make_ndarray(tensor)
                 for alias, tensor in definition.defaults.items()
             },
         )
@@ -260,7 +260,7 @@ def load(
             "Specified file path does not appear to contain a SavedModel bundle (should have a file"
             f" called `saved_model.pb`)\nSpecified file path: {path}"
         )
-    tf = _tensorflow()
+    tf = tensorflow()
     config = _session_config(session_config_file, intra_op_threads, inter_op_threads)
     session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
     try:
@@ -285,7 +285,7 @@ def load(
 def _session_config(file: str, intra_op_threads: int, inter_op_threads: int) -> Any:
     from google.protobuf import text_format
 
-    config = _tensorflow().compat.v1.ConfigProto(
+    config = tensorflow().compat.v1.ConfigProto(
         intra_op_parallelism_threads=1, inter_op_parallelism_threads=os.cpu_count() or 1
     )
     if file:
@@ -302,7 +302,7 @@ def _session_config(file: str, intra_op_threads: int, inter_op_threads: int) -> 
     return config
 
 
-def _tensorflow() -> Any:
+def tensorflow() -> Any:
     """Import TensorFlow at its first use, with quiet native logs unless the user wants them."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
@@ -322,7 +322,7 @@ def _tensor_specs(infos: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
         return TensorSpec(
             alias=alias,
             tensor=info.name,
-            dtype=known.name if known else _tensorflow().as_dtype(info.dtype).name,
+            dtype=known.name if known else tensorflow().as_dtype(info.dtype).name,
             numpy=known.numpy if known else None,
             shape=None if shape.unknown_rank else tuple(dim.size for dim in shape.dim),
         )
