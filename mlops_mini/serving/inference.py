@@ -13,7 +13,7 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -37,6 +37,7 @@ Array = npt.NDArray[Any]
 T = TypeVar("T")
 
 _MAX_INLINE_ROWS = 64
+_MAX_INLINE_BYTES = 2**18  # of a message: some milliseconds
 _N_RARE_THREADS = 32
 
 
@@ -73,15 +74,18 @@ class ModelServer:
         self, body: bytes, *, name: str, version: int | None, version_label: str | None
     ) -> bytes:
         """Answer the body of a REST predict request with the body of its answer."""
-        document = json_request.parse_object(body)
+        document = await self._handle(len(body), json_request.parse_object, body)
         key = json_request.signature_name(document)
         with self.models.acquire(name, version=version, label=version_label) as servable:
             try:
-                signature = _signature(servable, key)
-                request = json_request.decode_predict(document, signature.dtypes)
+                dtypes = _signature(servable, key).dtypes
+                request = await self._handle(
+                    len(body), json_request.decode_predict, document, dtypes
+                )
                 sent = PredictRequest(model_spec=None, inputs=request.inputs)
                 outputs = await self._predict(servable, sent, key, servable.timeout_ms)
-                return json_response.encode_predict(outputs, is_rows=request.is_rows)
+                encode = functools.partial(json_response.encode_predict, is_rows=request.is_rows)
+                return await self._handle(_n_bytes(outputs), encode, outputs)
             except InvalidArgumentError as exc:
                 exc.hint = _hint(servable, key)
                 raise
@@ -105,14 +109,15 @@ class ModelServer:
             request_bytes: The message.
             timeout_s: Longest run, seconds; None for no limit. So for the methods below.
         """
-        request = PredictRequest.from_bytes(request_bytes)
+        request = await self._handle(len(request_bytes), PredictRequest.from_bytes, request_bytes)
         with self._acquire(request.model_spec) as (servable, spec):
             outputs = await self._predict(
                 servable, request, spec.signature_name, _limit_ms(timeout_s)
             )
             key = spec.signature_name or DEFAULT_SIGNATURE
             answered = ModelSpec(name=spec.name, version=servable.version, signature_name=key)
-            response = PredictResponse(model_spec=answered, outputs=outputs).to_bytes()
+            answer = PredictResponse(model_spec=answered, outputs=outputs)
+            response = await self._handle(_n_bytes(outputs), answer.to_bytes)
             if not self._as_content:
                 return response
             return await self._in_thread(
@@ -288,9 +293,8 @@ class ModelServer:
     async def _infer_json(
         self, method: str, body: bytes, name: str, version: int | None, label: str | None
     ) -> bytes:
-        document = json_request.parse_object(body)
-
         def ask() -> bytes:
+            document = json_request.parse_object(body)
             key = json_request.signature_name(document)
             sent = json_request.decode_examples(document)
             with self.models.acquire(name, version=version, label=label) as servable:
@@ -338,6 +342,12 @@ class ModelServer:
         with self.models.acquire(spec.name, version=spec.version, label=label) as servable:
             yield servable, spec
 
+    async def _handle(self, n_bytes: int, work: Callable[..., T], *arguments: Any) -> T:
+        """Read or write a message: here, or where a large one stops nobody."""
+        if n_bytes <= _MAX_INLINE_BYTES:
+            return work(*arguments)
+        return await self._in_thread(self._rare, functools.partial(work, *arguments))
+
     async def _in_thread(self, pool: ThreadPoolExecutor, ask: Callable[[], T]) -> T:
         """Wait for a worker thread, to its end also when nobody waits for the answer any more.
 
@@ -357,6 +367,10 @@ class ModelServer:
 def _limit_ms(timeout_s: float | None) -> int:
     """Round a client's deadline up to a power of two: each limit has a callable of its own."""
     return 0 if timeout_s is None else 1 << max(int(timeout_s * 1000), 0).bit_length()
+
+
+def _n_bytes(outputs: Mapping[str, Array]) -> int:
+    return sum(array.nbytes for array in outputs.values())
 
 
 def _signature(servable: Servable, key: str) -> Signature:

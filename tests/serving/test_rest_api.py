@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -399,3 +400,16 @@ def test_a_server_that_others_reach_has_no_admin_routes(
 
     assert server.ask("GET", "/admin/models").status == 404
     assert server.ask("GET", "/healthz").status == 200
+
+
+def test_a_large_body_stops_nobody_while_it_is_read(toy_server: Server) -> None:
+    body = '{"inputs":[' + "NaN," * 1_000_000 + "1]}"  # NaN is read the slow way
+    n_meanwhile = 0
+    with ThreadPoolExecutor(1) as pool:
+        large = pool.submit(toy_server.predict, body)
+        while not large.done():
+            assert toy_server.ask("GET", "/healthz").status == 200
+            n_meanwhile += 1
+
+    assert large.result().status == 200
+    assert n_meanwhile > 20
