@@ -27,16 +27,9 @@ from mlops_mini.errors import InvalidArgumentError
 PREDICT_METHOD = "/tensorflow.serving.PredictionService/Predict"
 
 _Field = descriptor_pb2.FieldDescriptorProto
-_SCALARS = {
-    "bool": _Field.TYPE_BOOL,
-    "bytes": _Field.TYPE_BYTES,
-    "double": _Field.TYPE_DOUBLE,
-    "float": _Field.TYPE_FLOAT,
-    "int32": _Field.TYPE_INT32,
-    "int64": _Field.TYPE_INT64,
-    "string": _Field.TYPE_STRING,
-    "uint32": _Field.TYPE_UINT32,
-    "uint64": _Field.TYPE_UINT64,
+_SCALARS: dict[str, Any] = {
+    name: getattr(_Field, f"TYPE_{name.upper()}")
+    for name in ("bool", "bytes", "double", "float", "int32", "int64", "string", "uint32", "uint64")
 }
 # "name type number", a star for repeated, "map" for a map from string. DataType travels as int32.
 _MESSAGES = {
@@ -322,7 +315,7 @@ def _parse(data: bytes, name: str, tensors: str) -> tuple[Any, dict[str, Array],
 def _read_packed(tensor: Any) -> Array | None:
     """Read a well-formed tensor of full length; None asks for the exact way."""
     dtype = _BY_NUMBER.get(tensor.dtype)
-    if dtype is None or dtype.name == "string":
+    if dtype is None or dtype.name in ("string", "bool"):
         return None
     shape = _read_shape(tensor, dtype)
     field = dtype.field if dtype.field in _AS_BYTES else "tensor_content"
@@ -334,7 +327,7 @@ def _read_packed(tensor: Any) -> Array | None:
 
 def _read_shape(tensor: Any, dtype: DType) -> list[int] | None:
     """Read the sizes; None if no array can have them."""
-    if tensor.tensor_shape.unknown_rank or len(tensor.tensor_shape.dim) > _MAX_RANK:
+    if len(tensor.tensor_shape.dim) > _MAX_RANK:  # `unknown_rank` has no say: a scalar
         return None
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     n_bytes = math.prod(max(size, 1) for size in shape) * dtype.numpy.itemsize
@@ -370,9 +363,12 @@ def _read_exact(tensor: Any) -> Array | None:
 
 
 def _read_content(content: bytes, dtype: DType, n_values: int) -> Array | None:
+    if not n_values:
+        return np.empty(0, dtype.numpy)  # of nothing, no content is wrong
     if dtype.name == "string":
         return _read_string_content(content, n_values)
-    if len(content) != n_values * dtype.numpy.itemsize:
+    is_odd_bool = dtype.name == "bool" and content.strip(b"\0\1")
+    if is_odd_bool or len(content) != n_values * dtype.numpy.itemsize:
         return None
     return np.frombuffer(content, dtype.numpy)
 

@@ -214,15 +214,6 @@ def test_a_tensor_that_cannot_become_an_array_is_named(data: bytes) -> None:
     assert (dict(request.inputs), list(request.unreadable)) == ({}, ["x"])
 
 
-def test_an_unknown_rank_is_no_scalar() -> None:
-    request = wire.EXACT["PredictRequest"]()
-    request.inputs["x"].dtype = 1
-    request.inputs["x"].tensor_shape.unknown_rank = True
-    request.inputs["x"].float_val.append(1.0)
-
-    assert PredictRequest.from_bytes(request.SerializeToString()).unreadable == ["x"]
-
-
 @pytest.mark.parametrize(
     ("number", "field", "given_values", "read"),
     [

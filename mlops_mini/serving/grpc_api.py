@@ -54,11 +54,12 @@ def grpc_server(
         The server, and the port it is bound to; 0 for no TCP.
 
     Raises:
-        InvalidArgumentError: A channel argument that is none.
+        InvalidArgumentError: A channel argument that is none, or keys that cannot be used.
         RuntimeError: An address cannot be bound.
     """
     no_limit = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-    options = [*no_limit, ("grpc.so_reuseport", 0), *_options(channel_arguments)]
+    # Of an option that is given twice the first one counts: the user's.
+    options = [*_options(channel_arguments), *no_limit, ("grpc.so_reuseport", 0)]
     api = grpc.aio.server(options=options)
     api.add_generic_rpc_handlers((_Services(server),))
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(_Reflection(has_health), api)
@@ -66,11 +67,16 @@ def grpc_server(
     if has_health:
         health_pb2_grpc.add_HealthServicer_to_server(health, api)
     ports = [0]
+    credentials = None if ssl is None else _credentials(ssl)
     for where in [f"unix:{socket_path}"] * bool(socket_path) + [address] * bool(address):
-        if ssl is None:
+        if credentials is None:
             ports.append(api.add_insecure_port(where))
-        else:
-            ports.append(api.add_secure_port(where, _credentials(ssl)))
+            continue
+        try:
+            ports.append(api.add_secure_port(where, credentials))
+        except RuntimeError:  # a taken address and unusable keys alike; a free port tells
+            _try_keys(credentials)
+            raise
     return GrpcServer(api, health), ports[-1] if address else 0
 
 
@@ -112,11 +118,23 @@ def _options(channel_arguments: str) -> list[tuple[str, int | str]]:
 
 
 def _credentials(ssl: SslConfig) -> Any:
+    if ssl.client_verify and not ssl.custom_ca:
+        raise InvalidArgumentError("--ssl_config_file: client_verify needs a custom_ca")
     return grpc.ssl_server_credentials(
         [(ssl.server_key.encode(), ssl.server_cert.encode())],
         root_certificates=ssl.custom_ca.encode() or None,
         require_client_auth=ssl.client_verify,
     )
+
+
+def _try_keys(credentials: Any) -> None:
+    try:
+        grpc.aio.server().add_secure_port("127.0.0.1:0", credentials)
+    except RuntimeError as exc:
+        raise InvalidArgumentError(
+            "--ssl_config_file: server_key and server_cert must be a pair of PEM texts, custom_ca"
+            " empty or PEM text"
+        ) from exc
 
 
 class _Services(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
@@ -209,7 +227,7 @@ class _Reflection(reflection.aio.ReflectionServicer):  # type: ignore[misc] # gr
     async def ServerReflectionInfo(  # noqa: N802 - grpc's name
         self, request_iterator: AsyncIterable[Any], unused_context: Any
     ) -> AsyncIterator[Any]:
-        for name in ("prediction_service_pb2", "model_service_pb2"):
-            await asyncio.to_thread(importlib.import_module, f"tensorflow_serving.apis.{name}")
+        for name in ("", "_serving.apis.prediction_service_pb2", "_serving.apis.model_service_pb2"):
+            await asyncio.to_thread(importlib.import_module, f"tensorflow{name}")
         async for response in super().ServerReflectionInfo(request_iterator, unused_context):
             yield response

@@ -27,6 +27,7 @@ from mlops_mini.serving import (
     json_response,
     messages,
     model_config,
+    servables,
 )
 from mlops_mini.serving.examples import DEFAULT_SIGNATURE
 from mlops_mini.serving.models import CODE_NAMES, Models
@@ -67,8 +68,12 @@ class ModelServer:
         self.models = models
         self._check_method = check_method
         self._as_content = as_content
-        self._runs = ThreadPoolExecutor(n_threads or 4 * (os.cpu_count() or 1), "run")
-        self._rare = ThreadPoolExecutor(_N_RARE_THREADS, "rare")
+        # TensorFlow as a whole first: where one thread imports a part of it while another imports
+        # all, both fail.
+        first = servables.tensorflow
+        n_runs = n_threads or 4 * (os.cpu_count() or 1)
+        self._runs = ThreadPoolExecutor(n_runs, "run", initializer=first)
+        self._rare = ThreadPoolExecutor(_N_RARE_THREADS, "rare", initializer=first)
 
     async def predict_json(
         self, body: bytes, *, name: str, version: int | None, version_label: str | None

@@ -10,7 +10,7 @@ Source: TensorFlow Serving's RESTful API, https://www.tensorflow.org/tfx/serving
 from __future__ import annotations
 
 import base64
-import binascii
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +21,11 @@ import orjson
 
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, UnimplementedError
 from mlops_mini.serving import json_text
+from mlops_mini.wire import DTYPES
 
 Array = npt.NDArray[Any]
 
+_NUMPY = {dtype.name: dtype.numpy for dtype in DTYPES}
 _MAX_RANK = 64  # numpy's, for which rows add one of their own
 _FLOATS: dict[str, Any] = {"float": np.float32, "double": np.float64}
 # An integer token must lie in the first range; it is then cut to the type without a check.
@@ -304,9 +306,7 @@ def _shape_of(value: Any) -> list[int]:
     shape = []
     while isinstance(value, list):
         shape.append(len(value))
-        if not value:
-            break
-        value = value[0]
+        value = value[0] if value else None
     return shape
 
 
@@ -337,6 +337,7 @@ def _flatten(value: Any, level: int, shape: list[int], dtype: str, flat: list[An
 
 def _element(value: Any, dtype: str) -> Any:
     kind = type(value)
+    fits = False
     if dtype in _FLOATS:
         fits = kind is float or kind is int
     elif dtype in _INTEGERS:
@@ -349,7 +350,7 @@ def _element(value: Any, dtype: str) -> Any:
             return _from_base64(value)
         fits = kind is str
         value = value.encode("utf-8", "surrogateescape") if fits else value
-    else:
+    elif kind is not dict:
         raise UnimplementedError(
             f"Conversion of JSON Value: {json_text.show(value)} to type: {dtype}"
         )
@@ -366,11 +367,13 @@ def _from_base64(value: dict[str, Any]) -> bytes:
         raise InvalidArgumentError(
             f"JSON Value: {json_text.show(value)} not formatted correctly for base64 data"
         )
-    text = "".join(value["b64"].split()).rstrip("=")
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError) as exc:
-        raise InvalidArgumentError("Unable to base64 decode") from exc
+    text = "".join(value["b64"].split())
+    bare = text.rstrip("=")
+    padded = bare + "=" * (-len(bare) % 4)
+    with contextlib.suppress(ValueError):
+        if text in (bare, padded):
+            return base64.b64decode(padded, validate=True)
+    raise InvalidArgumentError("Unable to base64 decode")
 
 
 def _to_array(values: list[Any], dtype: str, shape: list[int]) -> Array:
@@ -381,10 +384,8 @@ def _to_array(values: list[Any], dtype: str, shape: list[int]) -> Array:
         low, _, final = _INTEGERS[dtype]
         wide = np.int64 if low < 0 else np.uint64
         flat = np.array(values, wide).astype(final)
-    elif dtype == "bool":
-        flat = np.array(values, np.bool_)
     else:
-        flat = np.empty(len(values), object)
+        flat = np.empty(len(values), _NUMPY.get(dtype, object))
         flat[:] = values
     return flat.reshape(shape)
 

@@ -124,6 +124,8 @@ def _rounded(exact: Array, shift: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
 
 def _plain(alias: str, array: Array) -> Any:
     """Return something orjson writes as it stands: an array of numbers, or nested lists."""
+    if not array.size:  # of whatever type
+        return array.tolist()
     if array.dtype.kind not in _OUTPUT_KINDS or array.dtype in _UNWRITABLE:
         name = {"float16": "half"}.get(array.dtype.name, array.dtype.name)
         raise InvalidArgumentError(f"Failed to write JSON value for tensor type: {name}")

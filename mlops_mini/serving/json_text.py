@@ -4,7 +4,7 @@ Both are RapidJSON's ways. Reading: NaN, Inf and Infinity are numbers, text afte
 value is ignored, nesting has no limit, strings may hold any bytes (they pass through as surrogate
 escapes), and of two equal keys the first counts. Printing: four spaces, arrays of plain values on
 one line, shortest numbers that read back the same, and nothing after the first token beyond 256
-bytes.
+bytes, nor after a NaN or Infinity, which has no text there.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from mlops_mini.errors import InvalidArgumentError
 
 _MAX_BYTES = 256
+_NOT_FINITE = ("", ", ", ": ")  # what stands before a number that has no text
 _INDENT = "    "
 _BLANKS = re.compile(r"[ \n\r\t]*")
 _UNESCAPED = re.compile(r'[^"\\\x00-\x1f]*')
@@ -55,7 +56,7 @@ def show(value: Any) -> str:
     for token in _tokens(value, 0):
         written.append(token)
         n_bytes += len(token.encode("utf-8", "surrogateescape"))
-        if n_bytes >= _MAX_BYTES:
+        if n_bytes >= _MAX_BYTES or token in _NOT_FINITE:
             break
     return "".join(written)
 
@@ -74,35 +75,33 @@ def type_name(value: Any) -> str:
     return names.get(type(value), "Number")
 
 
-def _tokens(value: Any, depth: int) -> Iterator[str]:
+def _tokens(value: Any, depth: int, before: str = "") -> Iterator[str]:
+    """Cut the text of a value into tokens, each with what separates it from the one before."""
     if isinstance(value, Mapping):
-        yield "{"
+        yield before + "{"
         for index, (key, item) in enumerate(value.items()):
-            yield ",\n" if index else "\n"
-            yield _INDENT * (depth + 1) + json.dumps(key, ensure_ascii=False) + ": "
-            yield from _tokens(item, depth + 1)
+            start = ",\n" if index else "\n"
+            yield start + _INDENT * (depth + 1) + json.dumps(key, ensure_ascii=False)
+            yield from _tokens(item, depth + 1, ": ")
         yield "\n" + _INDENT * depth + "}" if value else "}"
     elif isinstance(value, list):
-        yield "["
+        yield before + "["
         for index, item in enumerate(value):
-            if index:
-                yield ", "
-            yield from _tokens(item, depth + 1)
+            yield from _tokens(item, depth + 1, ", " if index else "")
         yield "]"
-    elif isinstance(value, float):
-        yield _number(value)
     else:
-        yield json.dumps(value, ensure_ascii=False)
+        number = isinstance(value, float)
+        yield before + (_number(value) if number else json.dumps(value, ensure_ascii=False))
 
 
 def _number(value: float) -> str:
     """Print a double as RapidJSON does: plain digits from 1e-6 to below 1e21, else `1.5e30`."""
     if not math.isfinite(value):
-        return json.dumps(value)
+        return ""
     text = repr(value)
     mantissa, _, exponent = text.partition("e")
-    if exponent and 0 < int(exponent) < 21:
-        return f"{value:.1f}"
+    if exponent and 0 < int(exponent) < 21:  # zeros behind the digits that are needed
+        return mantissa.replace(".", "").ljust(int(exponent) + 1 + (value < 0), "0") + ".0"
     if exponent in ("-05", "-06"):
         return f"{value:.{len(mantissa.replace('.', '').lstrip('-')) - 1 - int(exponent)}f}"
     return f"{mantissa}e{int(exponent)}" if exponent else text
@@ -228,7 +227,7 @@ def _number_of(match: re.Match[str]) -> int | float:
     if not (fraction or exponent):
         digits = match.group()
         # No integer of 64 bits has more than 20 characters; what none of them holds is a double.
-        if len(digits) <= 20 and -(2**63) <= int(digits) < 2**64 and digits != "-0":
+        if len(digits) <= 20 and -(2**63) <= int(digits) < 2**64:
             return int(digits)
     value = float(match.group())
     if math.isinf(value):
@@ -249,7 +248,7 @@ def _string(text: str, position: int) -> tuple[str, int]:
         if mark in ("", "\0"):
             raise _error("Missing a closing quotation mark in string.", end)
         if mark != "\\":
-            raise _error("Invalid encoding in string.", end)
+            raise _error("Invalid escape character in string.", end)
         escaped = text[end + 1 : end + 2]
         if escaped == "u":
             part, position = _code_point(text, end)

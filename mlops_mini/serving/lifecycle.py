@@ -128,7 +128,7 @@ class ModelLifecycle:
         self._clock = clock
         self._versions: dict[int, _Version] = {}
         self._labels: dict[str, int] = {}
-        self._seen: dict[int, Snapshot] = {}
+        self._seen: dict[int, Snapshot] = {}  # also of versions whose turn may come without a look
         self._last_warning = ""
         self._changed = changed or threading.Condition()
         self._changing = threading.Lock()  # held by a whole tick
@@ -160,7 +160,6 @@ class ModelLifecycle:
                     self._changed.notify_all()
 
     def _satisfy(self, config: ModelConfig, folders: Mapping[int, Path]) -> None:
-        self._seen = {number: files for number, files in self._seen.items() if number in folders}
         candidates = config.policy.candidates(folders)
         kept, tried = set[int](), set[int]()
         for number in candidates:
@@ -169,6 +168,7 @@ class ModelLifecycle:
             tried.add(number)
             if self._is_served_again(number) or self._try_load(number, folders[number]):
                 kept.add(number)
+        self._seen = {n: self._seen.get(n) or _snapshot(path) for n, path in folders.items()}
         for version in self._versions.values():
             if version.state == State.LOADING and version.number not in tried:
                 self._set(version, State.END)  # it waited for another try, and is not wanted now
@@ -279,8 +279,8 @@ class ModelLifecycle:
                     folders[number] = folder
         except OSError as exc:
             self._warn(
-                f"Could not find base path {base_path} for servable {self.name}, keeping"
-                f" what is served: {exc.strerror}"
+                f"Could not find base path {base_path} for servable {self.name} with error"
+                f" NOT_FOUND: {exc.strerror}"
             )
             return None
         no_versions = (

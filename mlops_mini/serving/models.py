@@ -82,6 +82,7 @@ class Models:
         self._configuring = threading.RLock()
         self._changed = threading.Condition()
         self._is_closed = False
+        self._is_first = True  # TensorFlow Serving words the failure of the first set differently
 
     def acquire(
         self, name: str, *, version: int | None = None, label: str | None = None
@@ -159,7 +160,7 @@ class Models:
             MlopsMiniError: A new model failed to load; the set is in force all the same.
             DeadlineExceededError: A new model is not there yet; the set is in force all the same.
         """
-        what = "model" if self._models else "servable"
+        what = "servable" if self._is_first else "model"
         new = self.configure(configs)
         with self._changed:
             self._changed.wait_for(lambda: all(map(self._is_decided, new)), timeout_s)
@@ -184,6 +185,7 @@ class Models:
         with self._configuring:
             self._check(configs)
             logger.info("Adding/updating models.")
+            self._is_first = False
             wanted = {config.name: config for config in configs}
             for model in self._models.values():
                 if model.name not in wanted and model.config is not None:

@@ -131,7 +131,7 @@ async def _ask(
         name, version, label, metadata = match.groups()
         if name is None:
             raise InvalidArgumentError("Missing model name in request.")
-        if metadata:
+        if metadata == "metadata":  # in other letters it is matched, and asks for the status
             return server.metadata_json(
                 name=_unquote(name), version=_version(version), version_label=_label(label)
             )

@@ -49,6 +49,10 @@ _LOOPS = re.compile(r"(Stateless)?While$|Enter$|(Eager)?PyFunc")
 _RANK_SENSITIVE = re.compile(r"Conv|Depthwise")
 # What TensorFlow's Python side raises for a folder it can make nothing of, beside its own errors.
 _NOT_LOADABLE = (OSError, RuntimeError, ValueError, TypeError, KeyError)
+# What a session adds to the words of an op that failed while a model was restored.
+_SESSION_WORDS = re.compile(
+    r"^Graph execution error:\n\n|\n\t \[\[\{\{node .*\}\}\]\].*", re.DOTALL
+)
 _DTYPES = {dtype.number: dtype for dtype in DTYPES}
 
 
@@ -276,7 +280,7 @@ def load(
         )
     except tf.errors.OpError as exc:
         session.close()
-        raise by_code(exc.error_code, exc.message) from exc
+        raise by_code(exc.error_code, _SESSION_WORDS.sub("", exc.message)) from exc
     except _NOT_LOADABLE as exc:
         session.close()
         raise MlopsMiniError(f"{path} cannot be loaded: {exc}") from exc

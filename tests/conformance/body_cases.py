@@ -1,15 +1,11 @@
-"""What is JSON, what it means and how an answer is written: sections 3.4 to 3.7 of `rest_cases`."""
+"""What is JSON and what a Predict body may be: sections 3.4 and 3.5, as in `rest_cases`."""
 
 from collections.abc import Iterator
 
-from tests.conformance.rest_cases import TOY, RestCase, of, post, value_text
+from tests.conformance.rest_cases import TOY, RestCase, failed, of, post, value_text
 
 NAN, INF = float("nan"), float("inf")
 _DEPTH = 100_000
-_AT_0, _AT_1 = (
-    f"Failed to process element: {index} of 'instances' list. Error: INVALID_ARGUMENT: "
-    for index in (0, 1)
-)
 
 
 def texts() -> Iterator[RestCase]:
@@ -39,6 +35,19 @@ def texts() -> Iterator[RestCase]:
         (rb'{"a":"\u12"}', r"Incorrect hex digit after \u escape in string. at offset: 6"),
         (rb'{"a":"\ud800"}', "The surrogate pair in string is invalid. at offset: 6"),
         (rb'{"a":"b\ud800c"}', "The surrogate pair in string is invalid. at offset: 7"),
+        (rb'{"a":"\ud800\u0041"}', "The surrogate pair in string is invalid. at offset: 6"),
+        (b'{"a":"x\ny"}', "Invalid escape character in string. at offset: 7"),
+        (b'{"a":"x\0y"}', "Missing a closing quotation mark in string. at offset: 7"),
+        (b'{"a\xc3\xa9":}', "Invalid value. at offset: 7"),  # an offset counts bytes
+        (b'{"a":-}', "Invalid value. at offset: 6"),
+        (b'{"a":Infinite}', "Invalid value. at offset: 12"),
+        (b'{"a":-1e400}', "Number too big to be stored in double. at offset: 5"),
+        (b'{"a":1', "Missing a comma or '}' after an object member. at offset: 6"),
+        (b'{"a":1,}', "Missing a name for object member. at offset: 7"),
+        (b'{"a"}', "Missing a colon after a name of object member. at offset: 4"),
+        (b"[1 2]", "Missing a comma or ']' after an array element. at offset: 3"),
+        (b"[", "Invalid value. at offset: 1"),
+        (b"\n\t x", "Invalid value. at offset: 3"),
     ):
         for method in ("predict", "classify", "regress"):
             yield post("3.4", f"toy:{method}", body, 400, f"JSON Parse error: {text}")
@@ -48,7 +57,13 @@ def texts() -> Iterator[RestCase]:
         (TOY + b" trailing", [2.5]),
         (TOY + b"}", [2.5]),
         (TOY + b"\0", [2.5]),
+        (TOY + b"[NaN, x", [2.5]),
+        (b'{"instances":[1]}{"instances":[3]}', [2.5]),
         (b'{"instances":[1],"instances":[3]}', [2.5]),
+        (b'{"instances":[1],"q":{"a":1,"a":nan}}'.replace(b"nan", b"NaN"), [2.5]),
+        (b'{"signature_name":"","signature_name":5,"instances":[1]}', [2.5]),
+        (b'{"instances":[{"x":1}],"inputs2":0}', [2.5]),
+        (b'{"other":' + b'{"a":' * _DEPTH + b"1" + b"}" * _DEPTH + b',"instances":[1]}', [2.5]),
         (b'{"other":' + b"[" * _DEPTH + b"]" * _DEPTH + b',"instances":[1]}', [2.5]),
         (b'\n\t {"instances" : [ 1 ] }', [2.5]),
     ):
@@ -60,6 +75,7 @@ def texts() -> Iterator[RestCase]:
         ("-Inf", -INF),
         ("-Infinity", -INF),
         ("1e39", INF),
+        ("-1e39", -INF),
         ("1e-400", 0.0),
     ):
         yield post(
@@ -79,8 +95,31 @@ def texts() -> Iterator[RestCase]:
         (b"null", "null"),
         (b"1.50", "1.5"),
         (b"true", "true"),
+        (b"[]", "[]"),
+        (b'[1, [2.0, "x"], null, {"a": {}}]', '[1, [2.0, "x"], null, {\n        "a": {}\n    }]'),
+        (b"1e3 and more", "1000.0"),
+        (b"NaN", ""),
+        (b"[1, NaN, 2]", "[1, "),
+        # Of a long one what comes before the 256th byte, to the end of its token.
+        (b"[" + b"1," * 999 + b"1]", "[1" + ", 1" * 85),
+        (b'["' + b"x" * 999 + b'", 1]', '["' + "x" * 999 + '"'),
     ):
-        yield post("3.4", "toy:predict", body, 400, f"JSON Value: {shown} Is not object")
+        for method in ("predict", "classify", "regress"):
+            yield post("3.4", f"toy:{method}", body, 400, f"JSON Value: {shown} Is not object")
+    long = "x" * 300
+    for body, shown in (
+        ({long: 1, "instances": 1}, f'{{\n    "{long}"'),
+        ({"instances": {"a": long, "b": 1}}, f'{{\n    "instances": {{\n        "a": "{long}"'),
+        (
+            {"instances": {"a": [{"b": [1, 2]}]}},
+            (
+                '{\n    "instances": {\n        "a": [{\n                "b": [1, 2]'
+                "\n            }]\n    }\n}"
+            ),
+        ),
+    ):
+        text = f"JSON Value: {shown} Expecting 'instances' to be an list/array"
+        yield post("3.4", "toy:predict", body, 400, text)
 
 
 def bodies() -> Iterator[RestCase]:
@@ -91,10 +130,50 @@ def bodies() -> Iterator[RestCase]:
             "toy:predict",
             {"signature_name": signature},
             400,
-            value_text({"signature_name": signature}).replace('[\n        "a"\n    ]', '["a"]')
+            value_text({"signature_name": signature})
             + " not formatted correctly. 'signature_name' key must be a string value.",
         )
+    # In their order: the name's type, the model, the signature, its inputs, the keys.
     both = {"instances": [1], "inputs": [1]}
+    number = value_text({"signature_name": 5})
+    number += " not formatted correctly. 'signature_name' key must be a string value."
+    unknown = 'Serving signature name: "zz" not found in signature def'
+    for target, body, status, text in (
+        ("zz", {"signature_name": 5}, 400, number),
+        ("numbered/versions/9", {"signature_name": 5}, 400, number),
+        ("zz", both, 404, "Servable not found for request: Latest(zz)"),
+        ("zz", {}, 404, "Servable not found for request: Latest(zz)"),
+        ("numbered/labels/x", {}, 400, "Unrecognized servable version label: x"),
+        ("toy", {"signature_name": "zz"}, 400, unknown),
+        ("toy", {"signature_name": "zz", **both}, 400, unknown),
+        ("toy", {"signature_name": "Float"}, 400, unknown.replace("zz", "Float")),
+        (
+            "half_plus_two",
+            {"signature_name": "y", "instances": 1},
+            400,
+            unknown.replace("zz", "y"),
+        ),
+        (
+            "toy",
+            {"signature_name": "constant"},
+            400,
+            "Failed to get input map for signature: constant",
+        ),
+        ("edges", both, 400, "Failed to get input map for signature: DEFAULT"),
+        (
+            "edges",
+            {"signature_name": "", "inputs": {}},
+            400,
+            "Failed to get input map for signature: DEFAULT",
+        ),
+        (
+            "edges",
+            {"signature_name": "serving_default", "inputs": {}},
+            400,
+            "Failed to get input map for signature: serving_default",
+        ),
+    ):
+        yield post("3.5", f"{target}:predict", body, status, text)
     for body, text in (
         (
             {"signature_name": "zz", "instances": 1},
@@ -139,23 +218,23 @@ def bodies() -> Iterator[RestCase]:
         ),
         (
             {"instances": [[1, 2], [1]]},
-            (f"{_AT_1}Expecting tensor size: 2 but got: 1"),
+            failed(1, "Expecting tensor size: 2 but got: 1"),
         ),
         (
             {"instances": [[1, 2], [[1, 2]]]},
-            (f"{_AT_1}Expecting shape [2] but got: [1,2]"),
+            failed(1, "Expecting shape [2] but got: [1,2]"),
         ),
         (
             {"instances": [1, [1]]},
-            (f"{_AT_1}Expecting shape [] but got: [1]"),
+            failed(1, "Expecting shape [] but got: [1]"),
         ),
         (
             {"instances": ["a"]},
-            (f'{_AT_0}JSON Value: "a" Type: String is not of expected type: float'),
+            failed(0, 'JSON Value: "a" Type: String is not of expected type: float'),
         ),
         (
             {"instances": [None]},
-            (f"{_AT_0}JSON Value: null Type: Null is not of expected type: float"),
+            failed(0, "JSON Value: null Type: Null is not of expected type: float"),
         ),
         ({"inputs": {"y": [1]}}, "Missing named input: x in 'inputs' object."),
         ({"inputs": {}}, "Missing named input: x in 'inputs' object."),
@@ -240,138 +319,4 @@ def bodies() -> Iterator[RestCase]:
     )
 
 
-def dtypes() -> Iterator[RestCase]:
-    """3.6: JSON's values in each type, both forms."""
-    for signature, sent, answered in (
-        ("float", "[1, 18446744073709551616, -0.0]", [1.0, 1.84467441e19, -0.0]),
-        ("double", "[0.1, 18446744073709551616]", [0.1, 18446744073709551616.0]),
-        ("int32", "[-2147483648, 2147483647]", [-2147483648, 2147483647]),
-        ("int16", "[32768]", [-32768]),
-        ("int8", "[255]", [-1]),
-        ("uint8", "[256, -1]", [0, 255]),
-        (
-            "int64",
-            "[9007199254740993, -9223372036854775808]",
-            [9007199254740993, -9223372036854775808],
-        ),
-        ("uint32", "[4294967295]", [4294967295]),
-        ("uint64", "[18446744073709551615]", [18446744073709551615]),
-        ("bool", "[true, false]", [True, False]),
-        ("string", '["a\\u0000\\"\\\\\\n/é", {"b64": "YQ"}, ""]', ['a\0"\\\n/é', "a", ""]),
-        (
-            "string",
-            '[{"b64": "a GVs\\nbG8="}, {"b64": "/+8="}]'.replace("/+8=", "Pz8="),
-            ["hello", "??"],
-        ),
-    ):
-        yield post(
-            "3.6", "toy:predict", of(signature, "instances", sent), 200, {"predictions": answered}
-        )
-        yield post("3.6", "toy:predict", of(signature, "inputs", sent), 200, {"outputs": answered})
-    for signature, token, kind in (
-        ("int32", "1.0", "Number"),
-        ("int32", "1000.0", "Number"),
-        ("int32", "2147483648", "Number"),
-        ("int32", "true", "True"),
-        ("int16", "2147483648", "Number"),
-        ("uint8", "-2147483649", "Number"),
-        ("int64", "9223372036854775808", "Number"),
-        ("int64", "1.0", "Number"),
-        ("uint32", "4294967296", "Number"),
-        ("uint32", "-1", "Number"),
-        ("uint64", "1.5", "Number"),
-        ("uint64", "-1", "Number"),
-        ("bool", "1", "Number"),
-        ("bool", '"true"', "String"),
-        ("float", "false", "False"),
-        ("string", "5", "Number"),
-        ("string", "null", "Null"),
-    ):
-        text = f"JSON Value: {token} Type: {kind} is not of expected type: {signature}"
-        yield post("3.6", "toy:predict", of(signature, "inputs", f"[{token}]"), 400, text)
-        yield post(
-            "3.6",
-            "toy:predict",
-            of(signature, "instances", f"[{token}]"),
-            400,
-            "Failed to process element: 0 of 'instances' list. Error: INVALID_ARGUMENT: " + text,
-        )
-    yield post(
-        "3.6",
-        "toy:predict",
-        of("int32", "inputs", "[1e3]"),
-        400,
-        "JSON Value: 1000.0 Type: Number is not of expected type: int32",
-    )
-    for signature in ("uint16", "half", "complex64", "complex128"):
-        text = f"Conversion of JSON Value: 1 to type: {signature}"
-        yield post(
-            "3.6", "toy:predict", of(signature, "inputs", [1]), 501, text, reason="Not Implemented"
-        )
-        yield post(
-            "3.6",
-            "toy:predict",
-            of(signature, "instances", [1]),
-            400,
-            f"Failed to process element: 0 of 'instances' list. Error: UNIMPLEMENTED: {text}",
-        )
-    for code in ("a_-_", "****"):
-        yield post(
-            "3.6",
-            "toy:predict",
-            of("string", "inputs", [{"b64": code}]),
-            400,
-            "Unable to base64 decode",
-        )
-    wrong = {"b64": "aGk=", "x": 1}
-    yield post(
-        "3.6",
-        "m:predict",
-        {"instances": [{"a": [1, 2], "b": 3, "s": wrong}]},
-        400,
-        "Failed to process element: 0 key: s of 'instances' list. Error: INVALID_ARGUMENT: "
-        + value_text(wrong)
-        + " not formatted correctly for base64 data",
-    )
-    yield post(
-        "3.6",
-        "m:predict",
-        of("stri", "instances", [{"b64": 5}]),
-        400,
-        "Failed to process element: 0 key: b64 of 'instances' list. Error:"
-        " INVALID_ARGUMENT: JSON object: does not have named input: b64",
-    )
-
-
-def answers() -> Iterator[RestCase]:
-    """3.7: values and layout, byte by byte."""
-    yield post(
-        "3.7",
-        "toy:predict",
-        {"signature_name": "to_half", "inputs": [1]},
-        400,
-        "Failed to write JSON value for tensor type: half",
-    )
-    doubles = [0.1, 1234567.8910000001, 1e16, 1e300, 0.30000000000000004, 123456789.0, -0.0, 3.0]
-    yield post("3.7", "m:predict", of("dbl", "inputs", doubles), 200, {"outputs": doubles})
-    for path, body, answer in (
-        ("toy", {"instances": [1, 2, 5]}, b'{\n    "predictions": [2.5, 3.0, 4.5\n    ]\n}'),
-        (
-            "m",
-            {"signature_name": "mat", "instances": [[1, 2, 3]]},
-            b'{\n    "predictions": [[6.0, 6.0]\n    ]\n}',
-        ),
-        ("toy", {"instances": [[]]}, b'{\n    "predictions": [[]\n    ]\n}'),
-        ("toy", {"inputs": []}, b'{\n    "outputs": []\n}'),
-        ("toy", {"inputs": [1, 2]}, b'{\n    "outputs": [\n        2.5,\n        3.0\n    ]\n}'),
-        ("toy", {"inputs": 2}, b'{\n    "outputs": 3.0\n}'),
-        (
-            "m",
-            {"signature_name": "stri", "instances": ['"\\\b\f\n\r\t\x01/é']},
-            '{\n    "predictions": ["\\"\\\\\\b\\f\\n\\r\\t\\u0001/é"\n    ]\n}'.encode(),
-        ),
-    ):
-        yield post("3.7", f"{path}:predict", body, 200, answer)
-
-
-ALL = [case for table in (texts, bodies, dtypes, answers) for case in table()]
+ALL = [case for table in (texts, bodies) for case in table()]

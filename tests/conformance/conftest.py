@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.conformance import models, protos
+from tests.conformance.launched import Launcher
 from tests.conformance.protos import Protos
 from tests.conformance.served import Served, serve_tables
-from tests.serving.servers import run_in_child
+from tests.serving.servers import Server, run_in_child
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -18,13 +19,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--rest-address", help="host:port of its REST API")
     group.addoption("--grpc-address", help="host:port of its gRPC API")
+    group.addoption(
+        "--server-binary", default="", help="a tensorflow_model_server for tests that start one"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what asks the other server, so that `-m real` selects it."""
-    if config.getoption("--rest-address", default=None):
-        for item in items:
-            if "tables" in getattr(item, "fixturenames", ()):
+    given = {"tables": "--rest-address", "launcher": "--server-binary"}
+    for item in items:
+        for fixture, option in given.items():
+            if fixture in getattr(item, "fixturenames", ()) and config.getoption(option, ""):
                 item.add_marker(pytest.mark.real)
 
 
@@ -44,6 +49,12 @@ def table_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def launcher(request: pytest.FixtureRequest) -> Launcher:
+    """Starts the server under test with the flags of a test's own."""
+    return Launcher(request.config.getoption("--server-binary", ""))
+
+
+@pytest.fixture(scope="session")
 def tables(
     request: pytest.FixtureRequest, serving_protos: Protos, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
@@ -56,4 +67,22 @@ def tables(
         return
     base, folder = request.getfixturevalue("table_models"), tmp_path_factory.mktemp("tables")
     with serve_tables(base, folder, serving_protos) as (_, served):
+        yield served
+
+
+@pytest.fixture(scope="session")
+def tables_cors(
+    request: pytest.FixtureRequest, serving_protos: Protos, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """A server of model m with the flags that change REST answers."""
+    if request.config.getoption("--rest-address", default=None):
+        pytest.skip("the server at --rest-address has other flags")
+    server = Server.start(
+        request.getfixturevalue("table_models") / "m",
+        tmp_path_factory.mktemp("tables_cors"),
+        "--rest_api_enable_cors_support",
+        "--rest_api_timeout_in_ms=200",
+    )
+    with closing(server), closing(Served(server.rest, server.grpc, serving_protos)) as served:
+        server.wait_for(1)
         yield served

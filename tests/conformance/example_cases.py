@@ -1,8 +1,12 @@
 """What Classify and Regress over REST are answered: sections 3.8 and 4.3, as in `rest_cases`."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from tests.conformance.rest_cases import RestCase, post, value_text
+
+_NAN, _INF = float("nan"), float("inf")
+_X = [{"x": 1.5}]
 
 
 def examples() -> Iterator[RestCase]:
@@ -17,6 +21,9 @@ def examples() -> Iterator[RestCase]:
         ("classify", {"examples": [{"x": 1.5, "text": {"b64": "/w=="}}]}, low_high),
         ("classify", {"examples": [{"x": 1.5, "n": []}]}, low_high),
         ("classify", {"examples": [{"x": 0.5, "n": True}]}, low_high),
+        ("classify", {"signature_name": "", "context": {}, "examples": _X, "q": [{}]}, low_high),
+        ("classify", {"signature_name": "serving_default", "examples": _X}, low_high),
+        ("classify", {"examples": [{"x": 1.5, "q": ["a", {"b64": "/w=="}, "é"]}]}, low_high),
         (
             "classify",
             {"signature_name": "classes", "examples": [{"x": 1.5}]},
@@ -34,6 +41,36 @@ def examples() -> Iterator[RestCase]:
         ),
     ):
         yield post("3.8", f"examples:{method}", body, 200, {"results": answer})
+    # Which list a value goes to, and what is read from it.
+    for features, answer in (
+        ({"x": 1e0}, 1.0),
+        ({"x": -0.5, "n": -1}, -1.5),
+        ({"x": 0.5, "n": [True]}, 1.5),
+        ({"x": 0.5, "n": False}, 0.5),
+        ({"x": 0.0, "n": 2**53}, 9.00719925e15),
+        ({"x": 0.0, "n": -(2**63)}, -9.22337204e18),
+        ({"x": 0.0, "n": 2**63 - 1}, 9.22337204e18),
+        ({"x": 2.0**64}, 1.84467441e19),
+        ({"x": 1e39}, _INF),
+        ({"x": -_INF}, -_INF),
+        ({"x": _NAN}, _NAN),
+        ({"x": 0.5, "text": ["a"]}, 0.5),
+        ({"x": 0.5, "text": {"b64": "YQ"}}, 0.5),
+        ({"x": 0.5, "text": []}, 0.5),
+    ):
+        for context, own in (({}, features), (features, {}), ({"x": 7.0, "n": 7}, features)):
+            if context.get("x") == 7.0 and not {"x", "n"} <= features.keys():
+                continue  # what an example does not say, the context does
+            body = {"signature_name": "regress", "context": context, "examples": [own]}
+            yield post("3.8", "examples:regress", body, 200, {"results": [answer]})
+        body = {"signature_name": "scores", "examples": [features, {"x": 0.0}]}
+        low = 1.0 - answer if abs(answer) < 2**24 else -answer  # float32 knows no difference
+        scores = [[["", low], ["", answer]], [["", 1.0], ["", 0.0]]]
+        yield post("3.8", "examples:classify", body, 200, {"results": scores})
+    body = b'{"signature_name":"regress","examples":[{"x":18446744073709551616}]} and more'
+    yield post("3.8", "examples:regress", body, 200, {"results": [1.84467441e19]})
+    twice = b'{"signature_name":"regress","examples":[{"x":1.5}],"examples":[]}'
+    yield post("3.8", "examples:regress", twice, 200, {"results": [1.5]})
     half = {"signature_name": "classify_x_to_y", "examples": [{"x": 2.0}, {"x": 3.0}]}
     yield post(
         "3.8",
@@ -83,6 +120,7 @@ def examples() -> Iterator[RestCase]:
             {"examples": [{"x": 2**63}]},
             "Feature: x has uint64_t element. Only int64_t is supported.",
         ),
+        *_refused(),
         (
             {"examples": [{"x": 80}]},
             (
@@ -93,6 +131,28 @@ def examples() -> Iterator[RestCase]:
         (
             {"examples": [{"n": 1}]},
             "Name: <unknown>, Feature: x (data type: float) is required but could not be found....",
+        ),
+        (
+            {"examples": [{"x": []}]},
+            "Name: <unknown>, Feature: x (data type: float) is required but could not be found....",
+        ),
+        (
+            {"context": {"n": 1}, "examples": [{"x": 1.5}, {}]},
+            "Name: <unknown>, Feature: x (data type: float) is required but could not be found....",
+        ),
+        (
+            {"examples": [{"x": True}]},
+            (
+                "Name: <unknown>, Key: x, Index: 0.  Data types don't match. Data type: int64"
+                " but expected type: float..."
+            ),
+        ),
+        (
+            {"examples": [{"x": 1.5}, {"x": "1.5"}]},
+            (
+                "Name: <unknown>, Key: x, Index: 1.  Data types don't match. Data type: string"
+                " but expected type: float..."
+            ),
         ),
     ):
         yield post("3.8", "examples:classify", body, 400, text)
@@ -106,6 +166,23 @@ def examples() -> Iterator[RestCase]:
             400,
             "JSON Value: {} When method is classify, key 'examples' is expected and was not found",
         )
+        # In their order: the name's type, the context, the list, its examples, the model, the rest.
+        unknown = {"signature_name": "zz"}
+        name = "No signature was found with the name: zz"
+        missing = "Servable not found for request: Latest(zz)"
+        number = "Example must be JSON object but got JSON Number"
+        listed = "When method is classify, key 'examples' is expected and was not found"
+        for target, body, status, text in (
+            ("zz", {"signature_name": 5, "context": 5}, 400, "JSON Value: {..."),
+            ("zz", {"context": 5}, 400, number),
+            ("zz", {**unknown, "examples": [5]}, 400, number),
+            ("zz", {"q": 1}, 400, f"{value_text({'q': 1})} {listed}"),
+            ("zz", {**unknown, "examples": _X}, 404, missing),
+            ("examples", {**unknown, "examples": _X}, 400, name),
+            ("m", {**unknown, "examples": _X}, 400, name),
+            ("toy", {"signature_name": "zz", "examples": [{}]}, 400, name),
+        ):
+            yield post("3.8", f"{target}:{method}", body, status, text)
         yield post(
             "4.3",
             f"toy:{method}",
@@ -157,6 +234,66 @@ def examples() -> Iterator[RestCase]:
             400,
             text,
         )
+
+
+def _refused() -> Iterator[tuple[dict[str, Any], str]]:
+    """What is no list of examples, no example, no feature; for classify and regress alike."""
+    for value in (5, 1.5, "a", None, True, {}, {"x": 1.5}):
+        body = {"examples": value}
+        yield body, f"{value_text(body)} Expecting 'examples' value to be an list/array"
+    kinds: tuple[tuple[Any, str], ...] = (
+        (5, "Number"),
+        (1.5, "Number"),
+        ("a", "String"),
+        (None, "Null"),
+        (True, "True"),
+        (False, "False"),
+        ([], "Array"),
+    )
+    for value, kind in kinds:
+        text = f"Example must be JSON object but got JSON {kind}"
+        yield {"examples": [value]}, text
+        yield {"examples": [*_X, value]}, text
+        yield {"context": value, "examples": _X}, text
+    for value, kind in (
+        (None, "Null"),
+        ({}, "Object"),
+        ({"b64": 5}, "Object"),
+        ({"b64": "YQ==", "x": 1}, "Object"),
+        ([None], "Null"),
+        ([[]], "Array"),
+        ([1.5, None], "Null"),
+        (["a", {"a": 1}], "Object"),
+        ([1, [1]], "Array"),
+    ):
+        yield from _in_a_feature(value, f"Feature: x has element with unexpected JSON type: {kind}")
+    for value, kind in (
+        ([1, 1.5], "int64"),
+        ([True, 1.5], "int64"),
+        ([1, "a"], "int64"),
+        ([1, {"b64": "YQ=="}], "int64"),
+        ([1.5, 1], "float"),
+        ([1.5, True], "float"),
+        ([1.5, "a"], "float"),
+        ([1.5, 2.5, 2**63], "float"),
+        (["a", 1], "bytes"),
+        (["a", 1.5], "bytes"),
+        (["a", False], "bytes"),
+        ([{"b64": "YQ=="}, 1], "bytes"),
+    ):
+        text = f"Unexpected element type in feature: x expecting type: {kind}"
+        yield from _in_a_feature(value, text)
+    for value in (2**63, 2**64 - 1, [1, 2**63], [True, 2**63]):
+        text = "Feature: x has uint64_t element. Only int64_t is supported."
+        yield from _in_a_feature(value, text)
+    for value in ({"b64": "*"}, ["a", {"b64": "YQ="}], {"b64": "a-=="}):
+        yield from _in_a_feature(value, "Unable to base64 decode")
+
+
+def _in_a_feature(value: Any, text: str) -> Iterator[tuple[dict[str, Any], str]]:
+    yield {"examples": [{"x": value}]}, text
+    yield {"examples": [*_X, {"n": 1, "x": value}]}, text
+    yield {"context": {"x": value}, "examples": _X}, text
 
 
 ALL = list(examples())

@@ -14,8 +14,10 @@ from typing import Any
 # Models of the configuration: name, and what follows its base path.
 CONFIGS = {
     "m": "",
-    "half_plus_two": "",
-    "examples": "",
+    "half_plus_two": 'version_labels { key: "stable" value: 123 }',
+    "examples": 'version_labels { key: "stable" value: 1 }',
+    "kinds": "",
+    "edges": "",
     "photos": "",
     "toy": "",
     "numbered": (
@@ -186,6 +188,62 @@ def write_examples(folder: str) -> None:
     tf.saved_model.save(tf.Module(), folder, signatures=signatures)
 
 
+def write_kinds(folder: str) -> None:
+    """What TensorFlow's own exporters do not write: an input with a default, and bfloat16."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with v1.Graph().as_default(), v1.Session() as session:
+        x, step = v1.placeholder(tf.float32, [None], "x"), v1.placeholder(tf.float32, [], "step")
+        brain = v1.placeholder(tf.bfloat16, [None], "brain")
+
+        def signature(inputs: dict[str, Any], y: Any) -> Any:
+            info = v1.saved_model.build_tensor_info
+            return v1.saved_model.build_signature_def(
+                {alias: info(tensor) for alias, tensor in inputs.items()},
+                {"y": info(y)},
+                "tensorflow/serving/predict",
+            )
+
+        stepped = signature({"x": x, "step": step}, x + step)
+        stepped.defaults["step"].CopyFrom(tf.make_tensor_proto(1.0))
+        builder = v1.saved_model.Builder(folder)
+        builder.add_meta_graph_and_variables(
+            session,
+            ["serve"],
+            signature_def_map={
+                "serving_default": stepped,
+                "bfloat16": signature({"x": brain}, tf.identity(brain)),
+            },
+        )
+        builder.save()
+
+
+def write_edges(folder: str) -> None:
+    """Signatures that REST has rules of its own for; the default one has no input."""
+    import tensorflow as tf
+
+    def spec(dtype: Any, name: str = "x") -> Any:
+        return tf.TensorSpec([None], dtype, name)
+
+    number, text = spec(tf.float32), spec(tf.string)
+    functions: dict[str, tuple[Callable[..., Any], list[Any]]] = {
+        "serving_default": (lambda: {"y": tf.constant([1.0])}, []),
+        "bytes_out": (lambda x: {"y_bytes": x}, [text]),
+        "bytes_in": (lambda x_bytes: {"y": x_bytes}, [spec(tf.string, "x_bytes")]),
+        "bytes_inside": (lambda x: {"y_bytes_z": x}, [text]),
+        "bytes_of_numbers": (lambda x: {"y_bytes": x}, [number]),
+        "with_half": (lambda x, h: {"y": x, "z": h}, [number, spec(tf.float16, "h")]),
+    }
+    for dtype in (tf.uint16, tf.bfloat16, tf.complex64, tf.complex128):
+        functions[f"to_{dtype.name}"] = (lambda x, dtype=dtype: {"y": tf.cast(x, dtype)}, [number])
+    signatures = {
+        name: tf.function(function, input_signature=specs).get_concrete_function()
+        for name, (function, specs) in functions.items()
+    }
+    tf.saved_model.save(tf.Module(), folder, signatures=signatures)
+
+
 def write_photos(folder: str) -> None:
     """What TensorFlow Serving's own example clients ask: encoded images, and digits as floats."""
     import tensorflow as tf
@@ -240,6 +298,8 @@ def write_all(base: Path) -> None:
     write_recorded(f"{base}/m/1")
     write_half_plus_two(f"{base}/half_plus_two/00000123")
     write_examples(f"{base}/examples/1")
+    write_kinds(f"{base}/kinds/1")
+    write_edges(f"{base}/edges/1")
     write_photos(f"{base}/photos/1")
     write_toy(f"{base}/toy/1")
     write_numbered(f"{base}/numbered", 4)

@@ -71,13 +71,16 @@ class Served:
 
 
 @contextmanager
-def serve_tables(base: Path, folder: Path, known: Protos) -> Iterator[tuple[Server, Served]]:
+def serve_tables(
+    base: Path, folder: Path, known: Protos, *flags: str
+) -> Iterator[tuple[Server, Served]]:
     """Start our server with the models that `models.write_all` wrote, all loaded."""
     server = Server.start(
         base / "unused",
         folder,
         f"--model_config_file={base}/models.config",
         "--allow_version_labels_for_unavailable_models",
+        *flags,
     )
     with closing(server), closing(Served(server.rest, server.grpc, known)) as served:
         wait_until(lambda: _is_loaded(served), f"all models, see {server.log_file}")

@@ -28,12 +28,14 @@ CONTEXT.set_forkserver_preload(["__main__", "tensorflow", "mlops_mini.serving.se
 START_TIMEOUT_S = 60.0
 
 
-def wait_until(look: Callable[[], T | None], what: str, *, timeout_s: float = 30.0) -> T:
+def wait_until(
+    look: Callable[[], T | None], what: str, *, timeout_s: float = 30.0, pace_s: float = 0.01
+) -> T:
     """Look until there is something true."""
     deadline = time.monotonic() + timeout_s
     while not (found := look()):
         assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s for {what}"
-        time.sleep(0.01)
+        time.sleep(pace_s)
     return found
 
 
@@ -154,9 +156,13 @@ class Server:
         self.process.join()
 
 
-def start_main(argv: list[str], log_file: Path) -> Any:
-    """Call the server's `main` in a child; its status becomes the exit code."""
-    process = CONTEXT.Process(target=_redirected, args=(_serve, (argv,), str(log_file)))
+def start_main(argv: list[str], log_file: Path, out_file: Path | None = None) -> Any:
+    """Call the server's `main` in a child; its status becomes the exit code.
+
+    Its stderr goes to the log file, and so does its stdout unless it has a file of its own.
+    """
+    files = (str(log_file), str(out_file or log_file))
+    process = CONTEXT.Process(target=_redirected, args=(_serve, (argv,), *files))
     process.start()
     return process
 
@@ -167,10 +173,11 @@ def _serve(argv: list[str]) -> None:
     sys.exit(server.main(argv))
 
 
-def _redirected(function: Callable[..., None], arguments: tuple[Any, ...], log_file: str) -> None:
-    log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+def _redirected(
+    function: Callable[..., None], arguments: tuple[Any, ...], log_file: str, out_file: str = ""
+) -> None:
+    for number, file in ((1, out_file or log_file), (2, log_file)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.stdout = os.fdopen(1, "w", buffering=1)
     sys.stderr = os.fdopen(2, "w", buffering=1)
     function(*arguments)

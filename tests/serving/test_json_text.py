@@ -29,14 +29,15 @@ PLAIN = (
         ({"a": 1, "b": "é\n"}, '{\n    "a": 1,\n    "b": "é\\n"\n}'),
         (1e3, "1000.0"),
         (1e20, "100000000000000000000.0"),
+        (-(2.0**63), "-9223372036854776000.0"),
         (1e21, "1e21"),
         (1.5e30, "1.5e30"),
         (1e-5, "0.00001"),
         (1.5e-6, "0.0000015"),
         (1e-7, "1e-7"),
         (-0.0, "-0.0"),
-        (float("nan"), "NaN"),
-        (float("-inf"), "-Infinity"),
+        (float("nan"), ""),
+        ({"a": [1, float("-inf"), 2], "b": 1}, '{\n    "a": [1, '),
         (2**64 - 1, "18446744073709551615"),
     ],
 )
@@ -46,7 +47,8 @@ def test_values_print_as_rapidjson_prints_them(value: Any, printed: str) -> None
 
 
 def test_printing_stops_at_the_first_token_beyond_256_bytes() -> None:
-    assert json_text.show([1] * 1000) == "[" + "1, " * 85
+    assert json_text.show([1] * 1000) == "[1" + ", 1" * 85
+    assert json_text.show({"x" * 1000: 1}) == '{\n    "' + "x" * 1000 + '"'
     assert json_text.show(["x" * 1000, 1]) == '["' + "x" * 1000 + '"'
 
 
@@ -84,7 +86,7 @@ def test_any_bytes_are_read_or_refused_at_an_offset_within_them(body: bytes) -> 
         (b"[1,2,]", "Invalid value. at offset: 5"),
         (b'{"a":1,}', "Missing a name for object member. at offset: 7"),
         (b"[1.5e+]", "Miss exponent in number. at offset: 6"),
-        (b'{"a":"x\ny"}', "Invalid encoding in string. at offset: 7"),
+        (b'{"a":"x\ny"}', "Invalid escape character in string. at offset: 7"),
         (b'{"a":"x\0y"}', "Missing a closing quotation mark in string. at offset: 7"),
         (b"\0", "The document is empty. at offset: 0"),
         (rb'"\udc00"', "The surrogate pair in string is invalid. at offset: 1"),
@@ -117,4 +119,4 @@ def test_a_number_that_no_integer_of_64_bits_holds_is_a_double() -> None:
         b"[18446744073709551615, 18446744073709551616, -9223372036854775808, -0]"
     )
 
-    assert [type(number) for number in numbers] == [int, float, int, float]
+    assert [type(number) for number in numbers] == [int, float, int, int]

@@ -151,6 +151,14 @@ def test_a_first_set_that_fails_is_worded_as_at_the_start(models: Models, tmp_pa
         models.replace([model(write(tmp_path / "bad", content="broken"))])
 
 
+def test_a_set_that_fails_after_an_empty_one_is_no_first_one(
+    models: Models, tmp_path: Path
+) -> None:
+    models.replace([])
+    with pytest.raises(MlopsMiniError, match=r"^1 model\(s\) did not become available: \{\{\{"):
+        models.replace([model(write(tmp_path / "bad", content="broken"))])
+
+
 def test_a_broken_newest_version_beside_a_good_one_fails_nothing(
     models: Models, tmp_path: Path
 ) -> None:
