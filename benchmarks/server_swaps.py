@@ -1,20 +1,25 @@
 """Requests while versions, labels and configurations change, and memory over loads and unloads.
 
-Asks a server over four connections: for the latest version, and by label. Meanwhile versions are
-published and removed, and the configuration is reloaded over gRPC to move the label. Then loads and
-unloads a model of 16 MB again and again, and reads the resident memory of the server. Prints the
-table and writes it to benchmarks/server_swaps.md; fails if a request failed or memory grew 10 MB.
+wrk asks a server over 16 connections for the latest version, and over 16 by label; one connection
+more for each reads the answers. Meanwhile versions are published and removed, and the configuration
+is reloaded over gRPC to move the label. Then loads and unloads a model of 16 MB again and again,
+and reads the resident memory of the server. Prints the table and writes it to
+benchmarks/server_swaps.md; fails if a request failed or memory grew 10 MB.
 
 Example: python -m benchmarks.server_swaps
 """
 
 import argparse
 import http.client
+import json
 import platform
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import threading
+import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +37,17 @@ MOST_GROWTH_MB = 10.0
 N_FIRST_CYCLES = 6
 N_CYCLES = 30
 RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
+N_CONNECTIONS = 16
+# What wrk sends, and the line it ends with; its latencies are in us.
+WRK_SCRIPT = """
+wrk.method, wrk.body = "POST", '{"instances":[0]}'
+function done(summary, latency, requests)
+  local e = summary.errors
+  local failed = e.connect + e.read + e.write + e.status + e.timeout
+  print(string.format('\\n{"requests":%d,"failed":%d,"longest_us":%d,"p99_us":%d}',
+    summary.requests, failed, latency.max, latency:percentile(99)))
+end
+"""
 PATHS = ("/v1/models/m:predict", "/v1/models/labeled/labels/stable:predict")
 
 
@@ -92,8 +108,17 @@ class Asker(threading.Thread):
         self._connection.close()
 
 
-def swap_under_load(models: Path, folder: Path, n_requests: int) -> dict[str, int]:
-    """Publish, remove and reload until that many requests were answered."""
+def start_wrk(server: Server, path: str, script: Path) -> subprocess.Popen[str]:
+    """Ask until SIGINT comes."""
+    script.write_text(WRK_SCRIPT)
+    load = ["-t1", f"-c{N_CONNECTIONS}", "-d1h", "--timeout=30s", "-s", str(script)]
+    return subprocess.Popen(
+        ["wrk", *load, f"http://{server.rest}{path}"], stdout=subprocess.PIPE, text=True
+    )
+
+
+def swap_under_load(models: Path, folder: Path, seconds: float) -> dict[str, float]:
+    """Publish, remove and reload for that long while requests come."""
     base = folder / "m"
     base.mkdir()
     publish_numbered(models, base, 1)
@@ -117,8 +142,10 @@ def swap_under_load(models: Path, folder: Path, n_requests: int) -> dict[str, in
         server.wait_for(1)
         configure(1)
         wait_until(lambda: is_labeled(1), "the label")
-        askers = [Asker(server, path) for path in PATHS * 2]
-        while sum(asker.n_answers for asker in askers) < n_requests:
+        askers = [Asker(server, path) for path in PATHS]
+        loads = [start_wrk(server, path, folder / "post.lua") for path in PATHS]
+        end_s = time.monotonic() + seconds
+        while time.monotonic() < end_s:
             for number in (2, 3, 4, 5):
                 publish_numbered(models, base, number)
                 for stable in (5, number):
@@ -131,14 +158,19 @@ def swap_under_load(models: Path, folder: Path, n_requests: int) -> dict[str, in
                 shutil.rmtree(base / str(number))
             server.wait_for(5, "END")
             n_swaps += 1
+        for load in loads:
+            load.send_signal(signal.SIGINT)
+        wrks = [json.loads(load.communicate()[0].splitlines()[-1]) for load in loads]
         for asker in askers:
             asker.done.set()
         for asker in askers:
             asker.join()
     server.stop()
     return {
-        "requests": sum(asker.n_answers for asker in askers),
-        "failed": sum(asker.n_failed for asker in askers),
+        "requests": sum(a.n_answers for a in askers) + sum(wrk["requests"] for wrk in wrks),
+        "failed": sum(a.n_failed for a in askers) + sum(wrk["failed"] for wrk in wrks),
+        "longest wait for an answer, ms": round(max(wrk["longest_us"] for wrk in wrks) / 1e3),
+        "99 of 100 requests within, ms": round(max(wrk["p99_us"] for wrk in wrks) / 1e3),
         "versions that answered": min(len(asker.seen) for asker in askers),
         "swaps of the version": n_swaps,
         "reloads that moved a label": n_reloads,
@@ -168,20 +200,21 @@ def cycle(models: Path, folder: Path) -> list[float]:
 def main() -> int:
     """Measure, write the table; 1 if a request failed or memory grew too much."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=100_000)
-    n_requests = parser.parse_args().requests
+    parser.add_argument("--seconds", type=float, default=60, help="of the load (default: 60)")
+    seconds = parser.parse_args().seconds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run_in_child(write_numbered, f"{folder}/numbered", 5, log_file=folder / "build.log")
         run_in_child(write_large, str(folder), log_file=folder / "build.log")
-        counts = swap_under_load(folder, folder, n_requests)
+        counts = swap_under_load(folder, folder, seconds)
         resident_mb = cycle(folder, folder)
     growth_mb = max(resident_mb[1:]) - resident_mb[0]
     rows = "".join(f"| {what} | {count:,} |\n" for what, count in counts.items())
     table = f"""# Requests while versions and labels change
 
-Four connections over REST, two to the latest version, two to a label, while versions come and go
-and the configuration is reloaded over gRPC.
+wrk over {N_CONNECTIONS} connections to the latest version and {N_CONNECTIONS} to a label, and one
+more each that reads the answers, while versions come and go and the configuration is reloaded over
+gRPC. On two cores all of them share the machine with the loads of the versions.
 
 | what | count |
 | --- | ---: |
