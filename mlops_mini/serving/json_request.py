@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, UnimplementedError
 from mlops_mini.serving import json_text
@@ -65,14 +64,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     >>> parse_object(b'{"instances": [1.5, NaN]} and more')
     {'instances': [1.5, nan]}
     """
-    try:
-        document = orjson.loads(body)
-        # Of two equal keys orjson keeps the last. No colon but those of the keys: there are none.
-        is_exact = body.count(b":") == json_text.count_keys(document)
-    except (orjson.JSONDecodeError, RecursionError):
-        is_exact = False
-    if not is_exact:
-        document = json_text.parse(body)
+    document = json_text.parse(body)
     if not isinstance(document, dict):
         raise InvalidArgumentError(f"JSON Value: {json_text.show(document)} Is not object")
     return document

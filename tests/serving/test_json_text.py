@@ -61,7 +61,7 @@ def test_what_other_writers_write_is_read(value: Any, indent: int | None, ascii_
     written = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
     body = written.encode("utf-8", "surrogatepass")
 
-    assert json_text.parse(body + b" ]") == json.loads(written)
+    assert json_text.parse_exactly(body + b" ]") == json.loads(written)
 
 
 @given(
@@ -70,11 +70,39 @@ def test_what_other_writers_write_is_read(value: Any, indent: int | None, ascii_
 @example(b'["\\ud83d\\u12')
 def test_any_bytes_are_read_or_refused_at_an_offset_within_them(body: bytes) -> None:
     try:
-        json_text.parse(body)
+        json_text.parse_exactly(body)
     except InvalidArgumentError as exc:
         text, _, offset = str(exc).partition(" at offset: ")
         assert text.startswith("JSON Parse error: ")
         assert 0 <= int(offset or 0) <= len(body)
+
+
+WORDS = ["NaN", "null", '"NaN"', '"null"', "-NaN", "1", '"a"', "[]", '{"NaN": NaN}', "NaNull", "-0"]
+
+
+@given(
+    st.recursive(
+        st.sampled_from(WORDS),
+        lambda inner: (
+            st.lists(inner, max_size=4).map(lambda items: f"[{', '.join(items)}]")
+            | st.lists(st.tuples(st.sampled_from('abN:"'), inner), max_size=4).map(
+                lambda items: f"{{{','.join(f'{json.dumps(k)}:{v}' for k, v in items)}}}"
+            )
+        ),
+        max_leaves=8,
+    )
+)
+@example('{"a":"NaN","b":[null]}')
+@example('{"a":1,"b":[{"c":NaN}],"a":NaN}')
+def test_the_fast_way_reads_the_same_as_the_exact_one(text: str) -> None:
+    answers = []
+    for parse in (json_text.parse, json_text.parse_exactly):
+        try:
+            answers.append(repr(parse(text.encode())))  # NaN is no equal of itself
+        except InvalidArgumentError as exc:
+            answers.append(str(exc))
+
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize(
@@ -97,25 +125,25 @@ def test_any_bytes_are_read_or_refused_at_an_offset_within_them(body: bytes) -> 
 )
 def test_an_error_is_where_rapidjson_sees_it(body: bytes, text: str) -> None:
     with pytest.raises(InvalidArgumentError) as raised:
-        json_text.parse(body)
+        json_text.parse_exactly(body)
 
     assert str(raised.value) == f"JSON Parse error: {text}"
 
 
 @pytest.mark.parametrize("word", ["NaN", "-NaN"])
 def test_not_a_number_has_two_words(word: str) -> None:
-    assert math.isnan(json_text.parse(word.encode()))
+    assert math.isnan(json_text.parse_exactly(word.encode()))
 
 
 def test_bytes_that_are_no_utf8_pass_through() -> None:
-    (text,) = json_text.parse(b'["a\xff\xc3\xa9"]')
+    (text,) = json_text.parse_exactly(b'["a\xff\xc3\xa9"]')
 
     assert text.encode("utf-8", "surrogateescape") == b"a\xff\xc3\xa9"
     assert json_text.show(text) == f'"{text}"'
 
 
 def test_a_number_that_no_integer_of_64_bits_holds_is_a_double() -> None:
-    numbers = json_text.parse(
+    numbers = json_text.parse_exactly(
         b"[18446744073709551615, 18446744073709551616, -9223372036854775808, -0]"
     )
 
