@@ -181,7 +181,7 @@ def routes() -> Iterator[RestCase]:
         ("/v1/models/a+b", 404, "Could not find any versions of model a+b"),
         ("/v1/models/%zz", 404, "Could not find any versions of model %zz"),
         ("/v1/models/m%3Ax", 404, "Could not find any versions of model m:x"),
-        ("/v1/models/caf%C3%A9", 404, "Could not find any versions of model café"),
+        ("/v1/models/th%C3%A9", 404, "Could not find any versions of model thé"),
         (
             f"/v1/models/m/versions/{2**63 - 1}",
             404,
