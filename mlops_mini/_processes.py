@@ -9,6 +9,7 @@ the same process group, so that a Ctrl-C reaches it too.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import logging
 import os
 import signal
@@ -20,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from mlops_mini.errors import DeadlineExceededError, UnavailableError
+from mlops_mini.errors import AlreadyExistsError, DeadlineExceededError, UnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +130,33 @@ class ChildProcess:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+
+@contextmanager
+def locked(file: Path, *, if_taken: str = "") -> Iterator[int]:
+    """Hold the lock of a file, which falls with this process, however it dies.
+
+    Args:
+        file: Made if it is not there; what it holds stays.
+        if_taken: What to say if another process holds it; without it, wait.
+
+    Yields:
+        The file's descriptor, to read and write.
+
+    Raises:
+        AlreadyExistsError: Another process holds it, and `if_taken` is given.
+    """
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if if_taken else 0))
+        except BlockingIOError as exc:
+            raise AlreadyExistsError(if_taken) from exc
+        yield descriptor
+    finally:
+        # Said aloud: a child forked meanwhile has the descriptor too, and would keep the lock.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
 
 
 @contextmanager

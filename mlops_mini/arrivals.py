@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_mini.data import anomalies, datasets, inference, integrity, schema, statistics
+from mlops_mini.data import anomalies, datasets, inference, integrity, rules, schema, statistics
 from mlops_mini.data.periods import Period
 from mlops_mini.data.rules import RowSplit
 from mlops_mini.errors import DataIntegrityError
@@ -142,7 +142,7 @@ def read(periods: Sequence[Period], *, data_folder: Path | None = None) -> Arriv
             period=each.period,
             n_arrived=each.n_arrived,
             n_quarantined=len(each.tables["flights"].quarantined),
-            refused=_by_rule(each.failures),
+            refused=dict(Counter(rules.reasons(each.failures))),
             findings=each.findings,
             flights=rows,
             features=features.iloc[end - len(rows) : end],
@@ -335,8 +335,3 @@ def _check(periods: Sequence[Period], data_folder: Path | None) -> list[_Checked
 
 def _kept(checked: Sequence[_Checked], table: str) -> pd.DataFrame:
     return pd.concat([each.tables[table].kept for each in checked], ignore_index=True)
-
-
-def _by_rule(failures: pd.DataFrame) -> dict[str, int]:
-    texts = failures["column"] + ": " + failures["rule"] + ", found " + failures["value"]
-    return dict(Counter(texts))

@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +20,7 @@ from mlops_mini.errors import MlopsMiniError
 
 if TYPE_CHECKING:
     from mlops_mini.pipeline.records import RunRecord
-    from mlops_mini.report import Report
+    from mlops_mini.report import TextTable
 
 app = typer.Typer(
     name="mlops-mini",
@@ -97,10 +97,7 @@ def loop(
             on_step=on_step,
             on_task=on_task,
         )
-    if as_json:
-        typer.echo(json.dumps(report_module.summarize(report), indent=2))
-    else:
-        _print_report(report)
+    _print(report_module.summarize(report), *report_module.tables(report), as_json=as_json)
 
 
 @app.command()
@@ -142,12 +139,8 @@ def check(data: DataFolder = None, as_json: AsJson = False) -> None:
     from mlops_mini.data import datasets
 
     n_rows = datasets.count_rows(folder=data)
-    if as_json:
-        typer.echo(json.dumps(n_rows, indent=2))
-    else:
-        terminal.print_table(
-            "Data sets", ("file", "rows"), [(k, f"{v:,}") for k, v in n_rows.items()]
-        )
+    rows = [(file, f"{n:,}") for file, n in n_rows.items()]
+    _print(n_rows, ("Data sets", ("file", "rows"), rows), as_json=as_json)
 
 
 @data_app.command()
@@ -173,10 +166,7 @@ def rebuild(
     digests = rebuild_module.rebuild(
         out or datasets.default_folder(), sources=source or (), progress=terminal.print_line
     )
-    if as_json:
-        typer.echo(json.dumps(digests, indent=2))
-    else:
-        terminal.print_table("Contents", ("file", "digest"), list(digests.items()))
+    _print(digests, ("Contents", ("file", "digest"), list(digests.items())), as_json=as_json)
 
 
 @pipeline_app.command("run")
@@ -283,11 +273,9 @@ def list_runs(workspace: Workspace = None, as_json: AsJson = False) -> None:
     from mlops_mini.pipeline.runner import Runner
 
     found = Runner((workspace or _default_workspace()) / "runs").runs()
-    if as_json:
-        typer.echo(json.dumps([dataclasses.asdict(run) for run in found], indent=2))
-        return
     rows = [(run.id, run.state, run.started_at[5:16], run.reason) for run in found]
-    terminal.print_table("Runs", ("run", "state", "UTC", "why"), rows)
+    table = ("Runs", ("run", "state", "UTC", "why"), rows)
+    _print([dataclasses.asdict(run) for run in found], table, as_json=as_json)
 
 
 @pipeline_app.command()
@@ -337,17 +325,16 @@ def _canceled_by_sigterm() -> Iterator[None]:
 def _print_run(run: RunRecord, *, as_json: bool) -> None:
     from mlops_mini.report import run_table
 
+    _print(dataclasses.asdict(run), run_table(run), as_json=as_json)
+
+
+def _print(document: Any, *tables: TextTable, as_json: bool) -> None:
+    """Print JSON for scripts, or tables for people."""
     if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(run), indent=2))
-    else:
-        terminal.print_table(*run_table(run))
-
-
-def _print_report(report: Report) -> None:
-    from mlops_mini.report import tables
-
-    for title, header, rows in tables(report):
-        terminal.print_table(title, header, rows)
+        typer.echo(json.dumps(document, indent=2))
+        return
+    for table in tables:
+        terminal.print_table(*table)
 
 
 if __name__ == "__main__":

@@ -343,7 +343,7 @@ class GrpcClient(Client):
 
 def _split(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or "/" in host or not port.isdigit():
         raise InvalidArgumentError(f"{address!r} is no address: use host:port")
     return host, int(port)
 

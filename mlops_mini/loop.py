@@ -6,7 +6,6 @@ month, its second the first and the second; the third, which neither has seen, j
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
 import shutil
@@ -19,15 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_mini import arrivals
+from mlops_mini import _processes, arrivals
 from mlops_mini.arrivals import Arrivals, Partition
 from mlops_mini.data import times
 from mlops_mini.data.periods import Period
-from mlops_mini.errors import (
-    AlreadyExistsError,
-    FailedPreconditionError,
-    InvalidArgumentError,
-)
+from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError
 from mlops_mini.features import events, online
 from mlops_mini.features.store import Store
 from mlops_mini.local_server import LocalServer, Transport
@@ -172,13 +167,8 @@ def _own(workspace: Path) -> Iterator[None]:
             " new folder as workspace"
         )
     workspace.mkdir(parents=True, exist_ok=True)
-    with lock_file.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise AlreadyExistsError(
-                f"another loop is at work in {workspace}: wait for it or name another workspace"
-            ) from exc
+    taken = f"another loop is at work in {workspace}: wait for it or name another workspace"
+    with _processes.locked(lock_file, if_taken=taken):
         for entry in workspace.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)

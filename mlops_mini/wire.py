@@ -55,8 +55,8 @@ _MESSAGES = {
 }
 
 
-def _describe(package: str, *, packed_as_bytes: bool) -> descriptor_pb2.FileDescriptorProto:
-    """Spell `_MESSAGES` out as a file descriptor."""
+def _message_classes(package: str, *, packed_as_bytes: bool) -> dict[str, Any]:
+    """Spell `_MESSAGES` out as a file descriptor, and make its classes."""
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package)
     file.syntax = "proto3"
     file.dependency.append("google/protobuf/wrappers.proto")
@@ -83,13 +83,9 @@ def _describe(package: str, *, packed_as_bytes: bool) -> descriptor_pb2.FileDesc
                     name="value", number=2, label=1, type=field.type, type_name=field.type_name
                 )
                 field.type_name = f".{package}.{message_name}.{entry.name}"
-    return file
-
-
-def _message_classes(package: str, *, packed_as_bytes: bool) -> dict[str, Any]:
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
-    pool.AddSerializedFile(_describe(package, packed_as_bytes=packed_as_bytes).SerializeToString())
+    pool.Add(file)
     found = {name: pool.FindMessageTypeByName(f"{package}.{name}") for name in _MESSAGES}
     return {name: message_factory.GetMessageClass(of) for name, of in found.items()}
 
@@ -138,20 +134,14 @@ DTYPES: tuple[DType, ...] = tuple(
         (23, "uint64", np.uint64, "uint64_val"),
     )
 )
-_BY_NUMBER = {dtype.number: dtype for dtype in DTYPES}
+BY_NUMBER = {dtype.number: dtype for dtype in DTYPES}
 _BY_NUMPY = {dtype.numpy: dtype for dtype in DTYPES}
-# What each typed field that is read the exact way holds before it is cut to the tensor's own type.
+# What a typed field that is read the exact way holds, where that is not the tensor's own type.
 _CARRIERS: dict[str, type[np.generic]] = {
-    "float_val": np.float32,
-    "double_val": np.float64,
     "scomplex_val": np.float32,
     "dcomplex_val": np.float64,
     "int_val": np.int64,
-    "int64_val": np.int64,
-    "bool_val": np.bool_,
     "half_val": np.int64,
-    "uint32_val": np.uint32,
-    "uint64_val": np.uint64,
 }
 # A shape is a few bytes; what it asks for must not be all of the memory. gRPC's own limit.
 _MAX_TENSOR_BYTES = 2**31 - 1
@@ -210,9 +200,8 @@ class PredictRequest:
             InvalidArgumentError: Not a PredictRequest.
         """
         request, inputs, unreadable = _parse(data, "PredictRequest", "inputs")
-        spec = _read_spec(request.model_spec) if request.HasField("model_spec") else None
         return cls(
-            model_spec=spec,
+            model_spec=read_spec(request),
             inputs=inputs,
             output_filter=tuple(request.output_filter),
             unreadable=unreadable,
@@ -231,12 +220,19 @@ class PredictResponse:
     model_spec: ModelSpec
     outputs: Mapping[str, Array]
 
-    def to_bytes(self) -> bytes:
-        """Serialize with typed fields (`float_val` ...), which clients may read directly."""
+    def to_bytes(self, *, as_content: bool = False) -> bytes:
+        """Serialize with typed fields, which clients may read directly, or as `tensor_content`."""
         response = _FAST["PredictResponse"]()
         fill_spec(response.model_spec, self.model_spec)
         for alias, array in self.outputs.items():
-            _fill_tensor(response.outputs[alias], array, as_content=False)
+            tensor = response.outputs[alias]
+            _fill_tensor(tensor, array, as_content=as_content)
+            if as_content and tensor.string_val:  # of strings the lengths, then the bytes
+                # The wrapper's one field is a varint behind a byte of tag; 0 is left out.
+                sizes = [wrappers_pb2.UInt64Value(value=len(item)) for item in tensor.string_val]
+                lengths = [size.SerializeToString()[1:] or b"\0" for size in sizes]
+                tensor.tensor_content = b"".join([*lengths, *tensor.string_val])
+                tensor.ClearField("string_val")
         return bytes(response.SerializeToString())
 
     @classmethod
@@ -254,7 +250,7 @@ class PredictResponse:
         response, outputs, unreadable = _parse(data, "PredictResponse", "outputs")
         if unreadable:
             raise InvalidArgumentError(f"tensor parsing error: {unreadable[0]}")
-        return cls(model_spec=_read_spec(response.model_spec), outputs=outputs)
+        return cls(model_spec=read_spec(response) or ModelSpec(name=""), outputs=outputs)
 
 
 def fill_spec(target: Any, spec: ModelSpec) -> None:
@@ -265,13 +261,26 @@ def fill_spec(target: Any, spec: ModelSpec) -> None:
         target.version.value = spec.version
 
 
-def _read_spec(source: Any) -> ModelSpec:
+def read_spec(source: Any) -> ModelSpec | None:
+    """Read which model is meant from a message; None if it has no `model_spec`."""
+    if not source.HasField("model_spec"):
+        return None
+    spec = source.model_spec
     return ModelSpec(
-        name=source.name,
-        version=source.version.value if source.HasField("version") else None,
-        version_label=source.version_label,
-        signature_name=source.signature_name,
+        name=spec.name,
+        version=spec.version.value if spec.HasField("version") else None,
+        version_label=spec.version_label,
+        signature_name=spec.signature_name,
     )
+
+
+def parse(message_class: Any, data: bytes) -> Any:
+    """Parse a message; raise `InvalidArgumentError` for what is none."""
+    try:
+        return message_class.FromString(data)
+    except message.DecodeError as exc:
+        name = message_class.DESCRIPTOR.name
+        raise InvalidArgumentError(f"these {len(data)} bytes are not a {name}") from exc
 
 
 def _fill_tensor(target: Any, array: Array, *, as_content: bool) -> None:
@@ -299,22 +308,18 @@ def _fill_tensor(target: Any, array: Array, *, as_content: bool) -> None:
 
 def _parse(data: bytes, name: str, tensors: str) -> tuple[Any, dict[str, Array], list[str]]:
     """Parse with the fast classes, and again with the exact ones if a sender did not pack."""
-    try:
-        parsed = _FAST[name].FromString(data)
-        found = getattr(parsed, tensors)
-        arrays = {alias: _read_packed(tensor) for alias, tensor in found.items()}
-        if any(array is None for array in arrays.values()):
-            exact = getattr(EXACT[name].FromString(data), tensors)
-            arrays = {alias: _read_exact(tensor) for alias, tensor in exact.items()}
-    except message.DecodeError as exc:
-        raise InvalidArgumentError(f"these {len(data)} bytes are not a {name}") from exc
+    parsed = parse(_FAST[name], data)
+    arrays = {alias: _read_packed(tensor) for alias, tensor in getattr(parsed, tensors).items()}
+    if any(array is None for array in arrays.values()):
+        exact = getattr(parse(EXACT[name], data), tensors)
+        arrays = {alias: _read_exact(tensor) for alias, tensor in exact.items()}
     readable = {alias: array for alias, array in arrays.items() if array is not None}
     return parsed, readable, sorted(arrays.keys() - readable.keys())
 
 
 def _read_packed(tensor: Any) -> Array | None:
     """Read a well-formed tensor of full length; None asks for the exact way."""
-    dtype = _BY_NUMBER.get(tensor.dtype)
+    dtype = BY_NUMBER.get(tensor.dtype)
     if dtype is None or dtype.name in ("string", "bool"):
         return None
     shape = _read_shape(tensor, dtype)
@@ -336,7 +341,7 @@ def _read_shape(tensor: Any, dtype: DType) -> list[int] | None:
 
 def _read_exact(tensor: Any) -> Array | None:
     """Read any tensor as `tf.io.parse_tensor` would: short lists repeat their last value."""
-    dtype = _BY_NUMBER.get(tensor.dtype)
+    dtype = BY_NUMBER.get(tensor.dtype)
     shape = _read_shape(tensor, dtype) if dtype else None
     if dtype is None or shape is None:
         return None
@@ -350,7 +355,7 @@ def _read_exact(tensor: Any) -> Array | None:
         flat[:] = given
         empty: Any = b""
     else:
-        flat = np.array(given, _CARRIERS[dtype.field])
+        flat = np.array(given, _CARRIERS.get(dtype.field, dtype.numpy))
         if dtype.numpy.kind == "c":
             # pairs of real and imaginary part; half a pair is none
             flat = flat[: len(flat) // 2 * 2].view(dtype.numpy)

@@ -199,7 +199,9 @@ def test_nobody_listening_is_unavailable(cls: Callable[..., Client], free_addres
         client.predict({"x": np.float32([1])}, timeout_s=5)
 
 
-@pytest.mark.parametrize("address", ["8501", "localhost:", ":8501", "localhost:http"])
+@pytest.mark.parametrize(
+    "address", ["8501", "localhost:", ":8501", "localhost:http", "http://localhost:8501"]
+)
 def test_an_address_without_host_or_port_is_refused(address: str) -> None:
     with pytest.raises(InvalidArgumentError, match="is no address: use host:port"):
         RestClient(address, model="m")

@@ -21,23 +21,29 @@ SECTIONS = {
 }
 # What, how it is in TensorFlow Serving, how it is here, what restores the original.
 DIFFERENCES = (
+    (
+        "An error over REST",
+        '`{"error": ...}`',
+        "the same text first; beside it, where a request does not fit, a `hint` with one that does",
+        "none",
+    ),
     ("Listens on", "every address", "127.0.0.1", "`--bind_address=0.0.0.0`, or `::`"),
     (
         "Ports open",
         "once every model has a version",
-        "at once; `/readyz` tells when all answer",
+        "at once; a model that is not there yet is not found (404): wait for `/readyz`",
         "`--strict_start`",
     ),
     (
         "A model that fails to load at the start",
         "ends the process",
-        "is named by `/readyz`; the others are served, and its next lower version too",
+        "the others are served, its next lower version too; `/readyz` names it if there is none",
         "`--strict_start`, for a model of which no version loads",
     ),
     (
         "A label of a version that is not available",
         "is refused, at the start too",
-        "waits for its version; one that moves stays where it is until then",
+        "waits for its version, with a line in the log; one that moves stays until then",
         "`--strict_version_labels`",
     ),
     (
@@ -100,6 +106,54 @@ DIFFERENCES = (
 )
 
 
+USE = """
+## In use
+
+```
+mini-model-server --model_config_file=models.config --rest_api_port=8501 \\
+  --model_config_file_poll_wait_seconds=5
+```
+
+serves what `models.config` lists, and looks at it again every 5 s:
+
+```
+model_config_list {
+  config {
+    name: "m"
+    base_path: "/models/m"
+    model_platform: "tensorflow"
+    model_version_policy { specific { versions: 1 versions: 2 } }
+    version_labels { key: "stable" value: 1 }
+    version_labels { key: "canary" value: 2 }
+  }
+}
+```
+
+Without a policy the latest version is served; `all {}` serves all. A request that names neither
+version nor label gets the highest version.
+
+```
+curl -d '{"instances": [[1, 2, 3]]}' localhost:8501/v1/models/m:predict
+curl -d '{"instances": [[1, 2, 3]]}' localhost:8501/v1/models/m/labels/canary:predict
+curl localhost:8501/v1/models/m             # its versions and their states
+curl localhost:8501/v1/models/m/metadata    # its signatures
+curl localhost:8501/healthz                 # 200 while the process answers
+curl localhost:8501/readyz                  # 200 if every model answers, else 503
+curl localhost:8501/admin/models            # all models, versions, labels; on loopback only
+curl -H 'Content-Type: application/json' localhost:8501/admin/models \\
+  -d '{"name": "other", "base_path": "/models/other", "model_platform": "tensorflow"}'
+curl -X DELETE localhost:8501/admin/models/other
+```
+
+- Publish a version by copying it beside the others and renaming it to its number.
+- Requests to warm a version up with stand in its folder, as a TFRecord file of PredictionLog:
+  `assets.extra/tf_serving_warmup_requests`.
+- The file of `--ssl_config_file` holds the keys themselves, with `\\n` for a new line:
+  `server_key: "-----BEGIN PRIVATE KEY-----\\n..."`, then `server_cert`, and for clients that must
+  prove who they are `custom_ca` and `client_verify: true`.
+"""
+
+
 def page() -> str:
     """Write the page as text."""
     lines = [
@@ -108,6 +162,7 @@ def page() -> str:
         "`mini-model-server` takes the flags of `tensorflow_model_server` and speaks its protocol.",
         "",
         "<!-- Regenerate: python -m tools.model_server_page -->",
+        *USE.rstrip().split("\n"),
     ]
     for kind, (title, words) in SECTIONS.items():
         lines += ["", f"## {title}", "", *([words] if words else [])]

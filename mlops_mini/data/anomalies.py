@@ -71,19 +71,12 @@ def table(anomalies: anomalies_pb2.Anomalies) -> pd.DataFrame:
         few words, `description` with numbers. Errors first.
     """
     rows = [
-        (name, anomalies_pb2.AnomalyInfo.Severity.Name(info.severity), reason)
+        (name, info.Severity.Name(info.severity), reason.short_description, reason.description)
         for name, info in anomalies.anomaly_info.items()
         for reason in info.reason
     ]
-    frame = pd.DataFrame(
-        {
-            "severity": [severity for _, severity, _ in rows],
-            "anomaly": [reason.short_description for *_, reason in rows],
-            "description": [reason.description for *_, reason in rows],
-        },
-        index=pd.Index([name for name, *_ in rows], name="column"),
-        dtype=object,
-    )
+    columns = ["column", "severity", "anomaly", "description"]
+    frame = pd.DataFrame(rows, columns=columns, dtype=object).set_index("column")
     return frame.sort_index().sort_values("severity", kind="stable")
 
 

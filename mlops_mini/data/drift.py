@@ -131,9 +131,7 @@ def compare(
                 l_infinity=l_infinity(a, b) if is_text else float("nan"),
                 ks=float("nan") if is_text else ks(a, b),
                 importance=float("nan") if importances is None else importances.get(name, 0.0),
-                threshold=float("nan")
-                if thresholds is None
-                else thresholds.get(name, float("nan")),
+                threshold=(thresholds or {}).get(name, float("nan")),
             )
         )
     found.sort(key=lambda column: column.psi, reverse=True)

@@ -146,17 +146,17 @@ class TableRules:
         bad = sorted(set(failures["row"]))
         problems = [problem for rule in self.whole for problem in rule.problems(numbered)]
         if len(bad) > max_quarantined_share * len(rows):
-            most_common, n_rows = Counter(_texts(failures)).most_common(1)[0]
+            most_common, n_rows = Counter(reasons(failures)).most_common(1)[0]
             problems.append(
                 f"{len(bad)} of {len(rows)} rows break a rule, at most {max_quarantined_share:.1%}"
                 f" may; most often {most_common} ({n_rows} rows)"
             )
         self._refuse_if(problems)
-        reasons = _texts(failures).groupby(failures["row"]).agg("; ".join)
+        by_row = reasons(failures).groupby(failures["row"]).agg("; ".join)
         is_bad = numbered.index.isin(bad)
         return RowSplit(
             kept=rows[~is_bad],
-            quarantined=rows[is_bad].assign(reason=reasons.to_numpy()),
+            quarantined=rows[is_bad].assign(reason=by_row.to_numpy()),
             failures=failures,
             findings=self._column_findings(rows),
         )
@@ -240,7 +240,8 @@ def is_whole(column: pd.Series) -> "pd.Series[bool]":
     return column % 1 == 0
 
 
-def _texts(failures: pd.DataFrame) -> "pd.Series[str]":
+def reasons(failures: pd.DataFrame) -> "pd.Series[str]":
+    """Put each broken rule of `RowSplit.failures` into words: column, rule and value."""
     return failures["column"] + ": " + failures["rule"] + ", found " + failures["value"]
 
 

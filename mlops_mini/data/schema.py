@@ -75,21 +75,16 @@ def flight_rules(period: Period) -> TableRules:
             high=510,
             unit="mph",
         ),
-        WholeRule(  # 5 to 11; in seconds 300 and more
-            columns=("dep_delay",),
-            quantity="size",
-            values=lambda flights: flights["dep_delay"].abs(),
-            low=2,
-            high=120,
-            unit="min",
-        ),
-        WholeRule(  # 12 to 23; in seconds 720 and more
-            columns=("arr_delay",),
-            quantity="size",
-            values=lambda flights: flights["arr_delay"].abs(),
-            low=2,
-            high=120,
-            unit="min",
+        *(
+            WholeRule(  # departure 5 to 11, arrival 12 to 23; in seconds 300 and more
+                columns=(name,),
+                quantity="size",
+                values=partial(_size, name=name),
+                low=2,
+                high=120,
+                unit="min",
+            )
+            for name in ("dep_delay", "arr_delay")
         ),
     )
     return TableRules(
@@ -304,6 +299,10 @@ def _local_hour_agrees(weather: pd.DataFrame) -> "pd.Series[bool]":
 
 def _speed_mph(flights: pd.DataFrame) -> pd.Series:
     return flights["distance"] / flights["air_time"].where(flights["air_time"] > 0) * 60
+
+
+def _size(flights: pd.DataFrame, *, name: str) -> pd.Series:
+    return flights[name].abs()
 
 
 def _off_whole_knots(weather: pd.DataFrame, *, name: str) -> pd.Series:

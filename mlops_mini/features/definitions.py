@@ -91,19 +91,36 @@ def _recent(name: str, unit: str, description: str, window: Window) -> Feature[W
     return Feature(name=name, group="recent", unit=unit, description=description, source=window)
 
 
-def _count(entity: Entity, event: Event, hours: int, *, less: Event | None = None) -> Window:
-    return Window(
-        entity=entity,
-        event=event,
-        window_s=hours * HOUR_S,
-        aggregate="count",
-        empty=0.0,
-        less=less,
+def _count(
+    name: str,
+    entity: Entity,
+    event: Event,
+    hours: int,
+    description: str,
+    *,
+    less: Event | None = None,
+) -> Feature[Window]:
+    window = Window(
+        entity=entity, event=event, window_s=hours * HOUR_S, aggregate="count", empty=0.0, less=less
     )
+    return _recent(name, "flight", description, window)
 
 
-def _mean(entity: Entity, event: Event, hours: int, value: Callable[[Any], Any]) -> Window:
-    return Window(
+def _delay_min(delay_min: Any) -> Any:
+    return delay_min
+
+
+def _mean(
+    name: str,
+    entity: Entity,
+    event: Event,
+    hours: int,
+    description: str,
+    *,
+    value: Callable[[Any], Any] = _delay_min,
+    unit: str = "min",
+) -> Feature[Window]:
+    window = Window(
         entity=entity,
         event=event,
         value=value,
@@ -111,10 +128,7 @@ def _mean(entity: Entity, event: Event, hours: int, value: Callable[[Any], Any])
         aggregate="mean",
         empty=float("nan"),
     )
-
-
-def _delay_min(delay_min: Any) -> Any:
-    return delay_min
+    return _recent(name, unit, description, window)
 
 
 SCHEDULE = (
@@ -156,56 +170,38 @@ WEATHER = (
 )
 
 RECENT = (
-    _recent(
-        "org_dep_n_1h", "flight", "departures from the origin, 1 h", _count("origin", DEPARTURE, 1)
+    _count("org_dep_n_1h", "origin", DEPARTURE, 1, "departures from the origin, 1 h"),
+    _mean("org_dep_mean_1h", "origin", DEPARTURE, 1, "their mean departure delay"),
+    _count("org_dep_n_3h", "origin", DEPARTURE, 3, "departures from the origin, 3 h"),
+    _mean("org_dep_mean_3h", "origin", DEPARTURE, 3, "their mean departure delay"),
+    *(
+        _mean(
+            f"car_dep_mean_{hours}h",
+            "carrier",
+            DEPARTURE,
+            hours,
+            f"mean departure delay of the carrier, from all origins, {hours} h",
+        )
+        for hours in (3, 24)
     ),
-    _recent(
-        "org_dep_mean_1h",
-        "min",
-        "their mean departure delay",
-        _mean("origin", DEPARTURE, 1, _delay_min),
-    ),
-    _recent(
-        "org_dep_n_3h", "flight", "departures from the origin, 3 h", _count("origin", DEPARTURE, 3)
-    ),
-    _recent(
-        "org_dep_mean_3h",
-        "min",
-        "their mean departure delay",
-        _mean("origin", DEPARTURE, 3, _delay_min),
-    ),
-    _recent(
-        "car_dep_mean_3h",
-        "min",
-        "mean departure delay of the carrier, from all origins, 3 h",
-        _mean("carrier", DEPARTURE, 3, _delay_min),
-    ),
-    _recent(
-        "car_dep_mean_24h",
-        "min",
-        "mean departure delay of the carrier, from all origins, 24 h",
-        _mean("carrier", DEPARTURE, 24, _delay_min),
-    ),
-    _recent(
-        "car_late_n_6h", "flight", "arrivals of the carrier, 6 h", _count("carrier", ARRIVAL, 6)
-    ),
-    _recent(
+    _count("car_late_n_6h", "carrier", ARRIVAL, 6, "arrivals of the carrier, 6 h"),
+    _mean(
         "car_late_mean_6h",
-        "share",
+        "carrier",
+        ARRIVAL,
+        6,
         "how many of them were late, 0 to 1",
-        _mean("carrier", ARRIVAL, 6, is_late),
+        value=is_late,
+        unit="share",
     ),
-    _recent(
-        "dst_arr_mean_24h",
-        "min",
-        "mean arrival delay at the destination, 24 h",
-        _mean("dest", ARRIVAL, 24, _delay_min),
-    ),
-    _recent(
+    _mean("dst_arr_mean_24h", "dest", ARRIVAL, 24, "mean arrival delay at the destination, 24 h"),
+    _count(
         "org_overdue",
-        "flight",
+        "origin",
+        SCHEDULED,
+        3,
         "scheduled departures less departures at the origin, 3 h; a canceled flight counts too",
-        _count("origin", SCHEDULED, 3, less=DEPARTURE),
+        less=DEPARTURE,
     ),
 )
 

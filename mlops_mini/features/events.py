@@ -185,7 +185,7 @@ def checked_history(history: pd.DataFrame) -> pd.DataFrame:
         InvalidArgumentError: A column is missing, an instant has no time zone, or a delay is no
             whole number of minutes.
     """
-    _require(history, COLUMNS, "events")
+    require(history, COLUMNS, "events")
     is_complete = history["delay_min"].notna() | ~history["kind"].isin(_KINDS_WITH_DELAY)
     is_known = history["event_utc"].notna() & history["available_at"].notna() & is_complete
     known = history if is_known.all() else history[is_known]
@@ -219,7 +219,7 @@ def checked_weather(weather: pd.DataFrame) -> pd.DataFrame:
     """
     names = [feature.source.value for feature in WEATHER]
     rule = WEATHER_OBSERVATION
-    _require(weather, (rule.entity, rule.time, *names), "weather")
+    require(weather, (rule.entity, rule.time, *names), "weather")
     known = weather[weather[rule.time].notna()]
     event_s = seconds(known[rule.time])
     known = known.assign(event_s=event_s, available_s=event_s + rule.published_after_s)
@@ -260,7 +260,8 @@ def _available_s(event: StreamEvent) -> int:
     return event.available_s
 
 
-def _require(frame: pd.DataFrame, names: Sequence[str], what: str) -> None:
+def require(frame: pd.DataFrame, names: Sequence[str], what: str) -> None:
+    """Raise `InvalidArgumentError` if a frame lacks columns that something needs."""
     missing = [name for name in names if name not in frame.columns]
     if missing:
         raise InvalidArgumentError(

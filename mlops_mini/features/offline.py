@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from mlops_mini.data import datasets, times
-from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.features import events, prefix_sums
 from mlops_mini.features.definitions import (
     FLIGHT_COLUMNS,
@@ -63,11 +62,7 @@ def compute(
     >>> features.loc[20000, ["org_dep_n_1h", "car_late_n_6h", "org_overdue"]].to_dict()
     {'org_dep_n_1h': 5.0, 'car_late_n_6h': 39.0, 'org_overdue': -1.0}
     """
-    missing = [name for name in ("flight_id", *FLIGHT_COLUMNS) if name not in flights.columns]
-    if missing:
-        raise InvalidArgumentError(
-            f"features need the columns {missing} too; there are {list(flights.columns)}"
-        )
+    events.require(flights, ("flight_id", *FLIGHT_COLUMNS), "features")
     flight_id = flights["flight_id"].to_numpy(np.int64)
     known = flights[list(FLIGHT_COLUMNS)].reset_index(drop=True)
     departure = times.scheduled_departure(known)
@@ -141,11 +136,7 @@ def labels(flights: pd.DataFrame) -> "pd.Series[float]":
     9    NaN
     Name: late, dtype: float64
     """
-    missing = [name for name in ("flight_id", "arr_delay") if name not in flights.columns]
-    if missing:
-        raise InvalidArgumentError(
-            f"labels need the columns {missing} too; there are {list(flights.columns)}"
-        )
+    events.require(flights, ("flight_id", "arr_delay"), "labels")
     delay = flights.set_index("flight_id")["arr_delay"]
     late: pd.Series[float] = is_late(delay).astype("float64").where(delay.notna()).rename("late")
     return late

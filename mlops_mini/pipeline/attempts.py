@@ -253,8 +253,7 @@ def describe(
         is_read: Whether to read models, which needs TensorFlow; else only their files count.
     """
     path = Path(uri)
-    files_digest = digests.content_digest(path, {"uri": uri} if "://" in uri else metadata)
-    digest = files_digest
+    digest = of_files = files_digest(uri, metadata)
     if is_read and (path / "saved_model.pb").is_file():
         from mlops_mini.pipeline import model_digest
 
@@ -265,8 +264,13 @@ def describe(
         "type": type_,
         "metadata": metadata,
         "digest": digest,
-        "files_digest": files_digest,
+        "files_digest": of_files,
     }
+
+
+def files_digest(uri: str, metadata: JsonObject) -> str:
+    """Digest what an artifact's files hold; its address or metadata where there is no file."""
+    return digests.content_digest(Path(uri), {"uri": uri} if "://" in uri else metadata)
 
 
 def _last_line(folder: Path) -> str:

@@ -7,7 +7,6 @@ once it is there.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import platform
@@ -19,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mlops_mini import _processes
 from mlops_mini.errors import UnavailableError
 from mlops_mini.pipeline import digests
 from mlops_mini.pipeline.spec import Package
@@ -81,8 +81,7 @@ def python_of(installs: Sequence[Sequence[str]], *, root: Path, log_file: Path) 
     folder = root / f"component-{digest_of(installs)[:12]}"
     python = folder / "bin" / "python"
     root.mkdir(parents=True, exist_ok=True)
-    with (root / f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _processes.locked(root / f"{folder.name}.lock") as lock:
         if (folder / _COMPLETE).exists():
             return python
         shutil.rmtree(folder, ignore_errors=True)
@@ -99,7 +98,7 @@ def python_of(installs: Sequence[Sequence[str]], *, root: Path, log_file: Path) 
             for command in commands:
                 # Should we be killed, the lock is held until pip has ended too.
                 done = subprocess.run(
-                    command, stdout=log, stderr=log, env=env, pass_fds=[lock.fileno()], check=False
+                    command, stdout=log, stderr=log, env=env, pass_fds=[lock], check=False
                 )
                 if done.returncode:
                     raise UnavailableError(

@@ -64,7 +64,7 @@ def check(package: Path | Any) -> spec.Package:
     from kfp import components as components_of_kfp
 
     found = spec.load(package)
-    _platform(package)
+    _platform(package, found.others)
     root, components = found.root, found.spec["components"]
     if not _NAME.fullmatch(found.name):
         raise InvalidArgumentError(
@@ -149,7 +149,8 @@ def submit(
             f"cron {cron!r} has {len(cron.split())} fields; Kubeflow reads six, seconds first, and "
             "takes the first of five for seconds too: write '0 30 6 * * *' for half past six"
         )
-    found, platform = check(package), _platform(package)
+    found = check(package)
+    platform = _platform(package, found.others)
     declared = found.root.get("inputDefinitions", {}).get("parameters", {})
     given = {name: value for name, value in (arguments or {}).items() if value is not None}
     bound = spec.bind(declared, given, what=f"pipeline {found.name!r}")
@@ -171,22 +172,13 @@ def submit(
     return server.post("recurringruns", body, wanted="recurring_run_id")
 
 
-def _platform(package: Path | Any) -> dict[str, Any]:
-    """Read what is for Kubernetes alone, such as secrets and volumes; empty if nothing is."""
-    import yaml
+def _platform(package: Path | Any, others: tuple[Any, ...]) -> dict[str, Any]:
+    """Find what is for Kubernetes alone, such as secrets and volumes; empty if nothing is."""
     from google.protobuf import json_format
     from kfp.pipeline_spec import pipeline_spec_pb2
 
-    if not isinstance(package, Path):
-        return dict(json_format.MessageToDict(package.platform_spec))
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    others = [
-        document
-        for document in yaml.load_all(package.read_text(), Loader=loader)
-        if document is not None and not (isinstance(document, dict) and "pipelineInfo" in document)
-    ]
     try:
-        (platform,) = others or [{}]
+        (platform,) = others or ({},)
         json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
     except (AttributeError, ValueError, json_format.ParseError) as exc:
         raise InvalidArgumentError(

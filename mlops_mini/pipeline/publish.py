@@ -8,17 +8,15 @@ to a dead one.
 """
 
 import errno
-import fcntl
 import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mlops_mini import _processes
 from mlops_mini.data.partitions import whole_file
 from mlops_mini.errors import DataIntegrityError, NotFoundError, ResourceExhaustedError
 from mlops_mini.pipeline.model_digest import model_digest
@@ -178,7 +176,7 @@ def publish(
     n_bytes = n_blocks * _BLOCK_BYTES
     model_folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _locked(model_folder / _LAST_VERSION) as last_version:
+        with _processes.locked(model_folder / _LAST_VERSION) as last_version:
             _remove_unfinished(model_folder)
             if publication and (known := _published_before(publication, model_folder)):
                 logger.info("published before: version=%d path=%s", known.version, known.path)
@@ -287,19 +285,6 @@ def _numbered(model_folder: Path) -> list[PublishedVersion]:
     ]
     in_order = sorted(found, key=lambda found: (found.version, found.path.name))
     return [found for found in in_order if found.version < 2**63]
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    """Hold the lock of a file, made if it is not there, and give its descriptor."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        # Said aloud: a child forked meanwhile has the descriptor too, and would keep the lock.
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
 
 
 def _remove_unfinished(model_folder: Path) -> None:

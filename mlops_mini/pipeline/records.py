@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 import sqlite3
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mlops_mini import _processes
 from mlops_mini.errors import NotFoundError
 
 JsonObject = dict[str, Any]
@@ -131,11 +131,9 @@ class Records:
         self._file = file
         self._clock = clock
         # SQLite waits for no lock while a file changes its journal mode.
-        with file.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            with self._connect() as connection:
-                connection.execute("pragma journal_mode = wal")
-                connection.executescript(_SCHEMA)
+        with _processes.locked(file.with_suffix(".lock")), self._connect() as connection:
+            connection.execute("pragma journal_mode = wal")
+            connection.executescript(_SCHEMA)
 
     def now(self) -> str:
         """The clock's time as it is written down."""
@@ -143,14 +141,13 @@ class Records:
 
     def save_run(self, run: RunRecord) -> RunRecord:
         """Write a run, over an older state of it; without its tasks."""
-        values = {name: getattr(run, name) for name in _columns(RunRecord) if name != "tasks"}
+        values = {of.name: getattr(run, of.name) for of in fields(run) if of.name != "tasks"}
         self._write("run", values)
         return run
 
-    def save_task(self, task: TaskRecord) -> TaskRecord:
+    def save_task(self, task: TaskRecord) -> None:
         """Write a task, over an older state of it."""
         self._write("task", asdict(task))
-        return task
 
     def run(self, run_id: str) -> RunRecord:
         """Read one run and its tasks.
@@ -207,7 +204,3 @@ class Records:
             connection.row_factory = sqlite3.Row
             with connection:
                 yield connection
-
-
-def _columns(kind: type) -> list[str]:
-    return [one.name for one in fields(kind)]

@@ -5,7 +5,6 @@ What is here is the life of a run: begin, resume, cancel, end. `graph` decides w
 """
 
 import asyncio
-import fcntl
 import logging
 import os
 import re
@@ -19,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from mlops_mini import _processes
 from mlops_mini.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -287,11 +287,6 @@ class Runner:
         """Make a run's folder and hold it, so that two processes never work at one run."""
         folder = self.root / run_id
         folder.mkdir(exist_ok=True)
-        with (folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as exc:
-                raise AlreadyExistsError(
-                    f"another process works at run {run_id!r}: wait for it, or start another run"
-                ) from exc
+        taken = f"another process works at run {run_id!r}: wait for it, or start another run"
+        with _processes.locked(folder / ".lock", if_taken=taken):
             yield folder

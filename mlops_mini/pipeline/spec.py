@@ -40,11 +40,13 @@ class Package:
         name: `pipelineInfo.name`.
         spec: The `PipelineSpec` as plain values.
         digest: sha256 of the spec; equal for equal pipelines, wherever the file lies.
+        others: What else the file holds: at most a `PlatformSpec`, which only Kubeflow needs.
     """
 
     name: str
     spec: JsonObject
     digest: str
+    others: tuple[Any, ...] = ()
 
     @property
     def root(self) -> JsonObject:
@@ -74,15 +76,10 @@ def load(package: Path | Any) -> Package:
     """
     import yaml
 
-    where = (
-        str(package)
-        if isinstance(package, Path)
-        else f"pipeline {getattr(package, 'name', package)!r}"
-    )
     if not isinstance(package, Path):
-        text = _compile(package)
+        where, text = f"pipeline {getattr(package, 'name', package)!r}", _compile(package)
     elif package.is_file():
-        text = package.read_text()
+        where, text = str(package), package.read_text()
     else:
         raise NotFoundError(
             f"no pipeline in {package}: compile one, for example with `mlops-mini pipeline compile`"
@@ -104,6 +101,7 @@ def load(package: Path | Any) -> Package:
         name=spec["pipelineInfo"]["name"],
         spec=spec,
         digest=hashlib.sha256(canonical.encode()).hexdigest(),
+        others=tuple(found for found in documents if found is not spec and found is not None),
     )
 
 

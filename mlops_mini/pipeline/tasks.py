@@ -332,19 +332,16 @@ class TaskRunner:
             record, state="SUCCEEDED", outputs={"parameters": {}, "artifacts": {name: made}}
         )
 
-    def _save(self, record: TaskRecord) -> TaskRecord:
-        self._newest[record.path] = self._records.save_task(record)
+    def _save(self, record: TaskRecord) -> None:
+        self._records.save_task(record)
+        self._newest[record.path] = record
         self._on_task(record)
-        return record
 
 
 def is_intact(record: TaskRecord) -> bool:
     """Tell whether a task's artifacts still are what it has made."""
     return all(
-        digests.content_digest(
-            Path(one["uri"]), {"uri": one["uri"]} if "://" in one["uri"] else one["metadata"]
-        )
-        == one["files_digest"]
+        attempts.files_digest(one["uri"], one["metadata"]) == one["files_digest"]
         for one in record.outputs["artifacts"].values()
     )
 

@@ -8,6 +8,7 @@ Source: tensorflow_serving/apis/{prediction,model}_service.proto
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -17,7 +18,8 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from mlops_mini.errors import InvalidArgumentError, MlopsMiniError
+from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, UnavailableError
+from mlops_mini.serving import examples
 from mlops_mini.serving.inference import ModelServer
 from mlops_mini.serving.model_config import SslConfig
 from mlops_mini.serving.models import Models
@@ -55,7 +57,8 @@ def grpc_server(
 
     Raises:
         InvalidArgumentError: A channel argument that is none, or keys that cannot be used.
-        RuntimeError: An address cannot be bound.
+        UnavailableError: The unix socket cannot be bound.
+        RuntimeError: The address cannot be bound.
     """
     no_limit = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     # Of an option that is given twice the first one counts: the user's.
@@ -69,14 +72,19 @@ def grpc_server(
     ports = [0]
     credentials = None if ssl is None else _credentials(ssl)
     for where in [f"unix:{socket_path}"] * bool(socket_path) + [address] * bool(address):
-        if credentials is None:
-            ports.append(api.add_insecure_port(where))
-            continue
         try:
-            ports.append(api.add_secure_port(where, credentials))
-        except RuntimeError:  # a taken address and unusable keys alike; a free port tells
-            _try_keys(credentials)
-            raise
+            if credentials is None:
+                ports.append(api.add_insecure_port(where))
+            else:
+                ports.append(api.add_secure_port(where, credentials))
+        except RuntimeError as exc:  # a bad address and unusable keys alike; a free port tells
+            if credentials is not None:
+                _try_keys(credentials)
+            if where == address:
+                raise
+            raise UnavailableError(
+                f"cannot listen on {where}: choose a --grpc_socket_path in a folder that is there"
+            ) from exc
     return GrpcServer(api, health), ports[-1] if address else 0
 
 
@@ -141,10 +149,10 @@ class _Services(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
     """Finds the handler of a method by its full name."""
 
     def __init__(self, server: ModelServer) -> None:
-        methods = {
+        methods: dict[str, _Method] = {
             f"/{_PREDICTION}/Predict": server.predict_proto,
-            f"/{_PREDICTION}/Classify": server.classify_proto,
-            f"/{_PREDICTION}/Regress": server.regress_proto,
+            f"/{_PREDICTION}/Classify": functools.partial(server.infer_proto, examples.CLASSIFY),
+            f"/{_PREDICTION}/Regress": functools.partial(server.infer_proto, examples.REGRESS),
             f"/{_PREDICTION}/MultiInference": server.multi_inference_proto,
             f"/{_PREDICTION}/GetModelMetadata": server.metadata_proto,
             f"/{_MODEL}/GetModelStatus": server.status_proto,

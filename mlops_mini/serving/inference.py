@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import numpy.typing as npt
 
+from mlops_mini import wire
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.serving import (
     examples,
@@ -95,17 +96,35 @@ class ModelServer:
                 exc.hint = _hint(servable, key)
                 raise
 
-    async def classify_json(
-        self, body: bytes, *, name: str, version: int | None, version_label: str | None
+    async def infer_json(
+        self,
+        method: str,
+        body: bytes,
+        *,
+        name: str,
+        version: int | None,
+        version_label: str | None,
     ) -> bytes:
-        """Answer the body of a REST classify request with the body of its answer."""
-        return await self._infer_json(examples.CLASSIFY, body, name, version, version_label)
+        """Answer the body of a REST request of a method, `examples.CLASSIFY` or `REGRESS`."""
 
-    async def regress_json(
-        self, body: bytes, *, name: str, version: int | None, version_label: str | None
-    ) -> bytes:
-        """Answer the body of a REST regress request with the body of its answer."""
-        return await self._infer_json(examples.REGRESS, body, name, version, version_label)
+        def ask() -> bytes:
+            document = json_request.parse_object(body)
+            key = json_request.signature_name(document)
+            sent = json_request.decode_examples(document)
+            with self.models.acquire(name, version=version, label=version_label) as servable:
+                result = examples.classify_or_regress(
+                    servable,
+                    method,
+                    key,
+                    sent,
+                    timeout_ms=servable.timeout_ms,
+                    check_method=self._check_method,
+                )
+            if method == examples.REGRESS:
+                return json_response.encode_regressions(result.scores)
+            return json_response.encode_classifications(result.labels, result.scores)
+
+        return await self._in_thread(self._runs, ask)
 
     async def predict_proto(self, request_bytes: bytes, *, timeout_s: float | None = None) -> bytes:
         """Answer a serialized PredictRequest with a serialized PredictResponse.
@@ -122,22 +141,30 @@ class ModelServer:
             key = spec.signature_name or DEFAULT_SIGNATURE
             answered = ModelSpec(name=spec.name, version=servable.version, signature_name=key)
             answer = PredictResponse(model_spec=answered, outputs=outputs)
-            response = await self._handle(_n_bytes(outputs), answer.to_bytes)
-            if not self._as_content:
-                return response
-            return await self._in_thread(
-                self._rare, functools.partial(messages.as_content, response)
-            )
+            write = functools.partial(answer.to_bytes, as_content=self._as_content)
+            return await self._handle(_n_bytes(outputs), write)
 
-    async def classify_proto(
-        self, request_bytes: bytes, *, timeout_s: float | None = None
+    async def infer_proto(
+        self, method: str, request_bytes: bytes, *, timeout_s: float | None = None
     ) -> bytes:
-        """Answer a serialized ClassificationRequest with a serialized ClassificationResponse."""
-        return await self._infer_proto(examples.CLASSIFY, request_bytes, timeout_s)
+        """Answer a serialized request of a method, `examples.CLASSIFY` or `REGRESS`."""
 
-    async def regress_proto(self, request_bytes: bytes, *, timeout_s: float | None = None) -> bytes:
-        """Answer a serialized RegressionRequest with a serialized RegressionResponse."""
-        return await self._infer_proto(examples.REGRESS, request_bytes, timeout_s)
+        def ask() -> bytes:
+            request, response = messages.inference_messages(method, request_bytes)
+            with self._acquire(wire.read_spec(request)) as (servable, spec):
+                result = examples.classify_or_regress(
+                    servable,
+                    method,
+                    spec.signature_name,
+                    examples.serialized_examples(request.input),
+                    timeout_ms=_limit_ms(timeout_s),
+                    check_method=self._check_method,
+                )
+                messages.fill_spec(response.model_spec, spec.name, servable, result.signature_name)
+                messages.fill_result(response.result, result)
+            return bytes(response.SerializeToString())
+
+        return await self._in_thread(self._runs, ask)
 
     async def multi_inference_proto(
         self, request_bytes: bytes, *, timeout_s: float | None = None
@@ -147,8 +174,8 @@ class ModelServer:
         def ask() -> bytes:
             from tensorflow_serving.apis import inference_pb2 as pb2
 
-            request = messages.parse(pb2.MultiInferenceRequest, request_bytes)
-            first = messages.read_spec(request.tasks[0]) if request.tasks else None
+            request = wire.parse(pb2.MultiInferenceRequest, request_bytes)
+            first = wire.read_spec(request.tasks[0]) if request.tasks else None
             with self._acquire(first or ModelSpec(name="")) as (servable, spec):
                 results = examples.multi_inference(
                     servable,
@@ -180,7 +207,7 @@ class ModelServer:
         def ask() -> bytes:
             from tensorflow_serving.apis import get_model_metadata_pb2 as pb2
 
-            request = messages.parse(pb2.GetModelMetadataRequest, request_bytes)
+            request = wire.parse(pb2.GetModelMetadataRequest, request_bytes)
             if not request.HasField("model_spec"):
                 raise InvalidArgumentError("Missing ModelSpec")
             if not request.metadata_field:
@@ -191,7 +218,7 @@ class ModelServer:
                 if field != "signature_def":
                     raise InvalidArgumentError(f"Metadata field {field} is not supported")
             response = pb2.GetModelMetadataResponse()
-            with self._acquire(messages.read_spec(request)) as (servable, spec):
+            with self._acquire(wire.read_spec(request)) as (servable, spec):
                 messages.fill_spec(response.model_spec, spec.name, servable, "")
                 signatures = pb2.SignatureDefMap(signature_def=servable.signature_defs)
                 response.metadata["signature_def"].Pack(signatures)
@@ -210,8 +237,8 @@ class ModelServer:
         def ask() -> bytes:
             from tensorflow_serving.apis import get_model_status_pb2 as pb2
 
-            request = messages.parse(pb2.GetModelStatusRequest, request_bytes)
-            spec = messages.read_spec(request)
+            request = wire.parse(pb2.GetModelStatusRequest, request_bytes)
+            spec = wire.read_spec(request)
             if spec is None:
                 raise InvalidArgumentError("Missing ModelSpec")
             response = pb2.GetModelStatusResponse()
@@ -231,7 +258,7 @@ class ModelServer:
         def ask() -> bytes:
             from tensorflow_serving.apis import model_management_pb2 as pb2
 
-            request = messages.parse(pb2.ReloadConfigRequest, request_bytes)
+            request = wire.parse(pb2.ReloadConfigRequest, request_bytes)
             if request.config.WhichOneof("config") != "model_config_list":
                 raise InvalidArgumentError(
                     "ServerModelConfig type not supported by HandleReloadConfigRequest. Only"
@@ -294,48 +321,6 @@ class ModelServer:
                 self._runs, functools.partial(run, timeout_ms=timeout_ms)
             )
         return {spec.alias: array for spec, array in zip(call.outputs, results, strict=True)}
-
-    async def _infer_json(
-        self, method: str, body: bytes, name: str, version: int | None, label: str | None
-    ) -> bytes:
-        def ask() -> bytes:
-            document = json_request.parse_object(body)
-            key = json_request.signature_name(document)
-            sent = json_request.decode_examples(document)
-            with self.models.acquire(name, version=version, label=label) as servable:
-                result = examples.classify_or_regress(
-                    servable,
-                    method,
-                    key,
-                    sent,
-                    timeout_ms=servable.timeout_ms,
-                    check_method=self._check_method,
-                )
-            if method == examples.REGRESS:
-                return json_response.encode_regressions(result.scores)
-            return json_response.encode_classifications(result.labels, result.scores)
-
-        return await self._in_thread(self._runs, ask)
-
-    async def _infer_proto(
-        self, method: str, request_bytes: bytes, timeout_s: float | None
-    ) -> bytes:
-        def ask() -> bytes:
-            request, response = messages.inference_messages(method, request_bytes)
-            with self._acquire(messages.read_spec(request)) as (servable, spec):
-                result = examples.classify_or_regress(
-                    servable,
-                    method,
-                    spec.signature_name,
-                    examples.serialized_examples(request.input),
-                    timeout_ms=_limit_ms(timeout_s),
-                    check_method=self._check_method,
-                )
-                messages.fill_spec(response.model_spec, spec.name, servable, result.signature_name)
-                messages.fill_result(response.result, result)
-            return bytes(response.SerializeToString())
-
-        return await self._in_thread(self._runs, ask)
 
     @contextlib.contextmanager
     def _acquire(self, spec: ModelSpec | None) -> Iterator[tuple[Servable, ModelSpec]]:

@@ -10,14 +10,12 @@ import numpy as np
 import orjson
 
 _MAX_VALUES = 64
-_FLOATS = ("float", "double")
-_INTEGERS = ("int32", "int16", "int8", "uint8", "int64", "uint32", "uint64")
 # One value of each type that JSON has a form for.
 _ZEROS: dict[str, Any] = {
     "string": "text",
     "bool": False,
-    **dict.fromkeys(_FLOATS, 0.0),
-    **dict.fromkeys(_INTEGERS, 0),
+    **dict.fromkeys(("float", "double"), 0.0),
+    **dict.fromkeys(("int32", "int16", "int8", "uint8", "int64", "uint32", "uint64"), 0),
 }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,16 +27,13 @@ Array = npt.NDArray[Any]
 
 _NUMPY = {dtype.name: dtype.numpy for dtype in DTYPES}
 _MAX_RANK = 64  # numpy's, for which rows add one of their own
-_FLOATS: dict[str, Any] = {"float": np.float32, "double": np.float64}
-# An integer token must lie in the first range; it is then cut to the type without a check.
-_INTEGERS: dict[str, tuple[int, int, Any]] = {
-    "int32": (-(2**31), 2**31 - 1, np.int32),
-    "int16": (-(2**31), 2**31 - 1, np.int16),
-    "int8": (-(2**31), 2**31 - 1, np.int8),
-    "uint8": (-(2**31), 2**31 - 1, np.uint8),
-    "int64": (-(2**63), 2**63 - 1, np.int64),
-    "uint32": (0, 2**32 - 1, np.uint32),
-    "uint64": (0, 2**64 - 1, np.uint64),
+_FLOATS = ("float", "double")
+# An integer token must lie in this range; it is then cut to the type without a check.
+_INTEGERS = {
+    **dict.fromkeys(("int32", "int16", "int8", "uint8"), (-(2**31), 2**31 - 1)),
+    "int64": (-(2**63), 2**63 - 1),
+    "uint32": (0, 2**32 - 1),
+    "uint64": (0, 2**64 - 1),
 }
 
 
@@ -120,7 +118,6 @@ class _Column:
         self.dtype = dtype
         self.values: list[Any] = []
         self.shape: list[int] | None = None
-        self.size = 0
 
     def add(self, value: Any) -> None:
         shape = _shape_of(value)
@@ -128,14 +125,13 @@ class _Column:
             raise InvalidArgumentError(
                 f"tensors have fewer than {_MAX_RANK} dimensions here, got {len(shape)}"
             )
-        before = len(self.values)
         _flatten(value, 0, shape, self.dtype, self.values)
-        size = len(self.values) - before
         if self.shape is None:
-            self.shape, self.size = shape, size
-        elif size != self.size:
-            raise InvalidArgumentError(f"Expecting tensor size: {self.size} but got: {size}")
-        elif shape != self.shape:
+            self.shape = shape
+        size, first_size = math.prod(shape), math.prod(self.shape)
+        if size != first_size:
+            raise InvalidArgumentError(f"Expecting tensor size: {first_size} but got: {size}")
+        if shape != self.shape:
             raise InvalidArgumentError(
                 f"Expecting shape {_show_shape(self.shape)} but got: {_show_shape(shape)}"
             )
@@ -333,7 +329,7 @@ def _element(value: Any, dtype: str) -> Any:
     if dtype in _FLOATS:
         fits = kind is float or kind is int
     elif dtype in _INTEGERS:
-        low, high, _ = _INTEGERS[dtype]
+        low, high = _INTEGERS[dtype]
         fits = kind is int and low <= value <= high
     elif dtype == "bool":
         fits = kind is bool
@@ -371,11 +367,10 @@ def _from_base64(value: dict[str, Any]) -> bytes:
 def _to_array(values: list[Any], dtype: str, shape: list[int]) -> Array:
     if dtype in _FLOATS:
         with np.errstate(over="ignore"):  # 1e39 becomes Infinity
-            flat = np.array(values, np.float64).astype(_FLOATS[dtype])
+            flat = np.array(values, np.float64).astype(_NUMPY[dtype])
     elif dtype in _INTEGERS:
-        low, _, final = _INTEGERS[dtype]
-        wide = np.int64 if low < 0 else np.uint64
-        flat = np.array(values, wide).astype(final)
+        wide = np.int64 if _INTEGERS[dtype][0] < 0 else np.uint64
+        flat = np.array(values, wide).astype(_NUMPY[dtype])
     else:
         flat = np.empty(len(values), _NUMPY.get(dtype, object))
         flat[:] = values

@@ -32,15 +32,9 @@ _WORDS = {
     "Infinity": math.inf, "Inf": math.inf, "-Infinity": -math.inf, "-Inf": -math.inf,
 }  # fmt: skip
 _ESCAPES = {
-    '"': b'"',
-    "\\": b"\\",
-    "/": b"/",
-    "b": b"\b",
-    "f": b"\f",
-    "n": b"\n",
-    "r": b"\r",
+    '"': b'"', "\\": b"\\", "/": b"/", "b": b"\b", "f": b"\f", "n": b"\n", "r": b"\r",
     "t": b"\t",
-}
+}  # fmt: skip
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CLOSING: dict[type, tuple[str, str]] = {
     dict: ("}", "an object member"),

@@ -202,6 +202,9 @@ class Models:
                     new.append(model)
                 if model.config != config:
                     model.configure(config)
+                    for label, version in config.labels.items():
+                        if not model.is_available(version):
+                            logger.info("label %s of %s waits for version %d", label, name, version)
                 self._models[name] = model
                 self._look_after(model)
             return new

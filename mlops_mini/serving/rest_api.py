@@ -19,10 +19,11 @@ Source: TensorFlow Serving's RESTful API, https://www.tensorflow.org/tfx/serving
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -30,7 +31,7 @@ from google.protobuf import json_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, NotFoundError, by_code
-from mlops_mini.serving import model_config
+from mlops_mini.serving import examples, model_config
 from mlops_mini.serving.http_protocol import Answer, Handler, error_page
 from mlops_mini.serving.inference import ModelServer
 from mlops_mini.serving.models import Models
@@ -116,24 +117,26 @@ async def _ask(
 ) -> bytes:
     if method == "POST" and (match := _POST.fullmatch(path)):
         name, version, label, verb = match.groups()
-        ask = {
+        verbs: dict[str, Callable[..., Awaitable[bytes]]] = {
             "predict": server.predict_json,
-            "classify": server.classify_json,
-            "regress": server.regress_json,
-        }.get(verb)
-        if ask:
+            "classify": functools.partial(server.infer_json, examples.CLASSIFY),
+            "regress": functools.partial(server.infer_json, examples.REGRESS),
+        }
+        if verb in verbs:
             if b"gzip" in headers.get(b"content-encoding", b""):
                 body = await _inflate(body)
-            return await ask(
-                body, name=_unquote(name), version=_version(version), version_label=_label(label)
+            label = label and _unquote(label)
+            return await verbs[verb](
+                body, name=_unquote(name), version=_version(version), version_label=label
             )
     if method == "GET" and (match := _GET.fullmatch(path)):
         name, version, label, metadata = match.groups()
         if name is None:
             raise InvalidArgumentError("Missing model name in request.")
         if metadata == "metadata":  # in other letters it is matched, and asks for the status
+            label = label and _unquote(label)
             return server.metadata_json(
-                name=_unquote(name), version=_version(version), version_label=_label(label)
+                name=_unquote(name), version=_version(version), version_label=label
             )
         return server.status_json(name=_unquote(name), version=_version(version))
     raise InvalidArgumentError(f"Malformed request: {method} {path}")
@@ -146,10 +149,6 @@ def _version(digits: str | None) -> int | None:
     if len(significant) > _INT64_DIGITS or int(significant) > _INT64_MAX:
         raise _EmptyBadRequestError(f"version {digits} does not fit into 64 bits")
     return int(significant)
-
-
-def _label(label: str | None) -> str | None:
-    return None if label is None else _unquote(label)
 
 
 def _unquote(text: str) -> str:

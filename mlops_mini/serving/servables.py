@@ -33,7 +33,7 @@ from mlops_mini.errors import (
     UnimplementedError,
     by_code,
 )
-from mlops_mini.wire import DTYPES
+from mlops_mini.wire import BY_NUMBER, DTYPES
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,6 @@ _NOT_LOADABLE = (OSError, RuntimeError, ValueError, TypeError, KeyError)
 _SESSION_WORDS = re.compile(
     r"^Graph execution error:\n\n|\n\t \[\[\{\{node .*\}\}\]\].*", re.DOTALL
 )
-_DTYPES = {dtype.number: dtype for dtype in DTYPES}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -322,7 +321,7 @@ def _op_names(graph_def: Any) -> set[str]:
 def _tensor_specs(infos: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
     def describe(alias: str) -> TensorSpec:
         info = infos[alias]
-        known, shape = _DTYPES.get(info.dtype), info.tensor_shape
+        known, shape = BY_NUMBER.get(info.dtype), info.tensor_shape
         return TensorSpec(
             alias=alias,
             tensor=info.name,

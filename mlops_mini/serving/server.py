@@ -18,6 +18,8 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from mlops_mini.errors import FailedPreconditionError, MlopsMiniError, UnavailableError
 from mlops_mini.serving import config, http_protocol, model_config, servables, warmup
 from mlops_mini.serving.config import ServerConfig
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         out.write(f"TensorFlow ModelServer: mlops_mini {installed_version('mlops_mini')}\n")
         out.write(f"TensorFlow Library: {installed_version('tensorflow')}\n")
         return 0
-    if "--help" in arguments:
+    if {"--help", "-h"} & {*arguments}:
         out.write(config.usage() + "\n")
         return _EXIT_FAILED
     try:
@@ -74,17 +76,7 @@ def run(server_config: ServerConfig) -> None:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # its advice is not the user's
     for name in server_config.inert:
         logger.warning("--%s is accepted, and does nothing here", name)
-    uvloop_run(_serve(server_config, _configs(server_config)))
-
-
-def uvloop_run(main_task: Any) -> None:
-    """Run on uvloop where there is one, else on asyncio's own loop."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(main_task)
-    else:
-        uvloop.run(main_task)
+    uvloop.run(_serve(server_config, _configs(server_config)))
 
 
 def _configs(server_config: ServerConfig) -> list[ModelConfig]:
@@ -109,8 +101,12 @@ async def _serve(server_config: ServerConfig, configs: list[ModelConfig]) -> Non
         await _until(stop, asyncio.to_thread(models.replace, configs))
     if not stop.is_set():
         drains = await _open(server_config, models)
-        if not server_config.strict_start:
-            models.configure(configs)
+        try:
+            if not server_config.strict_start:
+                models.configure(configs)
+        except MlopsMiniError:
+            await _close(drains, models, 0)
+            raise
         await _until(stop, _follow(models, server_config, configs))
     await _close(drains, models, max(server_config.drain_timeout_s, 0))
 
@@ -134,6 +130,7 @@ def _models(server_config: ServerConfig) -> Models:
             try:
                 warmup.run(servable, folder, n_iterations=iterations)
             except MlopsMiniError:
+                logger.warning("warm-up in %s fails; --enable_model_warmup=false skips it", folder)
                 servable.close()
                 raise
         return servable

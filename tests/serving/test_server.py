@@ -75,6 +75,28 @@ def test_the_script_serves_and_stops(toy_models: Path, tmp_path: Path) -> None:
     assert list(tmp_path.glob(".addresses*")) == []
 
 
+def test_a_start_that_fails_late_ends_with_its_reason_and_no_traceback(tmp_path: Path) -> None:
+    entry = 'config { name: "a" base_path: "/a" model_platform: "pytorch" }'
+    file = tmp_path / "models.config"
+    file.write_text(f"model_config_list {{ {entry} }}")
+    argv = [f"--model_config_file={file}", "--port=0", f"--address_file={tmp_path / 'a'}"]
+    ended = subprocess.run([SCRIPT, *argv], capture_output=True, text=True, timeout=60, check=False)
+
+    assert ended.returncode == 255
+    assert ended.stdout.endswith("Model a requests unsupported platform pytorch\n")
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_unix_socket_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    process = start_main(
+        ["--model_base_path=/a", "--port=0", "--grpc_socket_path=/no/such/m.sock"], tmp_path / "log"
+    )
+    process.join(60)
+
+    assert process.exitcode == 255
+    assert "cannot listen on unix:/no/such/m.sock" in (tmp_path / "log").read_text()
+
+
 @pytest.mark.parametrize("flag", ["port", "rest_api_port"])
 def test_a_taken_port_ends_the_start_with_a_reason(
     flag: str, taken_port: int, base: Path, tmp_path: Path
