@@ -47,7 +47,7 @@ class ModelServer:
     """What the server can be asked, in bytes; `models` is whom it asks.
 
     Every method raises an `MlopsMiniError` whose code and text are what TensorFlow Serving answers.
-    An `InvalidArgumentError` of `predict_json` may have an attribute `hint`: what the model takes.
+    An `InvalidArgumentError` over REST may have an attribute `hint`: what the model takes.
     """
 
     def __init__(
@@ -112,14 +112,18 @@ class ModelServer:
             key = json_request.signature_name(document)
             sent = json_request.decode_examples(document)
             with self.models.acquire(name, version=version, label=version_label) as servable:
-                result = examples.classify_or_regress(
-                    servable,
-                    method,
-                    key,
-                    sent,
-                    timeout_ms=servable.timeout_ms,
-                    check_method=self._check_method,
-                )
+                try:
+                    result = examples.classify_or_regress(
+                        servable,
+                        method,
+                        key,
+                        sent,
+                        timeout_ms=servable.timeout_ms,
+                        check_method=self._check_method,
+                    )
+                except InvalidArgumentError as exc:
+                    exc.hint = _examples_hint(servable, method)
+                    raise
             if method == examples.REGRESS:
                 return json_response.encode_regressions(result.scores)
             return json_response.encode_classifications(result.labels, result.scores)
@@ -378,5 +382,19 @@ def _hint(servable: Servable, key: str) -> str:
     signature = servable.signatures.get(key or DEFAULT_SIGNATURE)
     if signature is None:
         return f"signatures of this model: {', '.join(sorted(servable.signatures))}"
+    method = servable.signature_defs[signature.name].method_name
+    if method in (examples.CLASSIFY, examples.REGRESS):
+        verb = method.rpartition("/")[2]
+        return f'{signature.name} takes serialized tf.Examples: use :{verb} with "examples"'
     inputs = {spec.alias: (spec.dtype, spec.shape) for spec in signature.inputs}
     return json_hint.hint(inputs, signature.name)
+
+
+def _examples_hint(servable: Servable, method: str) -> str:
+    verb = method.rpartition("/")[2]
+    names = [
+        n for n, known in sorted(servable.signature_defs.items()) if known.method_name == method
+    ]
+    if not names:
+        return f"no signature of this model is made for {verb}: use :predict"
+    return f"made for {verb}: {', '.join(names)}; numbers of a float feature need a point: 2.0"

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.serving.servers import Answer, Server, wait_until
+from tests.conformance.models import write_half_plus_two
+from tests.serving.servers import Answer, Server, run_in_child, wait_until
 
 StartServer = Callable[..., Server]
 
@@ -21,6 +22,16 @@ CORS = {
     "Access-Control-Allow-Methods": "POST, GET",
     "Access-Control-Allow-Headers": "Content-Type",
 }
+
+
+@pytest.fixture(scope="module")
+def examples_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("examples")
+    run_in_child(write_half_plus_two, str(folder / "m/1"), log_file=folder / "log")
+    server = Server.start(folder / "m", folder / "server")
+    server.wait_for(1)
+    yield server
+    server.close()
 
 
 @pytest.mark.parametrize(
@@ -164,6 +175,23 @@ def test_a_status_ignores_the_label(toy_server: Server) -> None:
 
     assert answer.status == 200
     assert answer.json["model_version_status"][0]["state"] == "AVAILABLE"
+
+
+@pytest.mark.parametrize(
+    ("verb", "body", "hint"),
+    [
+        ("predict", {"signature_name": "regress_x_to_y", "inputs": ["text"]}, "use :regress with"),
+        ("classify", {"examples": [{"x": 2}]}, "made for classify: classify_x_to_y; numbers of"),
+        ("regress", {"signature_name": "classify_x_to_y", "examples": [{"x": 2.0}]}, "made for "),
+    ],
+)
+def test_who_asks_with_examples_wrongly_is_told_how(
+    examples_server: Server, verb: str, body: dict[str, Any], hint: str
+) -> None:
+    answer = examples_server.ask("POST", f"/v1/models/m:{verb}", json.dumps(body))
+
+    assert answer.status == 400
+    assert hint in answer.json["hint"]
 
 
 def test_an_error_ends_with_a_hint(toy_server: Server) -> None:
