@@ -69,8 +69,7 @@ class ModelServer:
         self.models = models
         self._check_method = check_method
         self._as_content = as_content
-        # TensorFlow as a whole first: where one thread imports a part of it while another imports
-        # all, both fail.
+        # All of TensorFlow first: to import a part while another thread imports all fails both.
         first = servables.tensorflow
         n_runs = n_threads or 4 * (os.cpu_count() or 1)
         self._runs = ThreadPoolExecutor(n_runs, "run", initializer=first)
@@ -142,9 +141,8 @@ class ModelServer:
             outputs = await self._predict(
                 servable, request, spec.signature_name, _limit_ms(timeout_s)
             )
-            key = spec.signature_name or DEFAULT_SIGNATURE
-            answered = ModelSpec(name=spec.name, version=servable.version, signature_name=key)
-            answer = PredictResponse(model_spec=answered, outputs=outputs)
+            echo = _echo(spec, servable, spec.signature_name or DEFAULT_SIGNATURE)
+            answer = PredictResponse(model_spec=echo, outputs=outputs)
             write = functools.partial(answer.to_bytes, as_content=self._as_content)
             return await self._handle(_n_bytes(outputs), write)
 
@@ -164,7 +162,7 @@ class ModelServer:
                     timeout_ms=_limit_ms(timeout_s),
                     check_method=self._check_method,
                 )
-                messages.fill_spec(response.model_spec, spec.name, servable, result.signature_name)
+                wire.fill_spec(response.model_spec, _echo(spec, servable, result.signature_name))
                 messages.fill_result(response.result, result)
             return bytes(response.SerializeToString())
 
@@ -190,9 +188,7 @@ class ModelServer:
                 response = pb2.MultiInferenceResponse()
                 for result in results:
                     answer = response.results.add()
-                    messages.fill_spec(
-                        answer.model_spec, spec.name, servable, result.signature_name
-                    )
+                    wire.fill_spec(answer.model_spec, _echo(spec, servable, result.signature_name))
                     is_classify = result.method == examples.CLASSIFY
                     kind = "classification_result" if is_classify else "regression_result"
                     messages.fill_result(getattr(answer, kind), result)
@@ -223,7 +219,7 @@ class ModelServer:
                     raise InvalidArgumentError(f"Metadata field {field} is not supported")
             response = pb2.GetModelMetadataResponse()
             with self._acquire(wire.read_spec(request)) as (servable, spec):
-                messages.fill_spec(response.model_spec, spec.name, servable, "")
+                wire.fill_spec(response.model_spec, _echo(spec, servable, ""))
                 signatures = pb2.SignatureDefMap(signature_def=servable.signature_defs)
                 response.metadata["signature_def"].Pack(signatures)
             return bytes(response.SerializeToString())
@@ -247,9 +243,8 @@ class ModelServer:
                 raise InvalidArgumentError("Missing ModelSpec")
             response = pb2.GetModelStatusResponse()
             for status in self.models.statuses(spec.name, version=spec.version):
-                entry = response.model_version_status.add(
-                    version=status.version, state=status.state
-                )
+                entry = response.model_version_status.add()
+                entry.version, entry.state = status.version, status.state
                 entry.status.error_code = status.error_code
                 entry.status.error_message = status.error_message
             return bytes(response.SerializeToString())
@@ -356,6 +351,11 @@ class ModelServer:
                     await asyncio.wait({run})
             run.exception()  # has been looked at, so asyncio does not complain
             raise
+
+
+def _echo(asked: ModelSpec, servable: Servable, signature_name: str) -> ModelSpec:
+    """Say who answers: the model's name, its version and the signature; never the label."""
+    return ModelSpec(name=asked.name, version=servable.version, signature_name=signature_name)
 
 
 def _limit_ms(timeout_s: float | None) -> int:

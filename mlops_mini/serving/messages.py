@@ -9,7 +9,6 @@ from typing import Any
 
 from mlops_mini import wire
 from mlops_mini.serving import examples
-from mlops_mini.serving.servables import Servable
 
 
 def inference_messages(method: str, request_bytes: bytes) -> tuple[Any, Any]:
@@ -21,12 +20,6 @@ def inference_messages(method: str, request_bytes: bytes) -> tuple[Any, Any]:
         return request, classification_pb2.ClassificationResponse()
     request = wire.parse(regression_pb2.RegressionRequest, request_bytes)
     return request, regression_pb2.RegressionResponse()
-
-
-def fill_spec(target: Any, name: str, servable: Servable, signature_name: str) -> None:
-    """Echo the model's name, the version that answers and the signature; never the label."""
-    target.name, target.signature_name = name, signature_name
-    target.version.value = servable.version
 
 
 def fill_result(target: Any, result: examples.Result) -> None:
