@@ -8,6 +8,7 @@
     │   └── DataIntegrityError       a file is not what its checksum or its schema says
     ├── NotFoundError                what was asked for is not there
     ├── AlreadyExistsError           what was to be made is there already
+    ├── PermissionDeniedError        whoever asks may not have it
     ├── ResourceExhaustedError       disk, memory, queue or quota is full
     ├── AbortedError                 something under way ended before its goal
     ├── DeadlineExceededError        it took longer than allowed
@@ -59,6 +60,12 @@ class AlreadyExistsError(MlopsMiniError):
     """What was to be made is there already."""
 
     code = 6
+
+
+class PermissionDeniedError(MlopsMiniError):
+    """Whoever asks may not have it."""
+
+    code = 7
 
 
 class ResourceExhaustedError(MlopsMiniError):

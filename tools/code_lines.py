@@ -1,6 +1,6 @@
 """Counts lines of code: blank lines, comments and docstrings do not count.
 
-Example: python -m tools.code_lines mlops_mini --most 11500
+Example: python -m tools.code_lines mlops_mini --most 16500
 """
 
 import argparse
@@ -9,7 +9,7 @@ import sys
 import tokenize
 from pathlib import Path
 
-LONGEST_MODULE = 400
+LONGEST_MODULE = 500
 _IGNORED = {
     tokenize.COMMENT,
     tokenize.DEDENT,

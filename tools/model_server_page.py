@@ -31,8 +31,12 @@ DIFFERENCES = (
     (
         "Ports open",
         "once every model has a version",
-        "at once; a model that is not there yet is not found (404): wait for `/readyz`",
-        "`--strict_start`",
+        (
+            "once every model has had its first load, well or not; one without versions holds up"
+            " nobody. With `--open_ports_early` at once: a model that is not there yet is not found"
+            " (404), and `/readyz` tells when it is"
+        ),
+        "`--strict_start`, which ends the process if a load fails",
     ),
     (
         "A model that fails to load at the start",
@@ -49,7 +53,52 @@ DIFFERENCES = (
     (
         "A version folder that is still being copied",
         "is loaded as it is",
-        "waits until two looks find the same files; an empty one, or a plain file, waits for ever",
+        "waits until two looks find the same files",
+        "none",
+    ),
+    (
+        "A version that is an empty folder, a plain file, a dead link, or unreadable",
+        "fails to load",
+        "is said once in the log and in `/readyz`, and loaded once it can be; others are served",
+        "none",
+    ),
+    (
+        "Files that change under a number that is served",
+        "are not looked at",
+        "are not loaded either, and get one warning in the log",
+        "none",
+    ),
+    (
+        "A reload with `--file_system_poll_wait_seconds=0`",
+        "finds nothing new",
+        "loads the versions that it names",
+        "none",
+    ),
+    (
+        "A reload by gRPC from another machine",
+        "is done",
+        "is refused (PERMISSION_DENIED), unless clients show a certificate (`client_verify`)",
+        "`--enable_model_management`",
+    ),
+    (
+        "The body of a REST request",
+        "may have any size",
+        (
+            "has at most 256 MiB, else 413. For gRPC there is no limit, unless"
+            " `--grpc_channel_arguments=grpc.max_receive_message_length=...` sets one"
+        ),
+        "`--rest_max_body_bytes=0`",
+    ),
+    (
+        "A limit or deadline that passes while one long operation runs",
+        "is answered when that operation ends",
+        "is answered at once; the operation goes on until it ends",
+        "none",
+    ),
+    (
+        "A signature with a ragged or sparse tensor",
+        "fails when it is asked",
+        "says what it is (UNIMPLEMENTED, 501) when it is asked; the other signatures serve",
         "none",
     ),
     (
@@ -100,7 +149,7 @@ DIFFERENCES = (
     (
         "Routes outside `/v1`",
         "none",
-        "`/healthz`, `/readyz`, and on a loopback address `/admin/models`",
+        "`/healthz`, and `/readyz` with versions, labels and last errors of each model",
         "none",
     ),
 )
@@ -138,12 +187,12 @@ curl -d '{"instances": [[1, 2, 3]]}' localhost:8501/v1/models/m/labels/canary:pr
 curl localhost:8501/v1/models/m             # its versions and their states
 curl localhost:8501/v1/models/m/metadata    # its signatures
 curl localhost:8501/healthz                 # 200 while the process answers
-curl localhost:8501/readyz                  # 200 if every model answers, else 503
-curl localhost:8501/admin/models            # all models, versions, labels; on loopback only
-curl -H 'Content-Type: application/json' localhost:8501/admin/models \\
-  -d '{"name": "other", "base_path": "/models/other", "model_platform": "tensorflow"}'
-curl -X DELETE localhost:8501/admin/models/other
+curl localhost:8501/readyz                  # 200 if every model answers, else 503; says why
 ```
+
+The ports open when each model has had its first load, so an open port means an answer. Models come
+and go by the configuration file, or by gRPC's `HandleReloadConfigRequest`; a model is a program, so
+the second way is open on loopback only, or to clients with a certificate.
 
 - Publish a version by copying it beside the others and renaming it to its number.
 - Requests to warm a version up with stand in its folder, as a TFRecord file of PredictionLog:

@@ -111,11 +111,17 @@ class ServerConfig:
         "", "write the bound addresses here as JSON, by rename; makes port 0 mean any free port"
     )
     drain_timeout_s: int = _ours(10, "seconds that requests in flight get to finish after SIGTERM")
-    enable_admin_api: bool = _ours(
-        False, "serve /admin/models on an address that other machines reach, too"
+    enable_model_management: bool = _ours(
+        False,
+        "let gRPC reload requests change the models although other machines reach the port; on"
+        " loopback, or with the client_verify of --ssl_config_file, they may in any case",
     )
-    strict_start: bool = _ours(
-        False, "open the ports after the first load of each model, and end if one fails"
+    open_ports_early: bool = _ours(
+        False, "open the ports before the first load of each model has ended: probe /readyz then"
+    )
+    strict_start: bool = _ours(False, "end if the first load of a model fails")
+    rest_max_body_bytes: int = _ours(
+        256 * 2**20, "largest body of a REST request, bytes; a larger one gets 413; 0: no limit"
     )
     strict_version_labels: bool = _ours(
         False, "refuse a label of a version that is not available, instead of waiting for it"
@@ -135,6 +141,11 @@ class ServerConfig:
             raise InvalidArgumentError(
                 "At least one of server_options.grpc_port or server_options.grpc_socket_path must"
                 " be set."
+            )
+        if self.strict_start and self.open_ports_early:
+            raise InvalidArgumentError(
+                "--strict_start waits for the models before the ports open, --open_ports_early does"
+                " not: choose one"
             )
         if self.batching_parameters_file and not self.enable_batching:
             raise InvalidArgumentError(

@@ -84,6 +84,7 @@ def predict_call(
     signature = servable.signatures.get(key)
     if signature is None:
         raise FailedPreconditionError(f'Serving signature key "{key}" not found.')
+    signature.check_servable()
     method = servable.signature_defs[key].method_name
     if check_method and method not in (PREDICT, CLASSIFY, REGRESS):
         raise InternalError(
@@ -247,6 +248,7 @@ def _check_signature(
     if method not in (CLASSIFY, REGRESS):
         raise UnimplementedError(f"Unsupported signature method_name: {method}")
     signature, definition = servable.signatures[key], servable.signature_defs[key]
+    signature.check_servable()
     kind = "classification" if method == CLASSIFY else "regression"
     aliases = ("classes", "scores") if method == CLASSIFY else ("outputs",)
     found = {spec.alias: spec for spec in signature.outputs if spec.alias in aliases}

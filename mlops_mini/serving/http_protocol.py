@@ -7,8 +7,9 @@ server must bear, and how this one does:
   between the pieces of a body, above `Limits.head_bytes`: 431. A request that does not end in time:
   408. A method that TensorFlow Serving does not know: 501. Each is a small HTML page, after which
   the connection ends.
-- A body may be of any size, but while a request is being answered its connection is read once more
-  at most: one connection holds one request and two reads.
+- A body above `Limits.body_bytes`: 413, before it is read where its length is announced. While a
+  request is being answered its connection is read once more at most: one connection holds one
+  request and two reads.
 - A client that disappears takes its requests along. One that only stops sending is answered.
 - Silence, a body that hardly moves, an answer that nobody reads: cut off.
 
@@ -35,14 +36,15 @@ logger = logging.getLogger(__name__)
 
 _REASONS = {
     200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
-    408: "Request Time-out", 409: "Conflict", 500: "Internal Server Error",
-    501: "Not Implemented", 503: "Service Unavailable", 504: "Gateway Time-out",
-    505: "HTTP Version not supported",
+    408: "Request Time-out", 409: "Conflict", 413: "Request Entity Too Large",
+    500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable",
+    504: "Gateway Time-out", 505: "HTTP Version not supported",
 }  # fmt: skip
 _METHODS = {"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"}
 _SWEEP_S = 1.0
 _LINGER_S = 1.0  # for the client to read the last answer before what it still sends is refused
 _SLOWEST_BODY_BYTES_S = 500
+_COPIED_BYTES = 64 * 2**10
 _LAST_REQUESTS_S = 0.1  # for requests already on their way when the server begins to stop
 
 
@@ -73,11 +75,13 @@ class Limits:
         head_bytes: Size of a request line and its headers; also of trailers, chunk extensions.
         head_s: Seconds from the first byte of a request to the end of its headers.
         idle_s: Seconds without a request, without progress of a body, or of an answer being read.
+        body_bytes: Size of a body; None for any.
     """
 
     head_bytes: int = 64 * 2**10
     head_s: float = 20.0
     idle_s: float = 75.0
+    body_bytes: int | None = None
 
 
 DEFAULT_LIMITS = Limits()
@@ -137,9 +141,9 @@ class HttpServer:
         """Set the date of the next second's answers, and cut off who has had his time."""
         self.date = formatdate(usegmt=True)
         now = self.loop.time()
+        self._timer = self.loop.call_later(_SWEEP_S, self._tick)  # first: it must never end
         for connection in list(self.connections):
             connection.sweep(now)
-        self._timer = self.loop.call_later(_SWEEP_S, self._tick)
 
     async def drain(self, timeout_s: float) -> None:
         """Stop accepting, let the requests that are being read or answered end, close.
@@ -278,6 +282,8 @@ class _Connection(asyncio.Protocol):
             raise _RefusalError(501)
         if encoding is not None and (encoding.lower() != b"chunked" or version == "1.0"):
             raise _RefusalError(400)
+        length = request.headers.get(b"content-length", b"0")  # httptools lets only digits pass
+        self._check_body(int(length))
         if self._parser.should_upgrade():
             return
         if version == "1.1" and request.headers.get(b"expect", b"").lower() == b"100-continue":
@@ -288,9 +294,14 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, piece: bytes) -> None:
         self._n_unparsed_bytes = 0
+        self._check_body(self._request.body.tell() + len(piece))
         self._request.body.write(piece)
         earned = self._deadline + len(piece) / _SLOWEST_BODY_BYTES_S
         self._deadline = min(earned, self._server.loop.time() + self._limits.idle_s)
+
+    def _check_body(self, n_bytes: int) -> None:
+        if self._limits.body_bytes is not None and n_bytes > self._limits.body_bytes:
+            raise _RefusalError(413)
 
     def _without_upgrade(self) -> bytes:
         """Write the head again without the offer: the parser would take the body for a request."""
@@ -360,7 +371,12 @@ class _Connection(asyncio.Protocol):
             f"HTTP/{request.version} {answer.status} {reason(answer.status)}\r\n{lines}"
             f"Date: {self._server.date}\r\nContent-Length: {len(answer.body)}\r\n\r\n"
         )
-        self.transport.write(head.encode() + (b"" if request.method == "HEAD" else answer.body))
+        body = b"" if request.method == "HEAD" else answer.body
+        if len(body) <= _COPIED_BYTES:
+            self.transport.write(head.encode() + body)
+        else:  # a copy would take its time
+            self.transport.write(head.encode())
+            self.transport.write(body)
 
     def _continue(self) -> None:
         self._owes_continue = False

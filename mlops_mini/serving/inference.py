@@ -2,25 +2,28 @@
 
 Both edges call `ModelServer` and turn the errors it raises into a status of their own protocol. A
 prediction that is known to be short happens right here on the event loop; any other, and whatever
-is rare, goes to a worker thread, so that one slow request never stops the rest. What is rare is
-also what needs TensorFlow's own messages, whose import takes seconds.
+is rare, goes to a worker thread, so that one slow request never stops the rest. A request that has
+had its time is answered so at once, also while its run cannot be stopped. What is rare is also what
+needs TensorFlow's own messages, whose import takes seconds.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import numpy.typing as npt
 
 from mlops_mini import wire
-from mlops_mini.errors import InvalidArgumentError
+from mlops_mini.errors import (
+    InvalidArgumentError,
+    MlopsMiniError,
+    PermissionDeniedError,
+)
 from mlops_mini.serving import (
     examples,
     json_hint,
@@ -28,19 +31,16 @@ from mlops_mini.serving import (
     json_response,
     messages,
     model_config,
-    servables,
 )
 from mlops_mini.serving.examples import DEFAULT_SIGNATURE
+from mlops_mini.serving.json_request import DecodedRequest
 from mlops_mini.serving.models import CODE_NAMES, Models
-from mlops_mini.serving.servables import Servable, Signature
+from mlops_mini.serving.run_costs import INLINE_LIMIT_S
+from mlops_mini.serving.servables import Servable
+from mlops_mini.serving.workers import Workers
 from mlops_mini.wire import ModelSpec, PredictRequest, PredictResponse
 
 Array = npt.NDArray[Any]
-T = TypeVar("T")
-
-_MAX_INLINE_ROWS = 64
-_MAX_INLINE_BYTES = 2**18  # of a message: some milliseconds
-_N_RARE_THREADS = 32
 
 
 class ModelServer:
@@ -54,43 +54,64 @@ class ModelServer:
         self,
         models: Models,
         *,
+        rest_timeout_ms: int = 30_000,
         n_threads: int = 0,
         check_method: bool = False,
         as_content: bool = False,
+        may_manage: bool = False,
     ) -> None:
         """Answer for these models.
 
         Args:
             models: Whom to ask.
+            rest_timeout_ms: Longest run of a REST request, milliseconds; 0 for no limit.
             n_threads: Slow runs at the same time; 0 is four for each CPU.
             check_method: Refuse signatures that were exported for another method.
             as_content: Write Predict's outputs as `tensor_content` instead of typed fields.
+            may_manage: Let requests change which models are served. Whoever reaches the port may
+                then load any folder of this machine, and a model is a program.
         """
         self.models = models
+        self._rest_timeout_ms = max(rest_timeout_ms, 0)
         self._check_method = check_method
         self._as_content = as_content
-        # All of TensorFlow first: to import a part while another thread imports all fails both.
-        first = servables.tensorflow
-        n_runs = n_threads or 4 * (os.cpu_count() or 1)
-        self._runs = ThreadPoolExecutor(n_runs, "run", initializer=first)
-        self._rare = ThreadPoolExecutor(_N_RARE_THREADS, "rare", initializer=first)
+        self._may_manage = may_manage
+        self._workers = Workers(n_threads)
+
+    def close(self) -> None:
+        """End what was started beside this process; nothing may be asked any more."""
+        self._workers.close()
 
     async def predict_json(
         self, body: bytes, *, name: str, version: int | None, version_label: str | None
     ) -> bytes:
         """Answer the body of a REST predict request with the body of its answer."""
-        document = await self._handle(len(body), json_request.parse_object, body)
-        key = json_request.signature_name(document)
-        with self.models.acquire(name, version=version, label=version_label) as servable:
+        with contextlib.ExitStack() as hold:
+            servable, missing = None, None
             try:
-                dtypes = _signature(servable, key).dtypes
-                request = await self._handle(
-                    len(body), json_request.decode_predict, document, dtypes
+                servable = hold.enter_context(
+                    self.models.acquire(name, version=version, label=version_label)
                 )
+            except MlopsMiniError as exc:  # a body that is none is told so first
+                missing = exc
+            known = servable.dtypes if servable else {}
+            key, request = await self._workers.handle_json(
+                len(body), json_request.read_predict, body, known
+            )
+            if servable is None:
+                raise cast("MlopsMiniError", missing)
+            try:
+                _check_signature(servable, key)
+                if isinstance(request, MlopsMiniError):
+                    raise request
+                request = cast("DecodedRequest", request)  # None is an unknown signature
                 sent = PredictRequest(model_spec=None, inputs=request.inputs)
-                outputs = await self._predict(servable, sent, key, servable.timeout_ms)
-                encode = functools.partial(json_response.encode_predict, is_rows=request.is_rows)
-                return await self._handle(_n_bytes(outputs), encode, outputs)
+                outputs = await self._predict(
+                    servable, sent, key, timeout_s=self._rest_timeout_s, hold=hold
+                )
+                return await self._workers.handle_json(
+                    _n_bytes(outputs), json_response.encode_predict, outputs, request.is_rows
+                )
             except InvalidArgumentError as exc:
                 exc.hint = _hint(servable, key)
                 raise
@@ -117,7 +138,7 @@ class ModelServer:
                         method,
                         key,
                         sent,
-                        timeout_ms=servable.timeout_ms,
+                        timeout_ms=self._rest_timeout_ms,
                         check_method=self._check_method,
                     )
                 except InvalidArgumentError as exc:
@@ -127,7 +148,7 @@ class ModelServer:
                 return json_response.encode_regressions(result.scores)
             return json_response.encode_classifications(result.labels, result.scores)
 
-        return await self._in_thread(self._runs, ask)
+        return await self._workers.run(ask, timeout_s=self._rest_timeout_s)
 
     async def predict_proto(self, request_bytes: bytes, *, timeout_s: float | None = None) -> bytes:
         """Answer a serialized PredictRequest with a serialized PredictResponse.
@@ -136,15 +157,18 @@ class ModelServer:
             request_bytes: The message.
             timeout_s: Longest run, seconds; None for no limit. So for the methods below.
         """
-        request = await self._handle(len(request_bytes), PredictRequest.from_bytes, request_bytes)
-        with self._acquire(request.model_spec) as (servable, spec):
+        request = await self._workers.handle(
+            len(request_bytes), PredictRequest.from_bytes, request_bytes
+        )
+        with contextlib.ExitStack() as hold:
+            servable, spec = hold.enter_context(self._acquire(request.model_spec))
             outputs = await self._predict(
-                servable, request, spec.signature_name, _limit_ms(timeout_s)
+                servable, request, spec.signature_name, timeout_s=timeout_s, hold=hold
             )
             echo = _echo(spec, servable, spec.signature_name or DEFAULT_SIGNATURE)
             answer = PredictResponse(model_spec=echo, outputs=outputs)
             write = functools.partial(answer.to_bytes, as_content=self._as_content)
-            return await self._handle(_n_bytes(outputs), write)
+            return await self._workers.handle(_n_bytes(outputs), write)
 
     async def infer_proto(
         self, method: str, request_bytes: bytes, *, timeout_s: float | None = None
@@ -166,7 +190,7 @@ class ModelServer:
                 messages.fill_result(response.result, result)
             return bytes(response.SerializeToString())
 
-        return await self._in_thread(self._runs, ask)
+        return await self._workers.run(ask, timeout_s=timeout_s)
 
     async def multi_inference_proto(
         self, request_bytes: bytes, *, timeout_s: float | None = None
@@ -194,7 +218,7 @@ class ModelServer:
                     messages.fill_result(getattr(answer, kind), result)
             return bytes(response.SerializeToString())
 
-        return await self._in_thread(self._runs, ask)
+        return await self._workers.run(ask, timeout_s=timeout_s)
 
     async def metadata_proto(
         self,
@@ -224,7 +248,7 @@ class ModelServer:
                 response.metadata["signature_def"].Pack(signatures)
             return bytes(response.SerializeToString())
 
-        return await self._in_thread(self._rare, ask)
+        return await self._workers.do(ask)
 
     async def status_proto(
         self,
@@ -249,10 +273,16 @@ class ModelServer:
                 entry.status.error_message = status.error_message
             return bytes(response.SerializeToString())
 
-        return await self._in_thread(self._rare, ask)
+        return await self._workers.do(ask)
 
     async def reload_proto(self, request_bytes: bytes, *, timeout_s: float | None = None) -> bytes:
         """Answer a serialized ReloadConfigRequest, once its models are there or have failed."""
+        if not self._may_manage:
+            raise PermissionDeniedError(
+                "this server does not let requests change its models, because other machines reach"
+                " it: edit the file of --model_config_file, or start it with"
+                " --enable_model_management, or with an --ssl_config_file that has client_verify"
+            )
 
         def ask() -> bytes:
             from tensorflow_serving.apis import model_management_pb2 as pb2
@@ -270,7 +300,7 @@ class ModelServer:
                 response.metric.add(name=metric, int64_value_increase=0)
             return bytes(response.SerializeToString())
 
-        return await self._in_thread(self._rare, ask)
+        return await self._workers.do(ask)
 
     def status_json(self, *, name: str, version: int | None) -> bytes:
         """Describe the state of a model's versions, highest first."""
@@ -287,38 +317,67 @@ class ModelServer:
         ]
         return (json.dumps({"model_version_status": listed}, indent=1) + "\n").encode()
 
-    def metadata_json(self, *, name: str, version: int | None, version_label: str | None) -> bytes:
+    async def metadata_json(
+        self, *, name: str, version: int | None, version_label: str | None
+    ) -> bytes:
         """Describe the signatures of a version."""
-        from google.protobuf import json_format
 
-        with self.models.acquire(name, version=version, label=version_label) as servable:
-            signature_defs = {
-                key: json_format.MessageToDict(
-                    definition,
-                    always_print_fields_with_no_presence=True,
-                    preserving_proto_field_name=True,
-                )
-                for key, definition in sorted(servable.signature_defs.items())
-            }
-            spec = {"name": name, "version": str(servable.version), "signature_name": ""}
-        metadata = {"signature_def": {"signature_def": signature_defs}}
-        return (json.dumps({"model_spec": spec, "metadata": metadata}, indent=1) + "\n").encode()
+        def describe() -> bytes:
+            from google.protobuf import json_format
+
+            with self.models.acquire(name, version=version, label=version_label) as servable:
+                signature_defs = {
+                    key: json_format.MessageToDict(
+                        definition,
+                        always_print_fields_with_no_presence=True,
+                        preserving_proto_field_name=True,
+                    )
+                    for key, definition in sorted(servable.signature_defs.items())
+                }
+                spec = {"name": name, "version": str(servable.version), "signature_name": ""}
+            metadata = {"signature_def": {"signature_def": signature_defs}}
+            answer = {"model_spec": spec, "metadata": metadata}
+            return (json.dumps(answer, indent=1) + "\n").encode()
+
+        return await self._workers.do(describe)
+
+    @property
+    def _rest_timeout_s(self) -> float | None:
+        return self._rest_timeout_ms / 1000 if self._rest_timeout_ms else None
 
     async def _predict(
-        self, servable: Servable, request: PredictRequest, key: str, timeout_ms: int
+        self,
+        servable: Servable,
+        request: PredictRequest,
+        key: str,
+        *,
+        timeout_s: float | None,
+        hold: contextlib.ExitStack,
     ) -> dict[str, Array]:
         call = examples.predict_call(
             servable, request, signature_name=key, check_method=self._check_method
         )
-        signature, arrays = call.signature, call.arrays
-        n_rows = max((len(array) for array in arrays if array.ndim), default=1)
-        run = functools.partial(servable.run, signature.inputs, call.outputs, arrays)
-        if signature.is_inline and n_rows <= _MAX_INLINE_ROWS and not request.output_filter:
-            results = run(timeout_ms=None)
+        costs, n_elements = call.signature.costs, _n_elements(call.arrays)
+        # What fetches other outputs is a callable of its own, which takes long to make.
+        is_short = n_elements <= costs.inline_elements and not request.output_filter
+        timeout_ms = None if is_short else _limit_ms(timeout_s)
+
+        def run() -> list[Array]:
+            began = time.perf_counter()
+            try:
+                return servable.run(
+                    call.signature.inputs, call.outputs, call.arrays, timeout_ms=timeout_ms
+                )
+            finally:
+                seconds = time.perf_counter() - began
+                if not (is_short and costs.is_warm and seconds < INLINE_LIMIT_S):
+                    costs.add(n_elements, seconds)
+
+        if is_short and costs.is_warm:
+            results = run()
         else:
-            results = await self._in_thread(
-                self._runs, functools.partial(run, timeout_ms=timeout_ms)
-            )
+            results = await self._workers.run(run, timeout_s=timeout_s, hold=hold)
+            costs.is_warm |= is_short
         return {spec.alias: array for spec, array in zip(call.outputs, results, strict=True)}
 
     @contextlib.contextmanager
@@ -331,27 +390,6 @@ class ModelServer:
         with self.models.acquire(spec.name, version=spec.version, label=label) as servable:
             yield servable, spec
 
-    async def _handle(self, n_bytes: int, work: Callable[..., T], *arguments: Any) -> T:
-        """Read or write a message: here, or where a large one stops nobody."""
-        if n_bytes <= _MAX_INLINE_BYTES:
-            return work(*arguments)
-        return await self._in_thread(self._rare, functools.partial(work, *arguments))
-
-    async def _in_thread(self, pool: ThreadPoolExecutor, ask: Callable[[], T]) -> T:
-        """Wait for a worker thread, to its end also when nobody waits for the answer any more.
-
-        The thread cannot be stopped, and a version that is let go may be unloaded under its feet.
-        """
-        run = asyncio.get_running_loop().run_in_executor(pool, ask)
-        try:
-            return await asyncio.shield(run)
-        except asyncio.CancelledError:
-            while not run.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait({run})
-            run.exception()  # has been looked at, so asyncio does not complain
-            raise
-
 
 def _echo(asked: ModelSpec, servable: Servable, signature_name: str) -> ModelSpec:
     """Say who answers: the model's name, its version and the signature; never the label."""
@@ -359,23 +397,31 @@ def _echo(asked: ModelSpec, servable: Servable, signature_name: str) -> ModelSpe
 
 
 def _limit_ms(timeout_s: float | None) -> int:
-    """Round a client's deadline up to a power of two: each limit has a callable of its own."""
+    """Round a deadline up to a power of two: each limit has a callable of its own."""
     return 0 if timeout_s is None else 1 << max(int(timeout_s * 1000), 0).bit_length()
+
+
+def _n_elements(arrays: Sequence[Array]) -> int:
+    """Count what is fed; a text counts as its bytes and one more."""
+    return sum(
+        array.size + sum(map(len, array.flat)) if array.dtype.kind == "O" else array.size
+        for array in arrays
+    )
 
 
 def _n_bytes(outputs: Mapping[str, Array]) -> int:
     return sum(array.nbytes for array in outputs.values())
 
 
-def _signature(servable: Servable, key: str) -> Signature:
+def _check_signature(servable: Servable, key: str) -> None:
     signature = servable.signatures.get(key or DEFAULT_SIGNATURE)
     if signature is None:
         raise InvalidArgumentError(
             f'Serving signature name: "{key or DEFAULT_SIGNATURE}" not found in signature def'
         )
+    signature.check_servable()
     if not signature.inputs:
         raise InvalidArgumentError(f"Failed to get input map for signature: {key or 'DEFAULT'}")
-    return signature
 
 
 def _hint(servable: Servable, key: str) -> str:

@@ -83,6 +83,37 @@ def signature_name(document: Mapping[str, Any]) -> str:
     return name
 
 
+def read_predict(
+    body: bytes | memoryview, signatures: Mapping[str, Mapping[str, str]]
+) -> tuple[str, DecodedRequest | MlopsMiniError | None]:
+    """Turn a predict body into arrays, as the signature that it asks for has them.
+
+    Args:
+        body: The body.
+        signatures: Element types as in `decode_predict`, by signature; empty stands for the
+            default one.
+
+    Returns:
+        The signature asked for, and what it is asked; or why that does not fit; or None if there is
+        no such signature.
+
+    Raises:
+        InvalidArgumentError: As `parse_object` and `signature_name` do: which model is asked does
+            not matter then.
+
+    >>> read_predict(b'{"instances": [1, 2]}', {"": {"x": "float"}})[1].inputs["x"]
+    array([1., 2.], dtype=float32)
+    """
+    document = parse_object(bytes(body))
+    name = signature_name(document)
+    if name not in signatures:
+        return name, None
+    try:
+        return name, decode_predict(document, signatures[name])
+    except MlopsMiniError as exc:
+        return name, exc
+
+
 def decode_predict(document: Mapping[str, Any], dtypes: Mapping[str, str]) -> DecodedRequest:
     """Turn a parsed predict body into arrays.
 

@@ -28,7 +28,7 @@ _FEW = 24  # below it a loop is faster than numpy
 _POWERS = 10.0 ** np.arange(23)  # these are exact
 
 
-def encode_predict(outputs: Mapping[str, Array], *, is_rows: bool) -> bytes:
+def encode_predict(outputs: Mapping[str, Array], is_rows: bool) -> bytes:
     r"""Write the body of an answer.
 
     Args:

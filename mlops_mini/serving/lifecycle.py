@@ -5,12 +5,14 @@ again and again. The rules:
 
 - A version is a subfolder whose whole name reads as an integer. The policy says which are wanted.
 - A version is not touched before two looks in a row find the same, non-empty set of files in it: a
-  copy that is still under way is never loaded.
+  copy that is still under way is never loaded. What can never be loaded (an empty folder, a dead
+  link) is said once in the log.
 - New versions are loaded before old ones are unloaded, and an unload waits for the requests that
   still run on it, but holds nothing up meanwhile.
 - A version that fails to load takes nobody down: the next lower one is wanted instead. The failed
   one is tried again as often as the flags say, and once more whenever its files change.
 - A missing model folder changes nothing (it may be a network share); an empty one unloads all.
+- What is served stays as it was loaded: other files under the same number get one warning.
 - A label that moves stays where it is until the version it moves to is available.
 
 Source: TensorFlow Serving's architecture, https://www.tensorflow.org/tfx/serving/architecture
@@ -21,26 +23,23 @@ from __future__ import annotations
 import enum
 import gc
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, NotFoundError
+from mlops_mini.serving import version_folders
 from mlops_mini.serving.model_config import ModelConfig
 from mlops_mini.serving.servables import Servable
+from mlops_mini.serving.version_folders import Snapshot
 
 logger = logging.getLogger(__name__)
 
 Load = Callable[[Path, int], Servable]
-# What a version folder holds: relative path, size and modification time of each file.
-Snapshot = frozenset[tuple[str, int, int]]
-
-_INT64_MAX = 2**63 - 1
 
 
 class State(enum.IntEnum):
@@ -90,6 +89,7 @@ class _Version:
     error: MlopsMiniError | None = None
     servable: Servable | None = None
     n_running: int = 0
+    loaded: tuple[Path, Snapshot] | None = None  # where from, and what stood there then
     failed_snapshot: Snapshot | None = None  # the files of the last try, if it failed
     n_failed: int = 0  # tries with those files
     retry_at_s: float = float("inf")
@@ -123,12 +123,16 @@ class ModelLifecycle:
         self.config: ModelConfig | None = None
         self.wake = threading.Event()  # set when a look should not wait for its time
         self.is_ticking = False
+        self.is_tried = False  # a first look has loaded, failed, or found nothing to load
         self._load = load
         self._retries = retries
         self._clock = clock
         self._versions: dict[int, _Version] = {}
         self._labels: dict[str, int] = {}
         self._seen: dict[int, Snapshot] = {}  # also of versions whose turn may come without a look
+        self._waiting: dict[int, str] = {}  # why versions that are wanted are not tried
+        self._is_settling = False  # the next look may find a version complete
+        self._n_looks = 0
         self._last_warning = ""
         self._changed = changed or threading.Condition()
         self._changing = threading.Lock()  # held by a whole tick
@@ -139,6 +143,7 @@ class ModelLifecycle:
             if self.config is None:  # new, or wanted again: what failed before gets another chance
                 for version in self._versions.values():
                     version.failed_snapshot = version.error = None
+                self.is_tried, self._n_looks = False, 0
             self.config = config
             self._apply_labels()
             self._changed.notify_all()
@@ -147,7 +152,7 @@ class ModelLifecycle:
     def tick(self) -> None:
         """Look at the folder once, then load and unload until that look is satisfied."""
         with self._changing:
-            config, self.is_ticking = self.config, True
+            config, self.is_ticking, self._is_settling = self.config, True, False
             try:
                 if config is None:
                     self._unload(self._versions)
@@ -157,18 +162,30 @@ class ModelLifecycle:
             finally:
                 with self._changed:
                     self.is_ticking = False
+                    self._n_looks += 1
+                    # A copy that never ends must not keep others waiting for a first try.
+                    self.is_tried |= not self._is_settling or self._n_looks > 1
                     self._changed.notify_all()
 
     def _satisfy(self, config: ModelConfig, folders: Mapping[int, Path]) -> None:
         candidates = config.policy.candidates(folders)
         kept, tried = set[int](), set[int]()
+        was_waiting, self._waiting = self._waiting, {}
         for number in candidates:
             if len(kept) == config.policy.limit:
                 break
             tried.add(number)
-            if self._is_served_again(number) or self._try_load(number, folders[number]):
+            if self._is_served_again(number):
+                self._warn_if_changed(self._versions[number], folders[number])
                 kept.add(number)
-        self._seen = {n: self._seen.get(n) or _snapshot(path) for n, path in folders.items()}
+            elif self._try_load(number, folders[number]):
+                kept.add(number)
+        for number, reason in self._waiting.items():
+            if reason != was_waiting.get(number):
+                logger.warning("{name: %s version: %d} waits: %s", self.name, number, reason)
+        self._seen = {
+            n: self._seen.get(n) or version_folders.snapshot(path) for n, path in folders.items()
+        }
         for version in self._versions.values():
             if version.state == State.LOADING and version.number not in tried:
                 self._set(version, State.END)  # it waited for another try, and is not wanted now
@@ -234,10 +251,40 @@ class ModelLifecycle:
         with self._changed:
             if State.AVAILABLE in self.states():
                 return ""
-            for number, version in sorted(self._versions.items(), reverse=True):
+            reasons = {n: f"waits: {reason}" for n, reason in self._waiting.items()}
+            for number, version in self._versions.items():
                 if version.error:
-                    return f"version {number} cannot be loaded: {version.error}"
+                    reasons[number] = f"cannot be loaded: {version.error}"
+            if reasons:
+                return f"version {max(reasons)} {reasons[max(reasons)]}"
             return self._last_warning or "its versions are being loaded"
+
+    def report(self) -> dict[str, Any]:
+        """Describe versions and labels, in JSON's terms.
+
+        Returns:
+            `versions`: by number, highest first, the state and, where there is one, the last
+            `error`, or what a version `waits` for that was never tried. `labels`: the `version`
+            that each stands for now, None for none, and the one that it `waits_for`, if any.
+        """
+        with self._changed:
+            versions: dict[int, dict[str, str]] = {
+                n: {"state": State.START.name, "waits": reason}
+                for n, reason in self._waiting.items()
+            }
+            for number, version in self._versions.items():
+                if number not in versions or version.state != State.END:
+                    versions[number] = {"state": version.state.name}
+                if version.error:
+                    versions[number]["error"] = str(version.error)
+            labels: dict[str, dict[str, int | None]] = {}
+            for label, wanted in (self.config.labels if self.config else {}).items():
+                now = self._labels.get(label, wanted)
+                labels[label] = {"version": now if self.is_available(now) else None}
+                if not self.is_available(wanted):
+                    labels[label]["waits_for"] = wanted
+        ordered = {str(number): versions[number] for number in sorted(versions, reverse=True)}
+        return {"versions": ordered, "labels": labels}
 
     def statuses(self) -> list[VersionStatus]:
         """List every version ever seen, highest first."""
@@ -267,16 +314,15 @@ class ModelLifecycle:
             if not self.states() & {State.AVAILABLE, State.LOADING, State.END}:
                 return first_looks_s
             waiting = [v.retry_at_s for v in self._versions.values() if v.state == State.LOADING]
+            if self._is_settling and not poll_wait_s:  # there is no next look that could tell
+                return first_looks_s
         pause_s = min(poll_wait_s or never, max(min(waiting, default=never) - self._clock(), 0))
         return None if pause_s == never else pause_s
 
     def _look(self, base_path: Path) -> dict[int, Path] | None:
         """List the version folders by number; None if the base path is not there."""
-        folders: dict[int, Path] = {}
         try:
-            for folder in sorted(base_path.iterdir()):
-                if (number := version_number(folder.name)) is not None:
-                    folders[number] = folder
+            folders = version_folders.find(base_path)
         except OSError as exc:
             self._warn(
                 f"Could not find base path {base_path} for servable {self.name} with error"
@@ -298,11 +344,19 @@ class ModelLifecycle:
 
     def _try_load(self, number: int, folder: Path) -> bool:
         """Load a version unless it is incomplete or failed before; say whether it is available."""
-        snapshot = _snapshot(folder)
+        snapshot = version_folders.snapshot(folder)
         seen, self._seen[number] = self._seen.get(number), snapshot
+        if problem := version_folders.problem(folder):
+            self._wait(number, problem)
+            return False
+        if not snapshot or snapshot != seen:
+            self._is_settling = True
+            if seen is not None:
+                self._wait(number, "its files still change")
+            return False
         version = self._versions.get(number) or _Version(number)
         is_same = version.failed_snapshot == snapshot
-        if not snapshot or snapshot != seen or (is_same and self._clock() < version.retry_at_s):
+        if is_same and self._clock() < version.retry_at_s:
             return False
         with self._changed:
             self._versions[number] = version
@@ -320,6 +374,7 @@ class ModelLifecycle:
             self._set(version, State.LOADING if may_retry else State.END)
             return False
         version.servable, version.error, version.failed_snapshot = servable, None, None
+        version.loaded = (folder, snapshot)
         self._set(version, State.AVAILABLE)
         logger.info(
             "Successfully loaded servable version {name: %s version: %d}", self.name, number
@@ -332,6 +387,28 @@ class ModelLifecycle:
         if version is not None and version.state == State.UNLOADING:
             self._set(version, State.AVAILABLE)
         return self.is_available(number)
+
+    def _wait(self, number: int, reason: str) -> None:
+        self._waiting = {**self._waiting, number: reason}  # others may be reading the old one
+
+    def _warn_if_changed(self, version: _Version, folder: Path) -> None:
+        """Say once that what stands under a number is not what is served under it."""
+        if version.loaded is None:
+            return
+        loaded_from, snapshot = version.loaded
+        if loaded_from != folder:
+            what = f"is served from {loaded_from}, not from {folder}"
+        elif snapshot != version_folders.snapshot(folder):
+            what = f"is served as it was loaded, but files in {folder} have changed since"
+        else:
+            return
+        version.loaded = None
+        logger.warning(
+            "{name: %s version: %d} %s: a change needs a new number",
+            self.name,
+            version.number,
+            what,
+        )
 
     def _unload(self, numbers: Collection[int]) -> None:
         for number in numbers:
@@ -374,27 +451,3 @@ def not_served(name: str, version: int | None) -> NotFoundError:
 def unknown_label(label: str) -> InvalidArgumentError:
     """Make the error for a label that stands for nothing."""
     return InvalidArgumentError(f"Unrecognized servable version label: {label}")
-
-
-def version_number(folder_name: str) -> int | None:
-    """Read a folder's name as a version, as TensorFlow Serving does.
-
-    >>> [version_number(name) for name in ("7", "007", "v3", "4.tmp", "1e3", "-1")]
-    [7, 7, None, None, None, None]
-    """
-    digits = folder_name.strip().removeprefix("+")
-    if not (digits.isascii() and digits.isdigit()) or int(digits) > _INT64_MAX:
-        return None
-    return int(digits)
-
-
-def _snapshot(folder: Path) -> Snapshot:
-    found = []
-    for parent, _, names in os.walk(folder, followlinks=True):
-        for path in (Path(parent, name) for name in names):
-            try:
-                stat = path.stat()
-            except OSError:  # gone meanwhile, or a dead link: the next look will tell
-                continue
-            found.append((str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns))
-    return frozenset(found)

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from mlops_mini.errors import (
-    AlreadyExistsError,
     DeadlineExceededError,
     FailedPreconditionError,
     InternalError,
@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 Load = Callable[[str, Path, int], Servable]
 
 _FIRST_LOOKS_S = 0.1
+_RECOVERY_S = 1.0
 # The canonical names of google/rpc/code.proto, by number.
 CODE_NAMES = (
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
@@ -135,6 +136,16 @@ class Models:
         whys = {name: self._models[name].why_not_ready() for name in self.names()}
         return {name: why for name, why in whys.items() if why}
 
+    def report(self) -> dict[str, dict[str, Any]]:
+        """Describe every model in JSON's terms: `ready`, if not the `reason`, versions, labels."""
+        described = {}
+        for name in self.names():
+            model = self._models[name]
+            why = model.why_not_ready()
+            reason = {"reason": why} if why else {}
+            described[name] = {"ready": not why, **reason, **model.report()}
+        return described
+
     @property
     def n_running(self) -> int:
         """Requests under way."""
@@ -176,6 +187,19 @@ class Models:
                 f"{len(failed)} {what}(s) did not become available: {{{''.join(failed)}}}"
             )
 
+    def wait_for_first_tries(self) -> None:
+        """Return once every model's first load has ended, well or not, or there was none to make.
+
+        A model without a folder, or with no version in it, holds nobody up; nor do later tries.
+        """
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    self._is_closed
+                    or all(m.is_tried or m.config is None for m in self._models.values())
+                )
+            )
+
     def configure(self, configs: Sequence[ModelConfig]) -> list[ModelLifecycle]:
         """Replace the set of models without waiting; errors as in `replace`.
 
@@ -208,29 +232,6 @@ class Models:
                 self._models[name] = model
                 self._look_after(model)
             return new
-
-    def add(self, config: ModelConfig) -> None:
-        """Serve one more model.
-
-        Raises:
-            AlreadyExistsError: One of that name is served.
-            InvalidArgumentError: It cannot be served.
-        """
-        with self._configuring:
-            if config.name in self.names():
-                raise AlreadyExistsError(f"model {config.name} is served already; remove it first")
-            self.configure([*self.configs(), config])
-
-    def remove(self, name: str) -> None:
-        """Stop serving a model, once the requests that run on it have ended.
-
-        Raises:
-            NotFoundError: No model of that name is served.
-        """
-        with self._configuring:
-            if name not in self.names():
-                raise NotFoundError(f"model {name} is not served; served: {self.names()}")
-            self.configure([config for config in self.configs() if config.name != name])
 
     def close(self, timeout_s: float = 0.0) -> None:
         """Look after nothing any more; wait that many seconds at most for loads under way."""
@@ -295,17 +296,25 @@ class Models:
 
     def _tend(self, model: ModelLifecycle) -> None:
         """Tick a model until it is no longer wanted and all of it is unloaded."""
-        while not self._is_closed:
-            model.wake.clear()
+        last_failure = ""
+        while True:
+            model.wake.clear()  # before what may have been changed by who sets it is looked at
+            if self._is_closed:
+                return
+            failure = ""
             try:
                 model.tick()
-            except (MlopsMiniError, OSError):
-                logger.exception("a look for versions of %s failed; the next follows", model.name)
+            except Exception as exc:  # whatever it is, the model must be looked after on
+                failure = repr(exc)
+                if failure != last_failure:
+                    logger.exception("a look after model %s failed; it goes on", model.name)
+            last_failure = failure
             with self._configuring:
                 if model.config is None and not model.states() - {State.END}:
                     del self._threads[model.name]
                     return
-            model.wake.wait(model.pause_s(self._poll_wait_s, first_looks_s=_FIRST_LOOKS_S))
+            pause_s = model.pause_s(self._poll_wait_s, first_looks_s=_FIRST_LOOKS_S)
+            model.wake.wait(_RECOVERY_S if failure else pause_s)
 
 
 def _failed(model: ModelLifecycle) -> list[str]:

@@ -4,14 +4,10 @@ A path is what was sent, undecoded, with query and fragment; it is matched whole
 Serving does it, and names are decoded after. Our own routes, all JSON:
 
 - `GET /healthz`: 200 while the process answers.
-- `GET /readyz`: 200 when every model has a version that answers, else 503 and why not, by model.
-- `GET /admin/models`: the models, their folders, versions and labels.
-- `POST /admin/models`, a `ModelConfig` of TensorFlow Serving's configuration file as JSON, such as
-  `{"name": "m", "base_path": "/models/m"}`: serve one more. It answers at once, `/readyz` tells on.
-- `DELETE /admin/models/NAME`: serve one less.
+- `GET /readyz`: 200 when every model has a version that answers, else 503; in both cases each
+  model's versions with their states and last errors, its labels, and why it is not ready.
 
-No web page may use the admin routes, not even one that a browser takes for our own: what has an
-`Origin` is refused, and so is a body that does not say it is JSON.
+Nothing over REST changes what is served: for that there are the configuration file and gRPC.
 
 Source: TensorFlow Serving's RESTful API, https://www.tensorflow.org/tfx/serving/api_rest
 """
@@ -27,11 +23,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from google.protobuf import json_format
-from tensorflow_serving.config import model_server_config_pb2
-
-from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, NotFoundError, by_code
-from mlops_mini.serving import examples, model_config
+from mlops_mini.errors import InvalidArgumentError, MlopsMiniError
+from mlops_mini.serving import examples
 from mlops_mini.serving.http_protocol import Answer, Handler, error_page
 from mlops_mini.serving.inference import ModelServer
 from mlops_mini.serving.models import Models
@@ -40,7 +33,6 @@ _TARGET = r"(?:(?:/versions/([0-9]+))|(?:/labels/([^/:]+)))?"
 _POST = re.compile(rf"(?ia)/v1/models/([^/:]+){_TARGET}:(classify|regress|predict)")
 _GET = re.compile(rf"(?ia)/v1/models(?:/([^/:]+))?{_TARGET}(?:/(metadata))?")
 _PREFIX = re.compile(r"(?ia)/v1/.*", re.DOTALL)
-_ADMIN = re.compile(r"/admin/models(?:/([^/?#]+))?")
 _ORIGIN = re.compile(r"(?ia)https?://[^/?#]*")
 _INT64_MAX = 2**63 - 1
 _INT64_DIGITS = 19
@@ -64,17 +56,13 @@ class _EmptyBadRequestError(InvalidArgumentError):
     """The one error that TensorFlow Serving answers without a body: a version over int64."""
 
 
-def application(
-    server: ModelServer, models: Models, *, cors: bool = False, admin: bool = False
-) -> Handler:
+def application(server: ModelServer, models: Models, *, cors: bool = False) -> Handler:
     """Make the handler of HTTP requests.
 
     Args:
         server: Whom the routes of TensorFlow Serving ask.
         models: Whom our own routes ask.
         cors: Let any web page read the answers of `/v1`.
-        admin: Offer `/admin/models`. Whoever reaches the port may use it, and a model is a program:
-            only where no other machine reaches it.
     """
 
     async def respond(
@@ -89,10 +77,9 @@ def application(
         if method in ("GET", "HEAD") and path == "/healthz":
             return _json(200, {"status": "ok"})
         if method in ("GET", "HEAD") and path == "/readyz":
-            not_ready = models.not_ready()
-            return _json(503 if not_ready else 200, {"ready": not not_ready, "models": not_ready})
-        if admin and (match := _ADMIN.fullmatch(path)):
-            return await _administer(models, method, match[1], headers, body)
+            report = models.report()
+            is_ready = all(model["ready"] for model in report.values())
+            return _json(200 if is_ready else 503, {"ready": is_ready, "models": report})
         return error_page(404)
 
     return respond
@@ -135,7 +122,7 @@ async def _ask(
             raise InvalidArgumentError("Missing model name in request.")
         if metadata == "metadata":  # in other letters it is matched, and asks for the status
             label = label and _unquote(label)
-            return server.metadata_json(
+            return await server.metadata_json(
                 name=_unquote(name), version=_version(version), version_label=label
             )
         return server.status_json(name=_unquote(name), version=_version(version))
@@ -167,61 +154,6 @@ async def _inflate(body: bytes) -> bytes:
     except zlib.error:
         return b""
     return inflated if inflater.eof else b""
-
-
-async def _administer(
-    models: Models, method: str, name: str | None, headers: Mapping[bytes, bytes], body: bytes
-) -> Answer:
-    try:
-        if b"origin" in headers:
-            raise by_code(7, "a web page may not administer models: use a client without Origin")
-        if method == "POST" and name is None:
-            if headers.get(b"content-type", b"").partition(b";")[0].strip() != b"application/json":
-                raise InvalidArgumentError("adding a model takes Content-Type: application/json")
-            await asyncio.to_thread(models.add, _model_config(body))
-        elif method == "DELETE" and name is not None:
-            await asyncio.to_thread(models.remove, _unquote(name))
-        elif method not in ("GET", "HEAD") or name is not None:
-            raise InvalidArgumentError(
-                "use GET or POST /admin/models, or DELETE /admin/models/NAME"
-            )
-        return _json(200, {"models": _list(models)})
-    except MlopsMiniError as exc:
-        return _error(exc)
-
-
-def _model_config(body: bytes) -> model_config.ModelConfig:
-    message = model_server_config_pb2.ModelServerConfig()
-    config = message.model_config_list.config.add()
-    try:
-        json_format.Parse(body, config)
-    except (json_format.ParseError, UnicodeDecodeError) as exc:
-        raise InvalidArgumentError(f"not the JSON of a ModelConfig: {exc}") from exc
-    if not config.name:
-        raise InvalidArgumentError('a model needs a name: {"name": "m", "base_path": "/models/m"}')
-    if not (config.model_platform or config.model_type):
-        config.model_platform = model_config.PLATFORM
-    return model_config.from_message(message)[0]
-
-
-def _list(models: Models) -> list[dict[str, Any]]:
-    not_ready = models.not_ready()
-    listed = []
-    for config in models.configs():
-        try:
-            statuses = models.statuses(config.name)
-        except NotFoundError:
-            statuses = []
-        listed.append(
-            {
-                "name": config.name,
-                "base_path": config.base_path,
-                "versions": {str(status.version): status.state.name for status in statuses},
-                "version_labels": dict(config.labels),
-                "not_ready": not_ready.get(config.name),
-            }
-        )
-    return listed
 
 
 def _error(exc: MlopsMiniError) -> Answer:

@@ -2,8 +2,8 @@
 
 The graph is loaded into a TF1-style Session of its own. A run goes through a raw callable, made at
 its first use for these feeds, fetches and time limit: on the caller's thread (fast, cannot time
-out) or on TensorFlow's own pool (can). `is_inline` says which of them fits a signature: one whose
-measured single run is short and whose graph has no loop runs on the caller's thread.
+out) or on TensorFlow's own pool (can). Which of them fits is learned from the requests, see
+`run_costs`; a load runs nothing but the restore and the init op.
 
 `Session._make_callable_from_options` is private to TensorFlow 2.21. One function here uses it,
 because the public calls check feeds against the placeholder's static shape, which TensorFlow
@@ -16,8 +16,6 @@ import functools
 import logging
 import os
 import re
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +31,8 @@ from mlops_mini.errors import (
     UnimplementedError,
     by_code,
 )
+from mlops_mini.serving import saved_model
+from mlops_mini.serving.run_costs import RunCosts
 from mlops_mini.wire import BY_NUMBER, DTYPES
 
 logger = logging.getLogger(__name__)
@@ -40,8 +40,6 @@ logger = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 _Call = Callable[..., list[Any]]
 
-_INLINE_LIMIT_S = 1e-3
-_N_WARMUP_RUNS = 5
 _MAX_CALLABLES = 256
 # An op that may run long whatever the batch: never on the event loop.
 _LOOPS = re.compile(r"(Stateless)?While$|Enter$|(Eager)?PyFunc")
@@ -82,15 +80,22 @@ class Signature:
         name: Key in the SavedModel, such as `serving_default`.
         inputs: What it takes.
         outputs: What it returns.
-        is_inline: True if a run is short enough for the caller's thread.
+        costs: How long its runs take.
         defaults: Values of inputs that a gRPC client may leave out, by alias.
+        unservable: Why it cannot be asked; empty if it can. Then it has no inputs and outputs here.
     """
 
     name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    is_inline: bool
+    costs: RunCosts = field(default_factory=RunCosts)
     defaults: Mapping[str, Array] = field(default_factory=dict)
+    unservable: str = ""
+
+    def check_servable(self) -> None:
+        """Raise an UnimplementedError if it cannot be asked."""
+        if self.unservable:
+            raise UnimplementedError(f"signature {self.name} cannot be served: {self.unservable}")
 
     @property
     def dtypes(self) -> dict[str, str]:
@@ -104,8 +109,8 @@ class Servable:
     Attributes:
         name: Name of the model.
         version: Number of the version.
-        timeout_ms: Longest run that is asked for without a limit of its own, milliseconds.
         signatures: What it can be asked, by name.
+        dtypes: Element types of the inputs of each signature; under "" those of the default one.
         signature_defs: The SavedModel's own description of them (`tensorflow.SignatureDef`).
     """
 
@@ -114,26 +119,20 @@ class Servable:
         *,
         name: str,
         version: int,
-        timeout_ms: int,
         session: Any,
-        signature_defs: Mapping[str, Any],
-        ops: Set[str],
+        graph: saved_model.LoadedGraph,
     ) -> None:
         self.name = name
         self.version = version
-        self.timeout_ms = timeout_ms
-        self.signature_defs = signature_defs
+        self.signature_defs = graph.signature_defs
         self._session = session
-        self._needs_rank = any(map(_RANK_SENSITIVE.match, ops))
+        self._needs_rank = any(map(_RANK_SENSITIVE.match, frozenset().union(*graph.ops.values())))
         self._callable = functools.lru_cache(_MAX_CALLABLES)(
             functools.partial(_make_callable, session)
         )
-        may_inline = not any(map(_LOOPS.match, ops))
-        self.signatures = {
-            key: self._make_signature(key, definition, may_inline=may_inline)
-            for key, definition in signature_defs.items()
-            if key != "__saved_model_init_op"
-        }
+        self.signatures = {key: self._make_signature(key, ops) for key, ops in graph.ops.items()}
+        self.dtypes = {key: signature.dtypes for key, signature in self.signatures.items()}
+        self.dtypes[""] = self.dtypes.get("serving_default", {})
 
     def run(
         self,
@@ -185,43 +184,28 @@ class Servable:
                 f" [{','.join(map(str, array.shape))}]"
             )
 
-    def _make_signature(self, key: str, definition: Any, *, may_inline: bool) -> Signature:
-        inputs, outputs = _tensor_specs(definition.inputs), _tensor_specs(definition.outputs)
+    def _make_signature(self, key: str, ops: Set[str]) -> Signature:
+        definition = self.signature_defs[key]
+        try:
+            inputs, outputs = _tensor_specs(definition.inputs), _tensor_specs(definition.outputs)
+            defaults = {
+                alias: tensorflow().make_ndarray(tensor)
+                for alias, tensor in definition.defaults.items()
+            }
+        except (UnimplementedError, TypeError, ValueError) as exc:
+            logger.warning(
+                "signature %s of {name: %s version: %d} cannot be served: %s",
+                key, self.name, self.version, exc,
+            )  # fmt: skip
+            return Signature(name=key, inputs=(), outputs=(), unservable=str(exc))
         if self._needs_rank and any(spec.shape is None for spec in inputs):
             logger.warning(
                 "signature %s of {name: %s version: %d} declares no rank for an input: with another"
                 " one than its convolution takes, a request ends this process",
                 key, self.name, self.version,
             )  # fmt: skip
-        return Signature(
-            name=key,
-            inputs=inputs,
-            outputs=outputs,
-            is_inline=may_inline and self._measure_run_s(inputs, outputs) < _INLINE_LIMIT_S,
-            defaults={
-                alias: tensorflow().make_ndarray(tensor)
-                for alias, tensor in definition.defaults.items()
-            },
-        )
-
-    def _measure_run_s(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> float:
-        """Median seconds of a run on one example of zeros; infinite if it cannot be measured."""
-        feeds = []
-        for spec in inputs:
-            if spec.numpy is None or spec.shape is None:
-                return float("inf")
-            feed = np.zeros([max(size, 1) for size in spec.shape], spec.numpy)
-            feeds.append(feed if spec.dtype != "string" else np.full(feed.shape, b"", object))
-        times_s = []
-        try:
-            for _ in range(_N_WARMUP_RUNS):
-                began = time.perf_counter()
-                self.run(inputs, outputs, feeds, timeout_ms=self.timeout_ms)
-                times_s.append(time.perf_counter() - began)
-        except MlopsMiniError as exc:
-            logger.info("runs of this signature go to a worker thread: %s", exc)
-            return float("inf")
-        return statistics.median(times_s[1:])
+        costs = RunCosts(may_inline=not any(map(_LOOPS.match, ops)))
+        return Signature(name=key, inputs=inputs, outputs=outputs, costs=costs, defaults=defaults)
 
     def close(self) -> None:
         """Give the memory back. No run may be under way."""
@@ -235,19 +219,17 @@ def load(
     *,
     name: str,
     version: int,
-    timeout_ms: int,
     tags: Sequence[str] = ("serve",),
     intra_op_threads: int = 0,
     inter_op_threads: int = 0,
     session_config_file: str = "",
 ) -> Servable:
-    """Load one version folder and measure how long a run of it takes.
+    """Load one version folder; nothing of it is run but its init op.
 
     Args:
         path: Folder that holds `saved_model.pb` and `variables/`.
         name: Name of the model.
         version: Number of the version.
-        timeout_ms: Longest run that is asked for without a limit of its own, milliseconds.
         tags: Tags of the SavedModel's graph.
         intra_op_threads: Threads within an op; 0 means what the file says, else 1.
         inter_op_threads: Threads for ops; 0 means what the file says, else one per CPU.
@@ -256,30 +238,18 @@ def load(
     Raises:
         MlopsMiniError: TensorFlow could not load it; code and words are its own.
     """
-    if not any((path / file).is_file() for file in ("saved_model.pb", "saved_model.pbtxt")):
-        if (path / "export.meta").is_file():
-            raise UnimplementedError("Session Bundle is deprecated and removed.")
-        raise NotFoundError(
-            "Specified file path does not appear to contain a SavedModel bundle (should have a file"
-            f" called `saved_model.pb`)\nSpecified file path: {path}"
-        )
     tf = tensorflow()
     config = _session_config(session_config_file, intra_op_threads, inter_op_threads)
     session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
     try:
-        with session.graph.as_default():
-            meta_graph = tf.compat.v1.saved_model.loader.load(session, list(tags), str(path))
-        return Servable(
-            name=name,
-            version=version,
-            timeout_ms=max(timeout_ms, 0),
-            session=session,
-            signature_defs=dict(meta_graph.signature_def.items()),
-            ops=_op_names(meta_graph.graph_def),
-        )
+        graph = saved_model.load(session, path, tags)
+        return Servable(name=name, version=version, session=session, graph=graph)
     except tf.errors.OpError as exc:
         session.close()
         raise by_code(exc.error_code, _SESSION_WORDS.sub("", exc.message)) from exc
+    except MlopsMiniError:
+        session.close()
+        raise
     except _NOT_LOADABLE as exc:
         session.close()
         raise MlopsMiniError(f"{path} cannot be loaded: {exc}") from exc
@@ -313,14 +283,15 @@ def tensorflow() -> Any:
     return tf
 
 
-def _op_names(graph_def: Any) -> set[str]:
-    nodes = [graph_def.node, *(function.node_def for function in graph_def.library.function)]
-    return {node.op for group in nodes for node in group}
-
-
 def _tensor_specs(infos: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
     def describe(alias: str) -> TensorSpec:
         info = infos[alias]
+        kind = info.WhichOneof("encoding")
+        if kind != "name":  # None where a composite's description is empty
+            what = "SparseTensor" if kind == "coo_sparse" else "composite tensor (ragged or alike)"
+            raise UnimplementedError(
+                f"{alias} is a {what}, which the protocol cannot carry: export it as plain tensors"
+            )
         known, shape = BY_NUMBER.get(info.dtype), info.tensor_shape
         return TensorSpec(
             alias=alias,

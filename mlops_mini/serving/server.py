@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import ipaddress
 import json
 import logging
 import os
@@ -26,14 +27,13 @@ from mlops_mini.serving.config import ServerConfig
 from mlops_mini.serving.grpc_api import grpc_server
 from mlops_mini.serving.inference import ModelServer
 from mlops_mini.serving.lifecycle import Retries
-from mlops_mini.serving.model_config import ModelConfig
+from mlops_mini.serving.model_config import ModelConfig, SslConfig
 from mlops_mini.serving.models import CODE_NAMES, Models
 from mlops_mini.serving.rest_api import application
 
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 2048
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _EXIT_FAILED = 255
 
 
@@ -97,12 +97,18 @@ async def _serve(server_config: ServerConfig, configs: list[ModelConfig]) -> Non
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     models, drains = _models(server_config), list[Any]()
+    _check_ports(server_config)  # before minutes may go into loading models
+    ssl_file = server_config.ssl_config_file
+    ssl = model_config.read_ssl(Path(ssl_file)) if ssl_file else None
     if server_config.strict_start:
         await _until(stop, asyncio.to_thread(models.replace, configs))
+    elif not server_config.open_ports_early:
+        models.configure(configs)
+        await _until(stop, asyncio.to_thread(models.wait_for_first_tries))
     if not stop.is_set():
-        drains = await _open(server_config, models)
+        drains = await _open(server_config, models, ssl)
         try:
-            if not server_config.strict_start:
+            if server_config.open_ports_early:
                 models.configure(configs)
         except MlopsMiniError:
             await _close(drains, models, 0)
@@ -119,7 +125,6 @@ def _models(server_config: ServerConfig) -> Models:
             folder,
             name=name,
             version=version,
-            timeout_ms=server_config.rest_api_timeout_in_ms,
             tags=(server_config.saved_model_tags or "serve").split(","),
             intra_op_threads=server_config.tensorflow_intra_op_parallelism or both,
             inter_op_threads=server_config.tensorflow_inter_op_parallelism or both,
@@ -160,17 +165,21 @@ def _import_tensorflow() -> None:
     gc.freeze()
 
 
-async def _open(server_config: ServerConfig, models: Models) -> list[Any]:
+async def _open(server_config: ServerConfig, models: Models, ssl: SslConfig | None) -> list[Any]:
     """Open the ports and tell where they are; return what is to be drained at the end."""
+    host = server_config.bind_address
     server = ModelServer(
         models,
+        rest_timeout_ms=server_config.rest_api_timeout_in_ms,
         n_threads=max(server_config.rest_api_num_threads, server_config.grpc_max_threads),
         check_method=server_config.enable_signature_method_name_check,
         as_content=server_config.enable_serialization_as_tensor_content,
+        may_manage=server_config.enable_model_management
+        or _is_loopback(host)
+        or (ssl is not None and ssl.client_verify),
     )
-    host, addresses = server_config.bind_address, dict[str, str]()
+    addresses = dict[str, str]()
     shown_host = f"[{host}]" if ":" in host else host
-    ssl_file = server_config.ssl_config_file
     rest_socket = _listen(server_config)  # first: it fails before anything runs
     has_tcp = server_config.port or server_config.address_file
     try:
@@ -178,7 +187,7 @@ async def _open(server_config: ServerConfig, models: Models) -> list[Any]:
             server,
             f"{shown_host}:{server_config.port}" if has_tcp else None,
             socket_path=server_config.grpc_socket_path,
-            ssl=model_config.read_ssl(Path(ssl_file)) if ssl_file else None,
+            ssl=ssl,
             channel_arguments=server_config.grpc_channel_arguments,
             has_health=server_config.enable_grpc_healthcheck_service,
         )
@@ -191,19 +200,37 @@ async def _open(server_config: ServerConfig, models: Models) -> list[Any]:
         logger.info("Running gRPC ModelServer at %s ...", addresses["grpc"])
     if rest_socket is not None:
         port = rest_socket.getsockname()[1]
-        handler = application(
-            server,
-            models,
-            cors=server_config.rest_api_enable_cors_support,
-            admin=host in _LOOPBACK or server_config.enable_admin_api,
-        )
-        edges.append((await http_protocol.serve(handler, rest_socket)).drain)
+        handler = application(server, models, cors=server_config.rest_api_enable_cors_support)
+        limits = http_protocol.Limits(body_bytes=server_config.rest_max_body_bytes or None)
+        edges.append((await http_protocol.serve(handler, rest_socket, limits)).drain)
         addresses["rest"] = f"{shown_host}:{port}"
         logger.info("Exporting HTTP/REST API at:localhost:%d ...", port)
     if server_config.address_file:
         _write_addresses(Path(server_config.address_file), addresses)
     logger.info("NET_LOG: Entering the event loop ...")
     return edges
+
+
+def _is_loopback(host: str) -> bool:
+    """Say whether only this machine reaches an address.
+
+    >>> [_is_loopback(host) for host in ("127.0.0.2", "::1", "localhost", "0.0.0.0", "::")]
+    [True, True, True, False, False]
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_ports(server_config: ServerConfig) -> None:
+    """Find out whether the ports are free, and leave them closed."""
+    for flag, port in (
+        ("port", server_config.port),
+        ("rest_api_port", server_config.rest_api_port),
+    ):
+        if port:
+            _bind(server_config.bind_address, port, flag).close()
 
 
 def _listen(server_config: ServerConfig) -> socket.socket | None:
@@ -214,13 +241,22 @@ def _listen(server_config: ServerConfig) -> socket.socket | None:
     if port and port == server_config.port:
         logger.error("--rest_api_port and --port are both %d: serving gRPC only", port)
         return None
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = _bind(host, port, "rest_api_port")
+    bound.listen(_BACKLOG)
+    return bound
+
+
+def _bind(host: str, port: int, flag: str) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        return socket.create_server(
-            (host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=host == "::"
-        )
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if ":" in host:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
+        bound.bind((host, port))
     except OSError as exc:
-        raise _taken("rest_api_port", port, host, exc.strerror) from exc
+        bound.close()
+        raise _taken(flag, port, host, exc.strerror) from exc
+    return bound
 
 
 def _taken(flag: str, port: int, host: str, reason: str | None) -> UnavailableError:
@@ -255,6 +291,8 @@ async def _follow(models: Models, server_config: ServerConfig, applied: list[Mod
                 applied = configs
         except MlopsMiniError as exc:
             logger.error("the configuration file is not applied, the old one stays: %s", exc)  # noqa: TRY400 - the message says it all
+        except Exception:  # whatever it is, later files must be looked at
+            logger.exception("the configuration file is not applied, the old one stays")
     await asyncio.Event().wait()
 
 

@@ -178,8 +178,8 @@ _CHANNEL = "grpc.max_connection_age_ms=2000,grpc.lb_policy_name=grpclb,grpc.so_r
 STARTED = {
     "the lines that scripts wait for": Started(
         theirs=".*".join((_BUILT, _LOADED, *_OPENED)).replace("<HOST>", r"0\.0\.0\.0"),
-        ours=".*".join((_BUILT, *_OPENED)).replace("<HOST>", r"127\.0\.0\.1"),
-        restored_by=("--strict_start", "--bind_address=0.0.0.0"),
+        ours=".*".join((_BUILT, _LOADED, *_OPENED)).replace("<HOST>", r"127\.0\.0\.1"),
+        restored_by=("--bind_address=0.0.0.0",),
     ),
     "unknown arguments": Started(
         flags=("--color=red", "--zz", "-port=1"),

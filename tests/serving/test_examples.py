@@ -17,7 +17,7 @@ def _check_methods(models: Path, folder: Path) -> None:
     from tensorflow_serving.apis import inference_pb2, input_pb2
 
     write_half_plus_two(str(folder / "1"))
-    servable = servables.load(folder / "1", name="m", version=1, timeout_ms=1000)
+    servable = servables.load(folder / "1", name="m", version=1)
     runs = []
     session_run = servable.run
 
@@ -43,7 +43,7 @@ def _check_methods(models: Path, folder: Path) -> None:
     assert classified.scores.tolist() == [[3.0], [4.0]]
     assert classified.labels.tolist() == [[b""], [b""]]
 
-    odd = servables.load(models / "odd/1", name="m", version=1, timeout_ms=0, tags=["odd", "tags"])
+    odd = servables.load(models / "odd/1", name="m", version=1, tags=["odd", "tags"])
     given = PredictRequest(model_spec=None, inputs={"x": np.float32([1])})
     call = examples.predict_call(odd, given, signature_name="")
     (y,) = odd.run(call.signature.inputs, call.outputs[:1], call.arrays, timeout_ms=0)

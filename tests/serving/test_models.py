@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from mlops_mini.errors import (
-    AlreadyExistsError,
     DeadlineExceededError,
     FailedPreconditionError,
     InvalidArgumentError,
@@ -307,28 +306,13 @@ def test_strict_labels_need_an_available_version(
             served(models, "m", label="next")
 
 
-def test_one_model_is_added_and_removed_beside_the_others(models: Models, tmp_path: Path) -> None:
-    models.replace([model(write(tmp_path / "a"))])
-    models.add(model(write(tmp_path / "b")))
-    wait_until(lambda: not models.not_ready(), "b")
-
-    with pytest.raises(AlreadyExistsError, match=r"^model b is served already"):
-        models.add(model(tmp_path / "b"))
-    models.remove("a")
-    with pytest.raises(NotFoundError, match=r"^model a is not served"):
-        models.remove("a")
-
-    assert models.names() == ["b"]
-    assert served(models, "b") == "b/1"
-
-
 def test_a_removed_model_is_unloaded_when_its_last_request_ends(
     make_models: MakeModels, tmp_path: Path
 ) -> None:
     models = make_models(poll_wait_s=1000)  # nothing happens unless something wakes it
     models.replace([model(write(tmp_path / "m"))])
     with models.acquire("m") as servable:
-        models.remove("m")
+        models.configure([])
         wait_until(lambda: models.statuses("m")[0].state.name == "UNLOADING", "the unload to begin")
         assert not servable.is_closed  # type: ignore[attr-defined]
         assert models.n_running == 1

@@ -1,7 +1,8 @@
-"""Routes are asked of a real server; `/admin` and `/readyz` of one whose models come and go."""
+"""Routes, asked of a real server."""
 
 import gzip
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.models import write_half_plus_two
-from tests.serving.servers import Answer, Server, run_in_child, wait_until
+from tests.serving.servers import Server, run_in_child
 
 StartServer = Callable[..., Server]
 
@@ -270,164 +271,70 @@ def test_cors_headers_are_on_every_answer_of_v1(
         answer = server.ask(method, path, BODY if method == "POST" else None)
         assert answer.status == status
         assert CORS.items() <= dict(answer.headers).items()
-    for path in ("/healthz", "/admin/models"):
+    for path in ("/healthz", "/readyz"):
         assert not CORS.keys() & server.ask("GET", path).headers.keys()
 
 
 def test_healthz_and_readyz(toy_server: Server) -> None:
     assert toy_server.ask("GET", "/healthz").json == {"status": "ok"}
     ready = toy_server.ask("GET", "/readyz")
-    assert (ready.status, ready.json) == (200, {"ready": True, "models": {}})
+    version = {"1": {"state": "AVAILABLE"}}
+    model = {"ready": True, "versions": version, "labels": {}}
+    assert (ready.status, ready.json) == (200, {"ready": True, "models": {"m": model}})
     assert toy_server.ask("HEAD", "/readyz").body == b""
     assert toy_server.ask("POST", "/healthz").status == 404
 
 
-@pytest.fixture(scope="module")
-def admin_server(toy_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server.start(toy_models / "toy", tmp_path_factory.mktemp("admin"))
-    server.wait_for(1)
-    yield server
-    server.close()
-
-
-def add(server: Server, config: Any, headers: dict[str, str] | None = None) -> Answer:
-    body = config if isinstance(config, (bytes, str)) else json.dumps(config)
-    return server.ask(
-        "POST",
-        "/admin/models",
-        body,
-        headers or {"Content-Type": "application/json; charset=utf-8"},
+def test_readyz_tells_versions_labels_and_what_is_wrong_by_model(
+    start_server: StartServer, toy_models: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(toy_models / "numbered", tmp_path / "m")
+    (tmp_path / "m" / "5" / "saved_model.pb").write_bytes(b"no graph")
+    (tmp_path / "m" / "6").mkdir()
+    file = tmp_path / "models.config"
+    file.write_text(
+        f"""model_config_list {{
+          config {{
+            name: "m" base_path: "{tmp_path}/m" model_platform: "tensorflow"
+            model_version_policy {{ latest {{ num_versions: 2 }} }}
+            version_labels {{ key: "stable" value: 4 }} version_labels {{ key: "next" value: 7 }}
+          }}
+          config {{ name: "late" base_path: "{tmp_path}/none" model_platform: "tensorflow" }}
+        }}"""
     )
 
+    answer = start_server(tmp_path, f"--model_config_file={file}").ask("GET", "/readyz")
 
-def test_a_model_is_added_asked_and_removed(admin_server: Server, toy_models: Path) -> None:
-    base_path = str(toy_models / "numbered")
-    added = add(admin_server, {"name": "a b", "base_path": base_path})
-    assert added.status == 200
-    assert {model["name"] for model in added.json["models"]} == {"m", "a b"}
-
-    wait_until(lambda: admin_server.ask("GET", "/readyz").status == 200, "the new model")
-    listed = {
-        model.pop("name"): model
-        for model in admin_server.ask("GET", "/admin/models").json["models"]
+    assert (answer.status, answer.json["ready"]) == (503, False)
+    late, m = answer.json["models"]["late"], answer.json["models"]["m"]
+    assert late == {
+        "ready": False,
+        "reason": f"Could not find base path {tmp_path}/none for servable late with error"
+        " NOT_FOUND: No such file or directory",
+        "versions": {},
+        "labels": {},
     }
-    assert listed["a b"] == {
-        "base_path": base_path, "versions": {"5": "AVAILABLE"}, "version_labels": {},
-        "not_ready": None,
-    }  # fmt: skip
-    predicted = admin_server.ask("POST", "/v1/models/a%20b:predict", '{"instances": [0]}')
-    assert predicted.json == {"predictions": [5.0]}
-
-    again = add(admin_server, {"name": "a b", "base_path": base_path})
-    assert again.status == 409
-    removed = admin_server.ask("DELETE", "/admin/models/a%20b")
-    assert [model["name"] for model in removed.json["models"]] == ["m"]
-    wait_until(
-        lambda: admin_server.ask("POST", "/v1/models/a%20b:predict", BODY).status == 404, "its end"
-    )
-    assert admin_server.ask("DELETE", "/admin/models/a%20b").status == 404
-    assert admin_server.predict({"instances": [1.0]}).status == 200
+    assert m["ready"] is True
+    assert "reason" not in m
+    assert m["labels"] == {"next": {"version": None, "waits_for": 7}, "stable": {"version": 4}}
+    broken = m["versions"].pop("5")
+    assert broken["state"] == "LOADING"  # it is tried again
+    assert broken["error"].startswith("Can't parse ")
+    assert m["versions"] == {
+        "6": {"state": "START", "waits": "it is an empty folder"},
+        "4": {"state": "AVAILABLE"},
+        "3": {"state": "AVAILABLE"},
+    }
 
 
-def test_policy_and_labels_are_those_of_a_configuration_file(
-    admin_server: Server, toy_models: Path
-) -> None:
-    config = {
-        "name": "two", "base_path": str(toy_models / "numbered"), "model_platform": "tensorflow",
-        "model_version_policy": {"specific": {"versions": [3, 5]}}, "version_labels": {"old": "3"},
-    }  # fmt: skip
-    assert add(admin_server, config).status == 200
+def test_nothing_over_rest_changes_what_is_served(toy_server: Server, toy_models: Path) -> None:
+    config = json.dumps({"name": "b", "base_path": str(toy_models / "numbered")})
+    headers = {"Content-Type": "application/json"}
 
-    path = "/v1/models/two/labels/old:predict"
-    wait_until(lambda: admin_server.ask("POST", path, '{"instances": [0]}').status == 200, "3")
-    assert admin_server.ask("POST", path, '{"instances": [0]}').json == {"predictions": [3.0]}
-    assert admin_server.ask("DELETE", "/admin/models/two").status == 200
-
-
-def test_a_model_that_is_not_there_yet_is_named_and_takes_nobody_down(
-    admin_server: Server, tmp_path: Path
-) -> None:
-    assert add(admin_server, {"name": "late", "base_path": f"{tmp_path}/none"}).status == 200
-    answer = admin_server.ask("GET", "/readyz")
-
-    assert answer.status == 503
-    assert answer.json["ready"] is False
-    assert list(answer.json["models"]) == ["late"]
-    assert answer.json["models"]["late"]
-    assert admin_server.predict({"instances": [1.0]}).status == 200
-    assert admin_server.ask("DELETE", "/admin/models/late").status == 200
-    assert admin_server.ask("GET", "/readyz").status == 200
-
-
-@pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        (b"", "not the JSON of a ModelConfig"),
-        (b"\xff", "not the JSON of a ModelConfig"),
-        (b"[1]", "not the JSON of a ModelConfig"),
-        ({"name": "x", "path": "/x"}, "not the JSON of a ModelConfig"),
-        ({"base_path": "/x"}, "a model needs a name"),
-        ({"name": "x"}, "Expected model x to have an absolute path or URI"),
-        ({"name": "x", "base_path": "rel"}, "Expected model x to have an absolute path or URI"),
-        ({"name": "x", "base_path": "/x", "model_platform": "onnx"}, "unsupported platform onnx"),
-    ],
-)
-def test_a_model_that_makes_no_sense_is_refused(
-    admin_server: Server, config: Any, words: str
-) -> None:
-    answer = add(admin_server, config)
-
-    assert answer.status == 400
-    assert words in answer.json["error"]
-    assert [m["name"] for m in admin_server.ask("GET", "/admin/models").json["models"]] == ["m"]
-
-
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({}, 400),
-        ({"Content-Type": "text/plain"}, 400),
-        ({"Content-Type": "application/x-www-form-urlencoded"}, 400),
-        ({"Content-Type": "text/plain; application/json"}, 400),
-        ({"Content-Type": "application/json", "Origin": "http://evil.example"}, 403),
-        ({"Content-Type": "application/json", "Origin": "null"}, 403),
-    ],
-)
-def test_no_web_page_adds_a_model(
-    admin_server: Server, toy_models: Path, headers: dict[str, str], status: int
-) -> None:
-    config = {"name": "evil", "base_path": str(toy_models / "numbered")}
-    answer = admin_server.ask("POST", "/admin/models", json.dumps(config), {**headers})
-
-    assert answer.status == status
-    assert [m["name"] for m in admin_server.ask("GET", "/admin/models").json["models"]] == ["m"]
-
-
-def test_no_web_page_removes_a_model_or_asks_whether_it_may(admin_server: Server) -> None:
-    origin = {"Origin": "http://evil.example"}
-
-    assert admin_server.ask("DELETE", "/admin/models/m", headers=origin).status == 403
-    preflight = admin_server.ask("OPTIONS", "/admin/models/m", headers=origin)
-    assert preflight.status == 403
-    assert not CORS.keys() & preflight.headers.keys()
-    assert admin_server.predict({"instances": [1.0]}).status == 200
-
-
-def test_other_uses_of_the_admin_routes_are_told_the_right_ones(admin_server: Server) -> None:
-    for method, path in (("PUT", "/admin/models"), ("DELETE", "/admin/models"),
-                         ("GET", "/admin/models/m"), ("POST", "/admin/models/m")):  # fmt: skip
-        answer = admin_server.ask(method, path, "{}")
-        assert answer.status == 400
-        assert "DELETE /admin/models/NAME" in answer.json["error"]
-
-
-def test_a_server_that_others_reach_has_no_admin_routes(
-    start_server: StartServer, toy_models: Path
-) -> None:
-    server = start_server(toy_models / "toy", "--bind_address=0.0.0.0")
-
-    assert server.ask("GET", "/admin/models").status == 404
-    assert server.ask("GET", "/healthz").status == 200
+    for method, path in (("POST", "/admin/models"), ("DELETE", "/admin/models/m"),
+                         ("POST", "/readyz"), ("POST", "/v1/models")):  # fmt: skip
+        assert toy_server.ask(method, path, config, headers).status in (400, 404)
+    assert list(toy_server.ask("GET", "/readyz").json["models"]) == ["m"]
 
 
 def test_a_large_body_stops_nobody_while_it_is_read(toy_server: Server) -> None:

@@ -148,7 +148,7 @@ def test_an_address_file_that_cannot_be_written_ends_the_start(base: Path, tmp_p
 def test_sigterm_lets_the_request_in_flight_finish(
     start_server: StartServer, toy_models: Path
 ) -> None:
-    server = start_server(toy_models / "slow")
+    server = start_server(toy_models / "slow", "--drain_timeout_s=120")
     server.wait_for(1)
     server.predict({"instances": [1]})  # makes the first worker, which is idle afterwards
     n_threads = _n_threads(server)

@@ -39,7 +39,7 @@ def _check_records(folder: Path) -> None:
 
     write_half_plus_two(str(folder / "1"))
     servables.Servable = Counting  # type: ignore[misc]
-    servable = servables.load(folder / "1", name="m", version=1, timeout_ms=1000)
+    servable = servables.load(folder / "1", name="m", version=1)
     assert isinstance(servable, Counting)
     file = folder / "1/assets.extra/tf_serving_warmup_requests"
 

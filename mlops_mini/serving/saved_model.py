@@ -1,0 +1,307 @@
+"""A SavedModel read into a session, in pieces, so that answers go on while a large one loads.
+
+TensorFlow's own loader imports a whole graph in one call that holds Python's interpreter lock: for
+a ResNet half a second in which nothing is answered. Here only what the signatures, the restore and
+the init op need is imported, and in pieces. A run of the restore and of the init op releases the
+lock, and nothing else is run: a signature may have side effects.
+
+What still holds the lock is parsing the file, and what cannot be cut: one large constant, one large
+function, old-style loops and control dependencies. Weights belong in variables.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlops_mini.errors import MlopsMiniError, NotFoundError, UnimplementedError, by_code
+
+INIT_OP = "__saved_model_init_op"  # a signature that isn't one
+_INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
+_PIECE_NODES, _PIECE_BYTES = 200, 4 * 2**20
+_DATA_LOSS = 15
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedGraph:
+    """What a session holds after a load.
+
+    Attributes:
+        signature_defs: The SavedModel's own description of its signatures, by name.
+        ops: Names of the ops that a run of a signature can reach, by the signature's name.
+    """
+
+    signature_defs: Mapping[str, Any]
+    ops: Mapping[str, Set[str]]
+
+
+def load(session: Any, path: Path, tags: Sequence[str]) -> LoadedGraph:
+    """Import a SavedModel's graph into an empty session, restore its variables, run its init op.
+
+    Args:
+        session: A `tf.compat.v1.Session` with a graph of its own.
+        path: Version folder, with `saved_model.pb` (or `.pbtxt`) and `variables/`.
+        tags: Exact tags of the graph to load.
+
+    Raises:
+        MlopsMiniError: There is no such graph, or the file is broken; in TensorFlow's words.
+        Exception: Whatever TensorFlow raises for a graph that it cannot import, restore or init.
+    """
+    meta_graph = _meta_graph(_parse(path), tags)
+    signature_defs = dict(meta_graph.signature_def.items())
+    graph = _Graph(meta_graph.graph_def)
+    saver, init_op = meta_graph.saver_def, _init_op(meta_graph)
+    assets = {
+        asset.tensor_info.name: str(path / "assets" / asset.filename)
+        for asset in _assets(meta_graph)
+    }
+    roots = {
+        key: _tensors(definition) for key, definition in signature_defs.items() if key != INIT_OP
+    }
+    others = [*assets, saver.restore_op_name, saver.filename_tensor_name, init_op]
+    needed = graph.reach(itertools.chain(others, *roots.values()))
+    with session.graph.as_default():
+        graph.import_into(session.graph, needed, meta_graph.meta_info_def)
+    variables = path / "variables" / "variables"
+    if saver.restore_op_name and variables.with_name("variables.index").exists():
+        feeds = {**assets, saver.filename_tensor_name: str(variables)}
+        _run_op(session, saver.restore_op_name, feeds)
+    if init_op:
+        _run_op(session, init_op, assets)
+    return LoadedGraph(
+        signature_defs=signature_defs,
+        ops={key: graph.ops(graph.reach(tensors)) for key, tensors in roots.items()},
+    )
+
+
+def _parse(path: Path) -> Any:
+    from google.protobuf import text_format
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    binary, text = path / "saved_model.pb", path / "saved_model.pbtxt"
+    try:
+        if binary.is_file():
+            return saved_model_pb2.SavedModel.FromString(binary.read_bytes())
+        if text.is_file():
+            return text_format.Parse(text.read_bytes(), saved_model_pb2.SavedModel())
+    except DecodeError as exc:
+        raise by_code(_DATA_LOSS, f"Can't parse {binary} as binary proto") from exc
+    except (text_format.ParseError, UnicodeDecodeError) as exc:
+        raise by_code(_DATA_LOSS, f"Can't parse {text} as text proto: {exc}") from exc
+    if (path / "export.meta").is_file():
+        raise UnimplementedError("Session Bundle is deprecated and removed.")
+    raise NotFoundError(
+        "Specified file path does not appear to contain a SavedModel bundle (should have a file"
+        f" called `saved_model.pb`)\nSpecified file path: {path}"
+    )
+
+
+def _meta_graph(saved_model: Any, tags: Sequence[str]) -> Any:
+    for meta_graph in saved_model.meta_graphs:
+        if {*meta_graph.meta_info_def.tags} == {*tags}:
+            return meta_graph
+    there = [f"{{ {' '.join(graph.meta_info_def.tags)} }}" for graph in saved_model.meta_graphs]
+    raise NotFoundError(
+        f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }}. The"
+        f" SavedModel has: {', '.join(there)}. To inspect available tag-sets in the SavedModel,"
+        " please use the SavedModel CLI: `saved_model_cli`"
+    )
+
+
+def _init_op(meta_graph: Any) -> str:
+    """Name the op that makes the model ready, such as the filling of its tables; empty for none."""
+    if INIT_OP in meta_graph.signature_def:
+        outputs = meta_graph.signature_def[INIT_OP].outputs
+        return str(outputs[INIT_OP].name) if INIT_OP in outputs else ""
+    for key in _INIT_COLLECTIONS:
+        if key in meta_graph.collection_def:
+            names = meta_graph.collection_def[key].node_list.value
+            if len(names) != 1:
+                raise MlopsMiniError(f"Expected exactly one main op in : {key}, got {len(names)}")
+            return str(names[0])
+    return ""
+
+
+def _assets(meta_graph: Any) -> Iterable[Any]:
+    """List which files are fed to the init op."""
+    from tensorflow.core.protobuf import meta_graph_pb2
+
+    if meta_graph.asset_file_def or "saved_model_assets" not in meta_graph.collection_def:
+        return list(meta_graph.asset_file_def)
+    packed = meta_graph.collection_def["saved_model_assets"].any_list.value
+    return [meta_graph_pb2.AssetFileDef.FromString(asset.value) for asset in packed]
+
+
+def _tensors(signature_def: Any) -> list[str]:
+    """Name every tensor of a signature, the parts of composite ones too."""
+    names = []
+    for info in (*signature_def.inputs.values(), *signature_def.outputs.values()):
+        sparse = info.coo_sparse
+        parts = (
+            sparse.values_tensor_name,
+            sparse.indices_tensor_name,
+            sparse.dense_shape_tensor_name,
+        )
+        names += [info.name, *parts, *(part.name for part in info.composite_tensor.components)]
+    return names
+
+
+def _run_op(session: Any, name: str, feeds: Mapping[str, str]) -> None:
+    import numpy as np
+    from tensorflow.core.protobuf import config_pb2
+
+    options = config_pb2.CallableOptions(feed=list(feeds), target=[name.partition(":")[0]])
+    run = session._make_callable_from_options(options)  # noqa: SLF001 - as in servables
+    run(*(np.array(value.encode(), object) for value in feeds.values()))
+
+
+class _Graph:
+    """A GraphDef with its nodes and functions by name."""
+
+    def __init__(self, graph_def: Any) -> None:
+        self._versions = graph_def.versions
+        self._nodes = {node.name: node for node in graph_def.node}
+        self._functions = {f.signature.name: f for f in graph_def.library.function}
+        self._gradients = {g.function_name: g for g in graph_def.library.gradient}
+
+    def reach(self, tensors: Iterable[str]) -> dict[str, Any]:
+        """Find the nodes that these tensors or ops are computed from, in no order, by name.
+
+        A name that isn't there is left out: whoever asks for it is told so by TensorFlow.
+        """
+        found: dict[str, Any] = {}
+        waiting = [_node_name(tensor) for tensor in tensors]
+        while waiting:
+            name = waiting.pop()
+            if name in found or name not in self._nodes:
+                continue
+            found[name] = self._nodes[name]
+            waiting += map(_node_name, found[name].input)
+        return found
+
+    def ops(self, nodes: Mapping[str, Any]) -> Set[str]:
+        """Name the ops of these nodes, and of the functions that they call."""
+        bodies = [self._functions[name].node_def for name in self._called(nodes.values())]
+        return {node.op for body in (nodes.values(), *bodies) for node in body}
+
+    def _called(self, nodes: Iterable[Any]) -> list[str]:
+        """Name the functions that nodes call, directly or through others."""
+        found: dict[str, None] = {}
+        waiting = list(_calls(nodes))
+        while waiting:
+            name = waiting.pop()
+            if name in found or name not in self._functions:
+                continue
+            found[name] = None
+            waiting += _calls(self._functions[name].node_def)
+            if name in self._gradients:
+                waiting.append(self._gradients[name].gradient_func)
+        return list(found)
+
+    def import_into(self, graph: Any, nodes: Mapping[str, Any], meta_info: Any) -> None:
+        """Import these nodes, and the functions that they call, into the default graph."""
+        import tensorflow as tf
+
+        producer = meta_info.stripped_op_list if meta_info.HasField("stripped_op_list") else None
+        for name in self._called(nodes.values()):
+            piece = tf.compat.v1.GraphDef(versions=self._versions)
+            piece.library.function.append(self._functions[name])
+            if name in self._gradients:
+                piece.library.gradient.append(self._gradients[name])
+            tf.graph_util.import_graph_def(piece, name="", producer_op_list=producer)
+        for piece_nodes in _pieces(nodes):
+            here = {node.name for node in piece_nodes}
+            piece = tf.compat.v1.GraphDef(versions=self._versions)
+            piece.node.extend(piece_nodes)
+            for node in piece.node:  # a wish for the device of a node that may not be there
+                node.attr.pop("_class", None)
+            earlier = {
+                tensor: graph.get_tensor_by_name(tensor if ":" in tensor else f"{tensor}:0")
+                for node in piece_nodes
+                for tensor in node.input
+                if _node_name(tensor) not in here
+            }
+            tf.graph_util.import_graph_def(
+                piece, name="", input_map=earlier, producer_op_list=producer
+            )
+
+
+def _node_name(tensor: str) -> str:
+    """Name the node of a tensor or a control input.
+
+    >>> _node_name("dense/MatMul:0"), _node_name("^init")
+    ('dense/MatMul', 'init')
+    """
+    return tensor.removeprefix("^").partition(":")[0]
+
+
+def _calls(nodes: Iterable[Any]) -> Iterator[str]:
+    """Name what may be functions: in attributes, or a node's own op."""
+    for node in nodes:
+        yield node.op
+        yield from _calls_in_attributes(node)
+
+
+def _calls_in_attributes(node: Any) -> Iterator[str]:
+    for attribute in node.attr.values():
+        kind = attribute.WhichOneof("value")
+        if kind == "func":
+            yield attribute.func.name
+        elif kind == "list":
+            yield from (function.name for function in attribute.list.func)
+
+
+def _pieces(nodes: Mapping[str, Any]) -> Iterator[list[Any]]:
+    """Cut nodes into lists that are imported one after another, each after what it takes.
+
+    What can't be cut comes last, in one piece: loops, and control dependencies, for which an import
+    cannot refer to an earlier one.
+    """
+    sources = {
+        name: {_node_name(tensor) for tensor in node.input} & nodes.keys()
+        for name, node in nodes.items()
+    }
+    controls = {
+        name: {_node_name(tensor) for tensor in node.input if tensor[0] == "^"}
+        for name, node in nodes.items()
+    }
+    uncut = {name for name, before in controls.items() if before}.union(*controls.values())
+    piece: list[Any] = []
+    n_bytes = 0
+    placed = set[str]()
+    for name in _in_order(sources, uncut):
+        node = nodes[name]
+        placed.add(name)
+        is_call = any(_calls_in_attributes(node))  # which checks the shapes of a whole function
+        size = node.ByteSize()
+        if piece and (is_call or len(piece) == _PIECE_NODES or n_bytes + size > _PIECE_BYTES):
+            yield piece
+            piece, n_bytes = [], 0
+        piece.append(node)
+        n_bytes += _PIECE_BYTES if is_call else size
+    yield piece
+    yield [node for name, node in nodes.items() if name not in placed]
+
+
+def _in_order(sources: Mapping[str, Set[str]], uncut: Set[str]) -> Iterator[str]:
+    """Walk names so that each comes after its sources, without `uncut` and what comes after that.
+
+    Kahn's algorithm; a cycle, and what comes after it, is left out as well.
+    """
+    missing = {name: len(found) for name, found in sources.items()}
+    takers: dict[str, list[str]] = {}
+    for name, found in sources.items():
+        for source in found:
+            takers.setdefault(source, []).append(name)
+    ready = [name for name, n_missing in missing.items() if not n_missing and name not in uncut]
+    while ready:
+        name = ready.pop()
+        yield name
+        for taker in takers.get(name, ()):
+            missing[taker] -= 1
+            if not missing[taker] and taker not in uncut:
+                ready.append(taker)

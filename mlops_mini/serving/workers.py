@@ -1,0 +1,92 @@
+"""Where work is done that would stop the event loop: worker threads, and a process beside ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from mlops_mini.errors import DeadlineExceededError
+from mlops_mini.serving import servables
+from mlops_mini.serving.large_messages import LargeMessages
+
+T = TypeVar("T")
+
+_MAX_INLINE_BYTES = 2**18  # of a message: some milliseconds
+_MAX_THREAD_BYTES = 2**22  # of JSON: tens of milliseconds in which the parser lets nobody else work
+_N_RARE_THREADS = 32
+
+
+class Workers:
+    """Threads for runs, others for what is rare or large; `close` them at the end."""
+
+    def __init__(self, n_run_threads: int = 0) -> None:
+        """Start nothing yet; `n_run_threads` of 0 is four for each CPU."""
+        # All of TensorFlow first: to import a part while another thread imports all fails both.
+        first = servables.tensorflow
+        n_runs = n_run_threads or 4 * (os.cpu_count() or 1)
+        self._runs = ThreadPoolExecutor(n_runs, "run", initializer=first)
+        self._rare = ThreadPoolExecutor(_N_RARE_THREADS, "rare", initializer=first)
+        self._large = LargeMessages()
+
+    def close(self) -> None:
+        """End the process beside ours; nothing may be asked any more."""
+        self._large.close()
+
+    async def handle_json(self, n_bytes: int, work: Callable[..., T], *arguments: Any) -> T:
+        """Read or write JSON, whose parser would stop everybody over a very large one."""
+        if n_bytes > _MAX_THREAD_BYTES:
+            work = functools.partial(self._large.call, work)
+        return await self.handle(n_bytes, work, *arguments)
+
+    async def handle(self, n_bytes: int, work: Callable[..., T], *arguments: Any) -> T:
+        """Read or write a message: here, or where a large one stops nobody."""
+        if n_bytes <= _MAX_INLINE_BYTES:
+            return work(*arguments)
+        return await self.do(functools.partial(work, *arguments))
+
+    async def do(self, work: Callable[[], T]) -> T:
+        """Do what is rare, or takes its time."""
+        return await _wait(self._rare.submit(work))
+
+    async def run(
+        self,
+        run: Callable[[], T],
+        *,
+        timeout_s: float | None = None,
+        hold: contextlib.ExitStack | None = None,
+    ) -> T:
+        """Wait for a run, but not longer than its request may take.
+
+        What still waits for its turn then is dropped. What runs cannot be stopped: it goes on, and
+        so does its hold on the version, which must not be unloaded under its feet.
+
+        Args:
+            run: The run.
+            timeout_s: Longest wait, seconds; None for no limit.
+            hold: What the run needs to its end.
+
+        Raises:
+            DeadlineExceededError: It takes longer, in the words of a run that does.
+        """
+        work = self._runs.submit(run)
+        try:
+            return await _wait(work, timeout_s)
+        finally:
+            if hold is not None and not work.done():
+                rest = hold.pop_all()
+                work.add_done_callback(lambda _: rest.close())
+
+
+async def _wait(work: Future[T], timeout_s: float | None = None) -> T:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await asyncio.wrap_future(work)
+    except TimeoutError as exc:
+        if work.done() and not work.cancelled():
+            raise  # its own
+        raise DeadlineExceededError("Timed out waiting for notification") from exc
