@@ -13,7 +13,7 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -79,18 +79,17 @@ class ModelServer:
         self, body: bytes, *, name: str, version: int | None, version_label: str | None
     ) -> bytes:
         """Answer the body of a REST predict request with the body of its answer."""
-        document = await self._handle(len(body), json_request.parse_object, body)
+        document = await self._read(len(body), json_request.parse_object, body)
         key = json_request.signature_name(document)
         with self.models.acquire(name, version=version, label=version_label) as servable:
             try:
                 dtypes = _signature(servable, key).dtypes
-                request = await self._handle(
-                    len(body), json_request.decode_predict, document, dtypes
-                )
+                request = await self._read(len(body), json_request.decode_predict, document, dtypes)
                 sent = PredictRequest(model_spec=None, inputs=request.inputs)
                 outputs = await self._predict(servable, sent, key, servable.timeout_ms)
                 encode = functools.partial(json_response.encode_predict, is_rows=request.is_rows)
-                return await self._handle(_n_bytes(outputs), encode, outputs)
+                n_bytes = json_response.answer_bytes(outputs)
+                return await self._write(n_bytes, functools.partial(encode, outputs))
             except InvalidArgumentError as exc:
                 exc.hint = _hint(servable, key)
                 raise
@@ -136,7 +135,7 @@ class ModelServer:
             request_bytes: The message.
             timeout_s: Longest run, seconds; None for no limit. So for the methods below.
         """
-        request = await self._handle(len(request_bytes), PredictRequest.from_bytes, request_bytes)
+        request = await self._read(len(request_bytes), PredictRequest.from_bytes, request_bytes)
         with self._acquire(request.model_spec) as (servable, spec):
             outputs = await self._predict(
                 servable, request, spec.signature_name, _limit_ms(timeout_s)
@@ -144,7 +143,7 @@ class ModelServer:
             echo = _echo(spec, servable, spec.signature_name or DEFAULT_SIGNATURE)
             answer = PredictResponse(model_spec=echo, outputs=outputs)
             write = functools.partial(answer.to_bytes, as_content=self._as_content)
-            return await self._handle(_n_bytes(outputs), write)
+            return await self._write(wire.n_bytes(outputs), write)
 
     async def infer_proto(
         self, method: str, request_bytes: bytes, *, timeout_s: float | None = None
@@ -331,11 +330,16 @@ class ModelServer:
         with self.models.acquire(spec.name, version=spec.version, label=label) as servable:
             yield servable, spec
 
-    async def _handle(self, n_bytes: int, work: Callable[..., T], *arguments: Any) -> T:
-        """Read or write a message: here, or where a large one stops nobody."""
+    async def _read(self, n_bytes: int, work: Callable[..., T], *arguments: Any) -> T:
+        """Read a message: here if that is quick, else where it stops nobody."""
         if n_bytes <= _MAX_INLINE_BYTES:
-            return work(*arguments)
+            with contextlib.suppress(wire.NotQuickError):
+                return work(*arguments, quick=True)
         return await self._in_thread(self._rare, functools.partial(work, *arguments))
+
+    async def _write(self, n_bytes: int, work: Callable[[], T]) -> T:
+        """Write a message: here, or where a large one stops nobody."""
+        return work() if n_bytes <= _MAX_INLINE_BYTES else await self._in_thread(self._rare, work)
 
     async def _in_thread(self, pool: ThreadPoolExecutor, ask: Callable[[], T]) -> T:
         """Wait for a worker thread, to its end also when nobody waits for the answer any more.
@@ -361,10 +365,6 @@ def _echo(asked: ModelSpec, servable: Servable, signature_name: str) -> ModelSpe
 def _limit_ms(timeout_s: float | None) -> int:
     """Round a client's deadline up to a power of two: each limit has a callable of its own."""
     return 0 if timeout_s is None else 1 << max(int(timeout_s * 1000), 0).bit_length()
-
-
-def _n_bytes(outputs: Mapping[str, Array]) -> int:
-    return sum(array.nbytes for array in outputs.values())
 
 
 def _signature(servable: Servable, key: str) -> Signature:
