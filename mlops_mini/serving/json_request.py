@@ -9,9 +9,7 @@ Source: TensorFlow Serving's RESTful API, https://www.tensorflow.org/tfx/serving
 
 from __future__ import annotations
 
-import base64
 import binascii
-import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -449,16 +447,13 @@ def _from_base64(value: dict[str, Any]) -> bytes:
         raise InvalidArgumentError(
             f"JSON Value: {json_text.show(value)} not formatted correctly for base64 data"
         )
-    text = value["b64"]
-    with contextlib.suppress(ValueError):  # the usual form
-        return binascii.a2b_base64(text, strict_mode=True)
-    text = "".join(text.split())
+    text = "".join(value["b64"].split())
     bare = text.rstrip("=")
     padded = bare + "=" * (-len(bare) % 4)
-    with contextlib.suppress(ValueError):
-        if text in (bare, padded):
-            return base64.b64decode(padded, validate=True)
-    raise InvalidArgumentError("Unable to base64 decode")
+    try:
+        return binascii.a2b_base64(padded if text in (bare, padded) else "=", strict_mode=True)
+    except ValueError as exc:
+        raise InvalidArgumentError("Unable to base64 decode") from exc
 
 
 def _to_array(values: list[Any], dtype: str, shape: list[int]) -> Array:

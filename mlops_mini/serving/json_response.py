@@ -45,12 +45,22 @@ def encode_predict(outputs: Mapping[str, Array], *, is_rows: bool) -> bytes:
     >>> encode_predict({"y": np.float32([2.5, np.nan])}, is_rows=True)
     b'{\n    "predictions": [2.5,NaN]\n}'
     """
+    if is_rows:
+        _check_rows(outputs)
     plain = {alias: _plain(alias, array) for alias, array in sorted(outputs.items())}
     values = {alias: value for alias, (value, _) in plain.items()}
     is_strict = all(strict for _, strict in plain.values())
     if not is_rows:
         body: Any = values if len(values) > 1 else next(iter(values.values()))
         return _write("outputs", body, is_strict=is_strict)
+    if len(values) == 1:
+        return _write("predictions", next(iter(values.values())), is_strict=is_strict)
+    columns = [v.tolist() if isinstance(v, np.ndarray) else v for v in values.values()]
+    rows = [dict(zip(values, row, strict=True)) for row in zip(*columns, strict=True)]
+    return _write("predictions", rows, is_strict=is_strict)
+
+
+def _check_rows(outputs: Mapping[str, Array]) -> None:
     n_rows: int | None = None
     for alias, array in sorted(outputs.items()):
         if array.ndim == 0:
@@ -61,11 +71,6 @@ def encode_predict(outputs: Mapping[str, Array], *, is_rows: bool) -> bytes:
                 f" expecting: {n_rows}"
             )
         n_rows = len(array)
-    if len(values) == 1:
-        return _write("predictions", next(iter(values.values())), is_strict=is_strict)
-    columns = [v.tolist() if isinstance(v, np.ndarray) else v for v in values.values()]
-    rows = [dict(zip(values, row, strict=True)) for row in zip(*columns, strict=True)]
-    return _write("predictions", rows, is_strict=is_strict)
 
 
 def answer_bytes(outputs: Mapping[str, Array]) -> int:
