@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import ml_dtypes
@@ -146,7 +147,22 @@ _CARRIERS: dict[str, type[np.generic]] = {
 # A shape is a few bytes; what it asks for must not be all of the memory. gRPC's own limit.
 _MAX_TENSOR_BYTES = 2**31 - 1
 _MAX_RANK = 64  # numpy's; TensorFlow's is 254
+# Texts are handed to TensorFlow one by one, and no other thread runs meanwhile: 50 ns each.
+_MAX_REPEATED_TEXTS = 2**18
+_MAX_COUNTED_TEXTS = 2**15  # more make a long message, whatever they hold
+_MAX_VARINT_BYTES = 5  # TensorFlow reads lengths of 32 bits
 _AS_BYTES = ("float_val", "double_val", "scomplex_val", "dcomplex_val")
+# What `quick` allows: some milliseconds.
+_MAX_QUICK_TENSORS = 256
+_MAX_QUICK_PADDING_BYTES = 2**20
+
+
+class NotQuickError(Exception):
+    """Reading this takes longer than most messages of its size; nothing is wrong with it.
+
+    Whoever asks for a quick answer, because others wait meanwhile, gets this instead, and reads
+    again where it stops nobody.
+    """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,13 +209,18 @@ class PredictRequest:
         return bytes(request.SerializeToString())
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> PredictRequest:
+    def from_bytes(cls, data: bytes, *, quick: bool = False) -> PredictRequest:
         """Parse what any client sent.
+
+        Args:
+            data: The message.
+            quick: Raise `NotQuickError` rather than read very many tensors, or a few bytes that
+                ask for a large array.
 
         Raises:
             InvalidArgumentError: Not a PredictRequest.
         """
-        request, inputs, unreadable = _parse(data, "PredictRequest", "inputs")
+        request, inputs, unreadable = _parse(data, "PredictRequest", "inputs", quick=quick)
         return cls(
             model_spec=read_spec(request),
             inputs=inputs,
@@ -228,10 +249,8 @@ class PredictResponse:
             tensor = response.outputs[alias]
             _fill_tensor(tensor, array, as_content=as_content)
             if as_content and tensor.string_val:  # of strings the lengths, then the bytes
-                # The wrapper's one field is a varint behind a byte of tag; 0 is left out.
-                sizes = [wrappers_pb2.UInt64Value(value=len(item)) for item in tensor.string_val]
-                lengths = [size.SerializeToString()[1:] or b"\0" for size in sizes]
-                tensor.tensor_content = b"".join([*lengths, *tensor.string_val])
+                lengths = _varints(list(map(len, tensor.string_val)))
+                tensor.tensor_content = lengths + b"".join(tensor.string_val)
                 tensor.ClearField("string_val")
         return bytes(response.SerializeToString())
 
@@ -247,7 +266,7 @@ class PredictResponse:
         >>> PredictResponse.from_bytes(sent.to_bytes()).outputs["y"]
         array([0.5, 2. ], dtype=float32)
         """
-        response, outputs, unreadable = _parse(data, "PredictResponse", "outputs")
+        response, outputs, unreadable = _parse(data, "PredictResponse", "outputs", quick=False)
         if unreadable:
             raise InvalidArgumentError(f"tensor parsing error: {unreadable[0]}")
         return cls(model_spec=read_spec(response) or ModelSpec(name=""), outputs=outputs)
@@ -283,6 +302,21 @@ def parse(message_class: Any, data: bytes) -> Any:
         raise InvalidArgumentError(f"these {len(data)} bytes are not a {name}") from exc
 
 
+def n_bytes(arrays: Mapping[str, Array]) -> int:
+    """Count the bytes of numbers and texts, as a message holds them.
+
+    >>> n_bytes({"x": np.float32([1, 2]), "s": np.array([b"abc"], object)})
+    19
+    """
+    return sum(array.nbytes + text_bytes(array) for array in arrays.values())
+
+
+def text_bytes(array: Array) -> int:
+    """Count the bytes of texts, 0 for numbers; of very many texts some are enough."""
+    is_text = array.dtype == object
+    return sum(map(len, islice(array.flat, _MAX_COUNTED_TEXTS))) if is_text else 0
+
+
 def _fill_tensor(target: Any, array: Array, *, as_content: bool) -> None:
     values = np.asarray(array)
     if values.dtype.kind in "SU":
@@ -306,13 +340,17 @@ def _fill_tensor(target: Any, array: Array, *, as_content: bool) -> None:
         getattr(target, dtype.field).extend(values.ravel().tolist())
 
 
-def _parse(data: bytes, name: str, tensors: str) -> tuple[Any, dict[str, Array], list[str]]:
+def _parse(
+    data: bytes, name: str, tensors: str, *, quick: bool
+) -> tuple[Any, dict[str, Array], list[str]]:
     """Parse with the fast classes, and again with the exact ones if a sender did not pack."""
     parsed = parse(_FAST[name], data)
+    if quick and len(getattr(parsed, tensors)) > _MAX_QUICK_TENSORS:
+        raise NotQuickError
     arrays = {alias: _read_packed(tensor) for alias, tensor in getattr(parsed, tensors).items()}
     if any(array is None for array in arrays.values()):
         exact = getattr(parse(EXACT[name], data), tensors)
-        arrays = {alias: _read_exact(tensor) for alias, tensor in exact.items()}
+        arrays = {alias: _read_exact(tensor, quick=quick) for alias, tensor in exact.items()}
     readable = {alias: array for alias, array in arrays.items() if array is not None}
     return parsed, readable, sorted(arrays.keys() - readable.keys())
 
@@ -339,7 +377,7 @@ def _read_shape(tensor: Any, dtype: DType) -> list[int] | None:
     return shape if min(shape, default=0) >= 0 and n_bytes <= _MAX_TENSOR_BYTES else None
 
 
-def _read_exact(tensor: Any) -> Array | None:
+def _read_exact(tensor: Any, *, quick: bool) -> Array | None:
     """Read any tensor as `tf.io.parse_tensor` would: short lists repeat their last value."""
     dtype = BY_NUMBER.get(tensor.dtype)
     shape = _read_shape(tensor, dtype) if dtype else None
@@ -349,22 +387,36 @@ def _read_exact(tensor: Any) -> Array | None:
     if tensor.tensor_content:
         content = _read_content(tensor.tensor_content, dtype, n_values)
         return None if content is None else content.reshape(shape)
+    flat = _read_field(tensor, dtype)
+    n_missing = n_values - len(flat)
+    if n_missing <= 0:
+        return flat[:n_values].reshape(shape)
+    if dtype.name == "string" and n_missing > _MAX_REPEATED_TEXTS:
+        return None
+    last = flat[-1] if len(flat) else (b"" if dtype.name == "string" else 0)
+    if len(flat) <= 1:  # a view that repeats one value takes no memory, whatever the shape
+        return np.broadcast_to(np.array(last, dtype.numpy), shape)
+    if quick and n_missing * dtype.numpy.itemsize > _MAX_QUICK_PADDING_BYTES:
+        raise NotQuickError
+    padded = np.full(n_values, last, dtype.numpy)
+    padded[: len(flat)] = flat
+    return padded.reshape(shape)
+
+
+def _read_field(tensor: Any, dtype: DType) -> Array:
+    """Read the typed field of a tensor, as many values as were sent."""
     given: Sequence[Any] = getattr(tensor, dtype.field)
     if dtype.name == "string":
-        flat = np.empty(len(given), dtype=object)
-        flat[:] = given
-        empty: Any = b""
-    else:
-        flat = np.array(given, _CARRIERS.get(dtype.field, dtype.numpy))
-        if dtype.numpy.kind == "c":
-            # pairs of real and imaginary part; half a pair is none
-            flat = flat[: len(flat) // 2 * 2].view(dtype.numpy)
-        if dtype.field == "half_val":
-            flat = flat.astype(np.uint16).view(dtype.numpy)
-        flat = flat.astype(dtype.numpy, copy=False)
-        empty = 0
-    padding = np.full(max(n_values - len(flat), 0), flat[-1] if len(flat) else empty, dtype.numpy)
-    return np.concatenate([flat[:n_values], padding]).reshape(shape)
+        texts = np.empty(len(given), dtype=object)
+        texts[:] = given
+        return texts
+    flat = np.array(given, _CARRIERS.get(dtype.field, dtype.numpy))
+    if dtype.numpy.kind == "c":
+        # pairs of real and imaginary part; half a pair is none
+        flat = flat[: len(flat) // 2 * 2].view(dtype.numpy)
+    if dtype.field == "half_val":
+        flat = flat.astype(np.uint16).view(dtype.numpy)
+    return flat.astype(dtype.numpy, copy=False)
 
 
 def _read_content(content: bytes, dtype: DType, n_values: int) -> Array | None:
@@ -380,21 +432,46 @@ def _read_content(content: bytes, dtype: DType, n_values: int) -> Array | None:
 
 def _read_string_content(content: bytes, n_values: int) -> Array | None:
     """Read the varint lengths, then the bytes, of a string tensor's content."""
-    lengths, position = [], 0
-    try:
-        for _ in range(n_values):
-            length = shift = 0
-            while content[position] & 0x80:
-                length |= (content[position] & 0x7F) << shift
-                position, shift = position + 1, shift + 7
-            lengths.append(length | content[position] << shift)
-            position += 1
-    except IndexError:
+    if n_values > len(content):  # each length takes a byte at least
         return None
-    if position + sum(lengths) != len(content):
+    raw = np.frombuffer(content, np.uint8)
+    # A varint ends with a byte below 0x80, and the lengths come first.
+    ends = np.flatnonzero(raw < 0x80)[:n_values]
+    if len(ends) < n_values:
         return None
-    values = np.empty(n_values, dtype=object)
-    for index, length in enumerate(lengths):
-        values[index] = content[position : position + length]
-        position += length
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    widths = ends - starts + 1
+    if widths.max() > _MAX_VARINT_BYTES:
+        return None
+    lengths = np.zeros(n_values, np.uint32)
+    for index in range(int(widths.max())):
+        has_byte = widths > index
+        lengths[has_byte] |= (raw[starts[has_byte] + index] & np.uint32(0x7F)) << np.uint32(
+            7 * index
+        )
+    stops = int(ends[-1]) + 1 + np.cumsum(lengths, dtype=np.int64)
+    if stops[-1] != len(content):
+        return None
+    values = np.full(n_values, b"", dtype=object)
+    is_long = lengths > 0
+    bounds = zip((stops - lengths)[is_long].tolist(), stops[is_long].tolist(), strict=True)
+    values[is_long] = [content[start:stop] for start, stop in bounds]
     return values
+
+
+def _varints(numbers: Sequence[int]) -> bytes:
+    r"""Write numbers as protobuf does, seven bits a byte, the lowest first.
+
+    >>> _varints([1, 200])
+    b'\x01\xc8\x01'
+    """
+    if max(numbers) < 0x80:
+        return bytes(numbers)
+    written = bytearray()
+    for number in numbers:
+        rest = number
+        while rest >= 0x80:
+            written.append(rest & 0x7F | 0x80)
+            rest >>= 7
+        written.append(rest)
+    return bytes(written)

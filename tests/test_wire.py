@@ -1,6 +1,7 @@
 """Our messages against the generated classes, which a child process imports with TensorFlow."""
 
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,25 @@ def _check_against_tensorflow() -> None:
         proto = predict_pb2.PredictRequest.FromString(data).inputs["x"].SerializeToString()
         expected = tf.io.parse_tensor(proto, tf.as_dtype(number)).numpy()
         _assert_same(PredictRequest.from_bytes(data).inputs["x"], expected)
+
+    # Lengths of texts that are written with more bytes, or more bits, than a length can have.
+    for content in (
+        b"\x81\x00a",
+        b"\x81\x80\x80\x80\x00a",
+        b"\x81\x80\x80\x80\x70a",
+        b"\x81\x80\x80\x80\x80\x00a",
+        b"\xff\xff\xff\xff\x0f",
+        b"\x80" * 11 + b"\x00",
+    ):
+        data = _tensor(7, [1], tensor_content=content)
+        proto = predict_pb2.PredictRequest.FromString(data).inputs["x"].SerializeToString()
+        ours = PredictRequest.from_bytes(data)
+        try:
+            expected = tf.io.parse_tensor(proto, tf.string).numpy()
+        except tf.errors.InvalidArgumentError:
+            assert ours.unreadable == ["x"], content
+        else:
+            _assert_same(ours.inputs["x"], expected)
 
 
 @pytest.mark.slow
@@ -228,6 +248,81 @@ def test_values_that_do_not_fit_are_cut(
     data = _tensor(number, [2], **{field: given_values})
 
     _assert_same(PredictRequest.from_bytes(data).inputs["x"], read)
+
+
+def _seconds(data: bytes) -> float:
+    """Shortest of some times that reading takes."""
+    times_s = []
+    for _ in range(5):
+        began = time.perf_counter()
+        PredictRequest.from_bytes(data)
+        times_s.append(time.perf_counter() - began)
+    return min(times_s)
+
+
+@pytest.mark.parametrize(
+    ("n", "content"),
+    [
+        (1, b"\xff" * 250_000),
+        (1, b"\x80" * 250_000 + b"\0"),
+        (50_000, b"\x80\x80\x80\x80\0" * 49_999 + b"\x80" * 5),
+        (2**27, b"\0" * 250_000),
+    ],
+    ids=["no end", "long", "the last one", "more texts than bytes"],
+)
+def test_lengths_without_end_take_no_longer_than_texts(n: int, content: bytes) -> None:
+    texts = _tensor(7, [125_000], tensor_content=b"\1" * 125_000 + b"a" * 125_000)
+    data = _tensor(7, [n], tensor_content=content)
+
+    assert PredictRequest.from_bytes(data).unreadable == ["x"]
+    assert _seconds(data) < 3 * _seconds(texts)
+
+
+def test_texts_without_a_byte_are_read_in_the_time_of_texts_with_one() -> None:
+    ones = _tensor(7, [125_000], tensor_content=b"\1" * 125_000 + b"a" * 125_000)
+    empty = _tensor(7, [250_000], tensor_content=b"\0" * 250_000)
+
+    assert not any(PredictRequest.from_bytes(empty).inputs["x"])
+    assert _seconds(empty) < 3 * _seconds(ones)
+
+
+@pytest.mark.parametrize("given_values", [[], [2.5]], ids=str)
+def test_a_shape_alone_takes_no_memory(given_values: list[float]) -> None:
+    data = _tensor(1, [2**20, 2**8], float_val=given_values)
+
+    array = PredictRequest.from_bytes(data, quick=True).inputs["x"]
+
+    assert array.shape == (2**20, 2**8)
+    assert array.strides == (0, 0)  # one value, seen everywhere
+    assert array[-1, -1] == (given_values or [0])[0]
+
+
+def test_a_large_array_of_few_values_is_not_made_by_who_asks_for_a_quick_answer() -> None:
+    data = _tensor(1, [2**20], float_val=[1.0, 2.0])
+
+    with pytest.raises(wire.NotQuickError):
+        PredictRequest.from_bytes(data, quick=True)
+
+    array = PredictRequest.from_bytes(data).inputs["x"]
+    assert (array[0], array[1:].min(), array.sum()) == (1.0, 2.0, 2**21 - 1)
+
+
+def test_few_texts_are_not_repeated_without_end() -> None:
+    some, many = (
+        PredictRequest.from_bytes(_tensor(7, [n], string_val=[b"a", b"b"])) for n in (2**18, 2**27)
+    )
+
+    assert some.inputs["x"][-1] == b"b"
+    assert many.unreadable == ["x"]
+
+
+def test_very_many_tensors_are_not_read_by_who_asks_for_a_quick_answer() -> None:
+    sent = PredictRequest(model_spec=None, inputs={str(i): np.float32(i) for i in range(257)})
+
+    with pytest.raises(wire.NotQuickError):
+        PredictRequest.from_bytes(sent.to_bytes(), quick=True)
+
+    assert PredictRequest.from_bytes(sent.to_bytes()).inputs["256"] == 256
 
 
 def test_one_unreadable_tensor_leaves_the_others() -> None:

@@ -145,6 +145,18 @@ DIFFERENCES = (
         "let requests in flight finish, exit status 0",
         "`--drain_timeout_s=0`",
     ),
+    (
+        "A tensor of more than 64 dimensions",
+        "is read, up to 254",
+        "is refused: numpy has no more",
+        "none",
+    ),
+    (
+        "A gRPC tensor of few texts and a large shape",
+        "repeats the last text as often as the shape says",
+        "is refused where that is more than 262,144 times: such a request is a few bytes long",
+        "none",
+    ),
     ("`--name value`, with a blank", "is not understood", "is read as `--name=value`", "none"),
     (
         "Routes outside `/v1`",

@@ -92,9 +92,7 @@ def predict_call(
             f" {{{PREDICT}, {CLASSIFY}, {REGRESS}}}. Was: {method}"
         )
     inputs = {**signature.defaults, **request.inputs}
-    _check_inputs(signature, {*request.inputs, *request.unreadable})
-    if request.unreadable:
-        raise InvalidArgumentError(f"tensor parsing error: {request.unreadable[0]}")
+    _check_inputs(signature, {*request.inputs, *request.unreadable}, {*request.unreadable})
     _check_filter(signature, request.output_filter)
     outputs = {spec.alias: spec for spec in signature.outputs}
     return Call(
@@ -204,7 +202,7 @@ def serialized_examples(sent: Any) -> list[bytes]:
     return [context + example.SerializeToString() for example in listed.examples]
 
 
-def _check_inputs(signature: Signature, given: set[str]) -> None:
+def _check_inputs(signature: Signature, given: set[str], unreadable: set[str]) -> None:
     needed = {spec.alias for spec in signature.inputs}
     if len(given) > len(needed) or (len(given) < len(needed) and not signature.defaults):
         raise InvalidArgumentError(
@@ -221,6 +219,13 @@ def _check_inputs(signature: Signature, given: set[str]) -> None:
                 f" {_braced(given)}, or default input alias set:"
                 f" {','.join(sorted(signature.defaults))}"
             )
+        if spec.alias in unreadable:
+            raise InvalidArgumentError(f"tensor parsing error: {spec.alias}")
+    if given - needed:
+        raise InvalidArgumentError(
+            "Inputs contains invalid name. Used request inputs:"
+            f" {','.join(sorted(given & needed))}, request input: {','.join(sorted(given))}"
+        )
 
 
 def _check_filter(signature: Signature, output_filter: Sequence[str]) -> None:

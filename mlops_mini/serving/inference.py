@@ -13,7 +13,7 @@ import contextlib
 import functools
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from mlops_mini.errors import (
 from mlops_mini.serving import (
     examples,
     json_hint,
+    json_predict,
     json_request,
     json_response,
     messages,
@@ -95,8 +96,8 @@ class ModelServer:
             except MlopsMiniError as exc:  # a body that is none is told so first
                 missing = exc
             known = servable.dtypes if servable else {}
-            key, request = await self._workers.handle_json(
-                len(body), json_request.read_predict, body, known
+            key, request = await self._workers.read_json(
+                len(body), json_predict.read_predict, body, known
             )
             if servable is None:
                 raise cast("MlopsMiniError", missing)
@@ -109,8 +110,9 @@ class ModelServer:
                 outputs = await self._predict(
                     servable, sent, key, timeout_s=self._rest_timeout_s, hold=hold
                 )
-                return await self._workers.handle_json(
-                    _n_bytes(outputs), json_response.encode_predict, outputs, request.is_rows
+                n_bytes = json_response.answer_bytes(outputs)
+                return await self._workers.write_json(
+                    n_bytes, json_response.encode_predict, outputs, request.is_rows
                 )
             except InvalidArgumentError as exc:
                 exc.hint = _hint(servable, key)
@@ -157,7 +159,7 @@ class ModelServer:
             request_bytes: The message.
             timeout_s: Longest run, seconds; None for no limit. So for the methods below.
         """
-        request = await self._workers.handle(
+        request = await self._workers.read(
             len(request_bytes), PredictRequest.from_bytes, request_bytes
         )
         with contextlib.ExitStack() as hold:
@@ -168,7 +170,7 @@ class ModelServer:
             echo = _echo(spec, servable, spec.signature_name or DEFAULT_SIGNATURE)
             answer = PredictResponse(model_spec=echo, outputs=outputs)
             write = functools.partial(answer.to_bytes, as_content=self._as_content)
-            return await self._workers.handle(_n_bytes(outputs), write)
+            return await self._workers.write(wire.n_bytes(outputs), write)
 
     async def infer_proto(
         self, method: str, request_bytes: bytes, *, timeout_s: float | None = None
@@ -403,14 +405,7 @@ def _limit_ms(timeout_s: float | None) -> int:
 
 def _n_elements(arrays: Sequence[Array]) -> int:
     """Count what is fed; a text counts as its bytes and one more."""
-    return sum(
-        array.size + sum(map(len, array.flat)) if array.dtype.kind == "O" else array.size
-        for array in arrays
-    )
-
-
-def _n_bytes(outputs: Mapping[str, Array]) -> int:
-    return sum(array.nbytes for array in outputs.values())
+    return sum(array.size + wire.text_bytes(array) for array in arrays)
 
 
 def _check_signature(servable: Servable, key: str) -> None:

@@ -9,11 +9,11 @@ Source: TensorFlow Serving's RESTful API, https://www.tensorflow.org/tfx/serving
 
 from __future__ import annotations
 
-import base64
-import contextlib
+import binascii
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,13 @@ import numpy.typing as npt
 
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, UnimplementedError
 from mlops_mini.serving import json_text
-from mlops_mini.wire import DTYPES
+from mlops_mini.wire import DTYPES, NotQuickError
 
 Array = npt.NDArray[Any]
 
 _NUMPY = {dtype.name: dtype.numpy for dtype in DTYPES}
-_MAX_RANK = 64  # numpy's, for which rows add one of their own
+_MAX_RANK = 64  # numpy's; TensorFlow's is 254
+_MAX_QUICK_VALUES = 2**12  # one by one: some milliseconds
 _FLOATS = ("float", "double")
 # An integer token must lie in this range; it is then cut to the type without a check.
 _INTEGERS = {
@@ -50,11 +51,15 @@ class DecodedRequest:
     inputs: Mapping[str, Array]
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
+def parse_object(body: bytes, *, quick: bool = False) -> dict[str, Any]:
     """Parse a request body that must be a JSON object.
 
     NaN, Inf, Infinity and text after the first complete value are accepted, any nesting, and bytes
     that are no UTF-8; the first of two equal keys counts.
+
+    Args:
+        body: What was sent.
+        quick: Raise `wire.NotQuickError` if it takes long for its size.
 
     Raises:
         InvalidArgumentError: With the text and offset of TensorFlow Serving's own parser.
@@ -62,7 +67,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     >>> parse_object(b'{"instances": [1.5, NaN]} and more')
     {'instances': [1.5, nan]}
     """
-    document = json_text.parse(body)
+    document = json_text.parse(body, quick=quick)
     if not isinstance(document, dict):
         raise InvalidArgumentError(f"JSON Value: {json_text.show(document)} Is not object")
     return document
@@ -83,43 +88,16 @@ def signature_name(document: Mapping[str, Any]) -> str:
     return name
 
 
-def read_predict(
-    body: bytes | memoryview, signatures: Mapping[str, Mapping[str, str]]
-) -> tuple[str, DecodedRequest | MlopsMiniError | None]:
-    """Turn a predict body into arrays, as the signature that it asks for has them.
-
-    Args:
-        body: The body.
-        signatures: Element types as in `decode_predict`, by signature; empty stands for the
-            default one.
-
-    Returns:
-        The signature asked for, and what it is asked; or why that does not fit; or None if there is
-        no such signature.
-
-    Raises:
-        InvalidArgumentError: As `parse_object` and `signature_name` do: which model is asked does
-            not matter then.
-
-    >>> read_predict(b'{"instances": [1, 2]}', {"": {"x": "float"}})[1].inputs["x"]
-    array([1., 2.], dtype=float32)
-    """
-    document = parse_object(bytes(body))
-    name = signature_name(document)
-    if name not in signatures:
-        return name, None
-    try:
-        return name, decode_predict(document, signatures[name])
-    except MlopsMiniError as exc:
-        return name, exc
-
-
-def decode_predict(document: Mapping[str, Any], dtypes: Mapping[str, str]) -> DecodedRequest:
+def decode_predict(
+    document: Mapping[str, Any], dtypes: Mapping[str, str], *, quick: bool = False
+) -> DecodedRequest:
     """Turn a parsed predict body into arrays.
 
     Args:
         document: The body, with one of the keys `instances` and `inputs`.
         dtypes: TensorFlow's name of the element type of each input alias, such as `float`.
+        quick: Raise `wire.NotQuickError` rather than look at very many values one by one, to say
+            which of them is wrong.
 
     Raises:
         InvalidArgumentError: Names, nesting or types do not fit.
@@ -134,12 +112,115 @@ def decode_predict(document: Mapping[str, Any], dtypes: Mapping[str, str]) -> De
             " 'inputs' or 'instances' keys to exist "
         )
     if "instances" in document:
-        return DecodedRequest(
-            is_rows=True, inputs=_decode_rows(document["instances"], dtypes, document)
-        )
+        rows = _checked_rows(document["instances"], document, dtypes)
+        arrays = _regular_rows(rows, dtypes)
+        if arrays is None:
+            _check_few_values(rows, quick=quick)
+            arrays = _decode_rows(rows, dtypes)
+        return DecodedRequest(is_rows=True, inputs=arrays)
     if "inputs" in document:
-        return DecodedRequest(is_rows=False, inputs=_decode_columns(document["inputs"], dtypes))
+        columns = _columns(document["inputs"], dtypes)
+        arrays = _regular_columns(columns, dtypes)
+        if arrays is None:
+            _check_few_values(columns, quick=quick)
+            arrays = _decode_columns(columns, dtypes)
+        return DecodedRequest(is_rows=False, inputs=arrays)
     raise InvalidArgumentError("Missing 'inputs' or 'instances' key")
+
+
+def _checked_rows(rows: Any, document: Mapping[str, Any], dtypes: Mapping[str, str]) -> list[Any]:
+    if not isinstance(rows, list):
+        raise InvalidArgumentError(
+            f"JSON Value: {json_text.show(document)} Expecting 'instances' to be an list/array"
+        )
+    if not rows:
+        raise InvalidArgumentError(
+            f"JSON Value: {json_text.show(document)} No values in 'instances' array"
+        )
+    if not isinstance(rows[0], dict) and len(dtypes) > 1:
+        raise InvalidArgumentError(
+            "instances is a plain list, but expecting list of objects as multiple input tensors"
+            " required as per tensorinfo_map"
+        )
+    return rows
+
+
+def _columns(inputs: Any, dtypes: Mapping[str, str]) -> dict[str, Any]:
+    if _is_named(inputs):
+        return dict(inputs)
+    if len(dtypes) > 1:
+        raise InvalidArgumentError(
+            "inputs is a plain value/list, but expecting an object as multiple input tensors"
+            " required as per tensorinfo_map"
+        )
+    return {next(iter(dtypes)): inputs}
+
+
+def _check_few_values(values: Any, *, quick: bool) -> None:
+    """Raise `NotQuickError` if there are many values and no time."""
+    n_values, waiting = 0, [values]
+    while quick and waiting:
+        value = waiting.pop()
+        n_values += 1
+        if isinstance(value, (dict, list)):
+            if n_values + len(waiting) + len(value) > _MAX_QUICK_VALUES:
+                raise NotQuickError
+            waiting += value.values() if isinstance(value, dict) else value
+
+
+# The common way: all values of an input have one shape and one type, which is found level by level.
+# It knows no error: whatever is not regular goes the other way, value by value.
+
+
+def _regular_rows(rows: list[Any], dtypes: Mapping[str, str]) -> dict[str, Array] | None:
+    if not _is_named(rows[0]):
+        if len(dtypes) > 1:
+            return None
+        return _regular_columns({next(iter(dtypes)): rows}, dtypes)
+    aliases = dtypes.keys()
+    if aliases == {"b64"} or {*map(type, rows)} != {dict}:
+        return None
+    if not all(row.keys() == aliases for row in rows):
+        return None
+    return _regular_columns({alias: [row[alias] for row in rows] for alias in aliases}, dtypes)
+
+
+def _regular_columns(
+    columns: Mapping[str, Any], dtypes: Mapping[str, str]
+) -> dict[str, Array] | None:
+    arrays = {}
+    for alias, dtype in sorted(dtypes.items()):
+        array = _regular(columns[alias], dtype) if alias in columns else None
+        if array is None:
+            return None
+        arrays[alias] = array
+    return arrays
+
+
+def _regular(value: Any, dtype: str) -> Array | None:
+    level: list[Any] = [value]
+    shape: list[int] = []
+    while level and type(level[0]) is list:
+        sizes = {*map(len, level)} if {*map(type, level)} == {list} else ()
+        if len(sizes) != 1 or len(shape) == _MAX_RANK:
+            return None
+        shape += sizes
+        level = list(chain.from_iterable(level))
+    kinds = {*map(type, level)}
+    if dtype in _FLOATS:
+        fits = kinds <= {int, float}
+    elif dtype in _INTEGERS:
+        low, high = _INTEGERS[dtype]
+        fits = kinds <= {int} and (not level or (low <= min(level) and max(level) <= high))
+    elif dtype == "bool":
+        fits = kinds <= {bool}
+    else:
+        fits = dtype == "string" and kinds <= {str, dict}
+        try:
+            level = [_element(item, dtype) for item in level] if fits else level
+        except InvalidArgumentError:
+            fits = False
+    return _to_array(level, dtype, shape) if fits else None
 
 
 class _Column:
@@ -152,11 +233,7 @@ class _Column:
 
     def add(self, value: Any) -> None:
         shape = _shape_of(value)
-        if len(shape) >= _MAX_RANK:
-            raise InvalidArgumentError(
-                f"tensors have fewer than {_MAX_RANK} dimensions here, got {len(shape)}"
-            )
-        _flatten(value, 0, shape, self.dtype, self.values)
+        _flatten(value, shape, self.dtype, self.values)
         if self.shape is None:
             self.shape = shape
         size, first_size = math.prod(shape), math.prod(self.shape)
@@ -168,27 +245,14 @@ class _Column:
             )
 
 
-def _decode_rows(
-    rows: Any, dtypes: Mapping[str, str], document: Mapping[str, Any]
-) -> dict[str, Array]:
-    if not isinstance(rows, list):
-        raise InvalidArgumentError(
-            f"JSON Value: {json_text.show(document)} Expecting 'instances' to be an list/array"
-        )
-    if not rows:
-        raise InvalidArgumentError(
-            f"JSON Value: {json_text.show(document)} No values in 'instances' array"
-        )
+def _decode_rows(rows: list[Any], dtypes: Mapping[str, str]) -> dict[str, Array]:
     columns = {alias: _Column(dtype) for alias, dtype in sorted(dtypes.items())}
-    if not _is_named(rows[0]):
-        if len(columns) != 1:
-            raise InvalidArgumentError(
-                "instances is a plain list, but expecting list of objects as multiple input tensors"
-                " required as per tensorinfo_map"
-            )
-        _add_plain_rows(rows, next(iter(columns.values())))
-    else:
+    if _is_named(rows[0]):
         _add_named_rows(rows, columns)
+    else:
+        # Of several inputs the first one gets them; that the others are missing is said later.
+        columns = {alias: columns[alias] for alias in sorted(columns)[:1]}
+        _add_plain_rows(rows, *columns.values())
     return {
         alias: _to_array(column.values, column.dtype, [len(rows), *(column.shape or [])])
         for alias, column in columns.items()
@@ -232,20 +296,13 @@ def _add_named_rows(rows: list[Any], columns: Mapping[str, _Column]) -> None:
             )
 
 
-def _decode_columns(inputs: Any, dtypes: Mapping[str, str]) -> dict[str, Array]:
-    if not _is_named(inputs):
-        if len(dtypes) != 1:
-            raise InvalidArgumentError(
-                "inputs is a plain value/list, but expecting an object as multiple input tensors"
-                " required as per tensorinfo_map"
-            )
-        inputs = {next(iter(dtypes)): inputs}
+def _decode_columns(columns: Mapping[str, Any], dtypes: Mapping[str, str]) -> dict[str, Array]:
     arrays = {}
     for alias, dtype in sorted(dtypes.items()):
-        if alias not in inputs:
+        if alias not in columns:
             raise InvalidArgumentError(f"Missing named input: {alias} in 'inputs' object.")
         column = _Column(dtype)
-        column.add(inputs[alias])
+        column.add(columns[alias])
         arrays[alias] = _to_array(column.values, dtype, column.shape or [])
     return arrays
 
@@ -329,29 +386,33 @@ def _shape_of(value: Any) -> list[int]:
     return shape
 
 
-def _flatten(value: Any, level: int, shape: list[int], dtype: str, flat: list[Any]) -> None:
-    if not isinstance(value, list):
-        if level != len(shape):
-            raise InvalidArgumentError(
-                f"JSON Value: {json_text.show(value)} found at incorrect level: {level + 1} in the"
-                f" JSON DOM. Expected at level: {len(shape)}"
-            )
-        flat.append(_element(value, dtype))
-        return
-    if level >= len(shape):
-        raise InvalidArgumentError(
-            f"Encountered list at unexpected level: {level} expected < {len(shape)}"
-        )
-    if len(value) != shape[level]:
-        raise InvalidArgumentError(
-            f"Encountered list at unexpected size: {len(value)} at level: {level}"
-            f" expected size: {shape[level]}"
-        )
-    if dtype in _FLOATS and level == len(shape) - 1 and {*map(type, value)} <= {int, float}:
-        flat.extend(value)
-        return
-    for item in value:
-        _flatten(item, level + 1, shape, dtype, flat)
+def _flatten(value: Any, shape: list[int], dtype: str, flat: list[Any]) -> None:
+    """Add the values of nested lists, however deep, to a flat one."""
+    open_lists = [iter([value])]
+    while open_lists:
+        level = len(open_lists) - 1
+        for item in open_lists[-1]:
+            if not isinstance(item, list):
+                if level != len(shape):
+                    raise InvalidArgumentError(
+                        f"JSON Value: {json_text.show(item)} found at incorrect level: {level + 1}"
+                        f" in the JSON DOM. Expected at level: {len(shape)}"
+                    )
+                flat.append(_element(item, dtype))
+                continue
+            if level >= len(shape):
+                raise InvalidArgumentError(
+                    f"Encountered list at unexpected level: {level} expected < {len(shape)}"
+                )
+            if len(item) != shape[level]:
+                raise InvalidArgumentError(
+                    f"Encountered list at unexpected size: {len(item)} at level: {level}"
+                    f" expected size: {shape[level]}"
+                )
+            open_lists.append(iter(item))
+            break
+        else:
+            open_lists.pop()
 
 
 def _element(value: Any, dtype: str) -> Any:
@@ -389,13 +450,17 @@ def _from_base64(value: dict[str, Any]) -> bytes:
     text = "".join(value["b64"].split())
     bare = text.rstrip("=")
     padded = bare + "=" * (-len(bare) % 4)
-    with contextlib.suppress(ValueError):
-        if text in (bare, padded):
-            return base64.b64decode(padded, validate=True)
-    raise InvalidArgumentError("Unable to base64 decode")
+    try:
+        return binascii.a2b_base64(padded if text in (bare, padded) else "=", strict_mode=True)
+    except ValueError as exc:
+        raise InvalidArgumentError("Unable to base64 decode") from exc
 
 
 def _to_array(values: list[Any], dtype: str, shape: list[int]) -> Array:
+    if len(shape) > _MAX_RANK:
+        raise InvalidArgumentError(
+            f"tensors have at most {_MAX_RANK} dimensions here, got {len(shape)}"
+        )
     if dtype in _FLOATS:
         with np.errstate(over="ignore"):  # 1e39 becomes Infinity
             flat = np.array(values, np.float64).astype(_NUMPY[dtype])

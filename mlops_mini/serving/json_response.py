@@ -19,11 +19,13 @@ import numpy.typing as npt
 import orjson
 
 from mlops_mini.errors import InvalidArgumentError
+from mlops_mini.wire import text_bytes
 
 Array = npt.NDArray[Any]
 
 _OUTPUT_KINDS = "fiubO"
 _UNWRITABLE = (np.float16, np.uint16)
+_NUMBER_BYTES = 16
 _FEW = 24  # below it a loop is faster than numpy
 _POWERS = 10.0 ** np.arange(23)  # these are exact
 
@@ -43,10 +45,22 @@ def encode_predict(outputs: Mapping[str, Array], is_rows: bool) -> bytes:
     >>> encode_predict({"y": np.float32([2.5, np.nan])}, is_rows=True)
     b'{\n    "predictions": [2.5,NaN]\n}'
     """
+    if is_rows:
+        _check_rows(outputs)
     plain = {alias: _plain(alias, array) for alias, array in sorted(outputs.items())}
+    values = {alias: value for alias, (value, _) in plain.items()}
+    is_strict = all(strict for _, strict in plain.values())
     if not is_rows:
-        body: Any = plain if len(plain) > 1 else next(iter(plain.values()))
-        return _write("outputs", body)
+        body: Any = values if len(values) > 1 else next(iter(values.values()))
+        return _write("outputs", body, is_strict=is_strict)
+    if len(values) == 1:
+        return _write("predictions", next(iter(values.values())), is_strict=is_strict)
+    columns = [v.tolist() if isinstance(v, np.ndarray) else v for v in values.values()]
+    rows = [dict(zip(values, row, strict=True)) for row in zip(*columns, strict=True)]
+    return _write("predictions", rows, is_strict=is_strict)
+
+
+def _check_rows(outputs: Mapping[str, Array]) -> None:
     n_rows: int | None = None
     for alias, array in sorted(outputs.items()):
         if array.ndim == 0:
@@ -57,10 +71,15 @@ def encode_predict(outputs: Mapping[str, Array], is_rows: bool) -> bytes:
                 f" expecting: {n_rows}"
             )
         n_rows = len(array)
-    if len(plain) == 1:
-        return _write("predictions", next(iter(plain.values())))
-    rows = [dict(zip(plain, row, strict=True)) for row in zip(*plain.values(), strict=True)]
-    return _write("predictions", rows)
+
+
+def answer_bytes(outputs: Mapping[str, Array]) -> int:
+    """Estimate how long the body of an answer is; how long it takes to write goes with that.
+
+    >>> answer_bytes({"y": np.float32([2.5, 3]), "s": np.array([b"some text"], object)})
+    57
+    """
+    return sum(_NUMBER_BYTES * array.size + text_bytes(array) for array in outputs.values())
 
 
 def encode_classifications(labels: Array, scores: Array) -> bytes:
@@ -69,9 +88,10 @@ def encode_classifications(labels: Array, scores: Array) -> bytes:
     >>> encode_classifications(np.array([[b"cat", b"dog"]], object), np.float32([[0.25, 0.75]]))
     b'{\n    "results": [[["cat",0.25],["dog",0.75]]]\n}'
     """
-    texts, numbers = _plain("", labels), as_printed(scores).tolist()
-    pairs = [list(map(list, zip(*row, strict=True))) for row in zip(texts, numbers, strict=True)]
-    return _write("results", pairs)
+    (texts, is_ascii), (numbers, is_finite) = _plain("", labels), _plain("", scores)
+    rows = zip(texts, np.asarray(numbers).tolist(), strict=True)
+    pairs = [list(map(list, zip(*row, strict=True))) for row in rows]
+    return _write("results", pairs, is_strict=is_ascii and is_finite)
 
 
 def encode_regressions(values: Array) -> bytes:
@@ -80,7 +100,8 @@ def encode_regressions(values: Array) -> bytes:
     >>> encode_regressions(np.float32([3]))
     b'{\n    "results": [3.0]\n}'
     """
-    return _write("results", _plain("", values))
+    numbers, is_finite = _plain("", values)
+    return _write("results", numbers, is_strict=is_finite)
 
 
 def as_printed(array: Array) -> Array:
@@ -92,7 +113,7 @@ def as_printed(array: Array) -> Array:
     with np.errstate(invalid="ignore"):  # a NaN that signals
         exact = array.astype(np.float64).reshape(-1)
     if exact.size <= _FEW:
-        return np.array([_printed(value) for value in exact.tolist()]).reshape(array.shape)
+        return _printed(exact).reshape(array.shape)
     with np.errstate(all="ignore"):
         exponent = np.floor(np.log10(np.abs(exact)))
         # Outside of this range powers of ten are no exact doubles; 0, NaN and Infinity are neither.
@@ -102,15 +123,19 @@ def as_printed(array: Array) -> Array:
         six, _ = _rounded(exact, shift - 3)
         # Tested as TensorFlow Serving tests it: does the short text read back to the same float32?
         printed = np.where(six.astype(np.float32) == exact, six, nine)
-    for index in np.flatnonzero((~is_usual | is_tie) & np.isfinite(exact) & (exact != 0)):
-        printed[index] = _printed(float(exact[index]))
+    is_unusual = (~is_usual | is_tie) & np.isfinite(exact) & (exact != 0)
+    if is_unusual.any():
+        printed[is_unusual] = _printed(exact[is_unusual])
     return np.where(np.isfinite(exact) & (exact != 0), printed, exact).reshape(array.shape)
 
 
-def _printed(value: float) -> float:
-    """Say for one float32 what `as_printed` says for many."""
-    short = float(f"{value:.6g}")
-    return short if np.float32(short) == value else float(f"{value:.9g}")
+def _printed(exact: Array) -> Array:
+    """Do what `as_printed` does the long way, through the texts of some numbers, shape [n]."""
+    printed = np.array([float(f"{value:.6g}") for value in exact.tolist()], np.float64)
+    with np.errstate(all="ignore"):
+        is_other = (printed.astype(np.float32) != exact) & ~np.isnan(exact)
+    printed[is_other] = [float(f"{value:.9g}") for value in exact[is_other].tolist()]
+    return printed
 
 
 def _rounded(exact: Array, shift: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
@@ -122,28 +147,34 @@ def _rounded(exact: Array, shift: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
     return np.where(shift < 0, digits * power, digits / power), is_tie
 
 
-def _plain(alias: str, array: Array) -> Any:
-    """Return something orjson writes as it stands: an array of numbers, or nested lists."""
+def _plain(alias: str, array: Array) -> tuple[Any, bool]:
+    """Return an array of numbers, or nested lists, that orjson writes as they stand.
+
+    And whether strict JSON can hold it: no NaN, no Infinity, no bytes that are no UTF-8.
+    """
     if not array.size:  # of whatever type
-        return array.tolist()
+        return array.tolist(), True
     if array.dtype.kind not in _OUTPUT_KINDS or array.dtype in _UNWRITABLE:
         name = {"float16": "half"}.get(array.dtype.name, array.dtype.name)
         raise InvalidArgumentError(f"Failed to write JSON value for tensor type: {name}")
     if array.dtype == np.float32:
         array = as_printed(array)
     if array.dtype.kind != "O":
-        return np.ascontiguousarray(array) if array.ndim else array.item()
+        is_finite = array.dtype.kind != "f" or bool(np.isfinite(array).all())
+        return np.ascontiguousarray(array) if array.ndim else array.item(), is_finite
     if alias.endswith("_bytes"):
-        texts = [{"b64": base64.b64encode(item).decode()} for item in array.flat]
+        texts: list[Any] = [{"b64": base64.b64encode(item).decode()} for item in array.flat]
+        is_ascii = True
     else:
         texts = [item.decode("utf-8", "surrogateescape") for item in array.flat]
+        is_ascii = all(map(str.isascii, texts))
     flat = np.empty(array.size, object)
     flat[:] = texts
-    return flat.reshape(array.shape).tolist()
+    return flat.reshape(array.shape).tolist(), is_ascii
 
 
-def _write(key: str, value: Any) -> bytes:
-    if _is_strict(value):
+def _write(key: str, value: Any, *, is_strict: bool) -> bytes:
+    if is_strict:
         written = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
     else:
         text = json.dumps(
@@ -151,16 +182,3 @@ def _write(key: str, value: Any) -> bytes:
         )
         written = text.encode("utf-8", "surrogateescape")
     return b'{\n    "%s": %b\n}' % (key.encode(), written)
-
-
-def _is_strict(value: Any) -> bool:
-    """True if strict JSON can hold it: no NaN, no Infinity, no invalid UTF-8."""
-    if isinstance(value, np.ndarray):
-        return value.dtype.kind != "f" or bool(np.isfinite(value).all())
-    if isinstance(value, dict):
-        return all(map(_is_strict, value.values()))
-    if isinstance(value, list):
-        return all(map(_is_strict, value))
-    if isinstance(value, (float, np.floating)):
-        return bool(np.isfinite(value))
-    return not isinstance(value, str) or value.isascii()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,22 +122,27 @@ def from_message(server_config: Any) -> list[ModelConfig]:
     if server_config.WhichOneof("config") == "custom_model_config":
         raise InvalidArgumentError("Missing custom_model_config_loader in ServerCore Options")
     messages = server_config.model_config_list.config
-    configs: dict[str, ModelConfig] = {}
+    names: set[str] = set()
     for message in messages:
-        if message.name in configs:
+        if message.name in names:
             raise InvalidArgumentError(
                 f"Illegal to list model {message.name} multiple times in config list"
             )
-        configs[message.name] = ModelConfig(
+        names.add(message.name)
+    # One check of all models comes before the next: names, paths, platforms, logging.
+    configs = [
+        ModelConfig(
             name=message.name,
             base_path=message.base_path,
-            platform=_platform(message),
             policy=_policy(message.model_version_policy),
             labels=dict(message.version_labels),
         )
+        for message in messages
+    ]
+    platforms = list(map(_platform, messages))
     if any(message.HasField("logging_config") for message in messages):
         raise InvalidArgumentError("No request-logger-creator provided.")
-    return list(configs.values())
+    return [replace(config, platform=p) for config, p in zip(configs, platforms, strict=True)]
 
 
 def _platform(message: Any) -> str:

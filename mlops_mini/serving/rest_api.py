@@ -103,7 +103,8 @@ async def _ask(
     server: ModelServer, method: str, path: str, headers: Mapping[bytes, bytes], body: bytes
 ) -> bytes:
     if method == "POST" and (match := _POST.fullmatch(path)):
-        name, version, label, verb = match.groups()
+        name, digits, label, verb = match.groups()
+        version = _version(digits)
         verbs: dict[str, Callable[..., Awaitable[bytes]]] = {
             "predict": server.predict_json,
             "classify": functools.partial(server.infer_json, examples.CLASSIFY),
@@ -114,18 +115,19 @@ async def _ask(
                 body = await _inflate(body)
             label = label and _unquote(label)
             return await verbs[verb](
-                body, name=_unquote(name), version=_version(version), version_label=label
+                body, name=_unquote(name), version=version, version_label=label
             )
     if method == "GET" and (match := _GET.fullmatch(path)):
-        name, version, label, metadata = match.groups()
+        name, digits, label, metadata = match.groups()
+        version = _version(digits)
         if name is None:
             raise InvalidArgumentError("Missing model name in request.")
         if metadata == "metadata":  # in other letters it is matched, and asks for the status
             label = label and _unquote(label)
             return await server.metadata_json(
-                name=_unquote(name), version=_version(version), version_label=label
+                name=_unquote(name), version=version, version_label=label
             )
-        return server.status_json(name=_unquote(name), version=_version(version))
+        return server.status_json(name=_unquote(name), version=version)
     raise InvalidArgumentError(f"Malformed request: {method} {path}")
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from mlops_mini.errors import DeadlineExceededError
 from mlops_mini.serving import servables
 from mlops_mini.serving.large_messages import LargeMessages
+from mlops_mini.wire import NotQuickError
 
 T = TypeVar("T")
 
@@ -37,17 +38,34 @@ class Workers:
         """End the process beside ours; nothing may be asked any more."""
         self._large.close()
 
-    async def handle_json(self, n_bytes: int, work: Callable[..., T], *arguments: Any) -> T:
-        """Read or write JSON, whose parser would stop everybody over a very large one."""
+    async def read_json(self, n_bytes: int, work: Callable[..., T], *arguments: Any) -> T:
+        """Read JSON, whose parser would stop everybody over a very large one."""
         if n_bytes > _MAX_THREAD_BYTES:
-            work = functools.partial(self._large.call, work)
-        return await self.handle(n_bytes, work, *arguments)
+            return await self.do(functools.partial(self._large.call, work, *arguments))
+        return await self.read(n_bytes, work, *arguments)
 
-    async def handle(self, n_bytes: int, work: Callable[..., T], *arguments: Any) -> T:
-        """Read or write a message: here, or where a large one stops nobody."""
+    async def read(self, n_bytes: int, work: Callable[..., T], *arguments: Any) -> T:
+        """Read a message: here if that is quick, else where it stops nobody.
+
+        Args:
+            n_bytes: Its size.
+            work: Reads it; with `quick=True` it raises `wire.NotQuickError` where it can't be.
+            *arguments: What `work` takes.
+        """
         if n_bytes <= _MAX_INLINE_BYTES:
-            return work(*arguments)
+            with contextlib.suppress(NotQuickError):
+                return work(*arguments, quick=True)
         return await self.do(functools.partial(work, *arguments))
+
+    async def write_json(self, n_bytes: int, work: Callable[..., T], *arguments: Any) -> T:
+        """Write JSON of about that size."""
+        if n_bytes > _MAX_THREAD_BYTES:
+            return await self.do(functools.partial(self._large.call, work, *arguments))
+        return await self.write(n_bytes, functools.partial(work, *arguments))
+
+    async def write(self, n_bytes: int, work: Callable[[], T]) -> T:
+        """Write a message: here, or where a large one stops nobody."""
+        return work() if n_bytes <= _MAX_INLINE_BYTES else await self.do(work)
 
     async def do(self, work: Callable[[], T]) -> T:
         """Do what is rare, or takes its time."""

@@ -330,7 +330,6 @@ def predict() -> Iterator[GrpcCase]:
         ("toy", "mixed", X, ["z", "y"], {"y": floats(1, 2), "z": floats(1, 2, 1, 2)}),
         ("kinds", "serving_default", X, [], {"y": floats(2, 3)}),
         ("kinds", "serving_default", {**X, "step": floats(5, shape=[])}, [], {"y": floats(6, 7)}),
-        ("kinds", "serving_default", {**X, "w": floats(5)}, [], {"y": floats(2, 3)}),
     ):
         yield _predict(
             {"model_spec": spec(name, signature), "inputs": inputs, "output_filter": chosen},

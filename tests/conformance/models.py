@@ -234,6 +234,12 @@ def write_edges(folder: str) -> None:
         "bytes_inside": (lambda x: {"y_bytes_z": x}, [text]),
         "bytes_of_numbers": (lambda x: {"y_bytes": x}, [number]),
         "with_half": (lambda x, h: {"y": x, "z": h}, [number, spec(tf.float16, "h")]),
+        "half_scalar": (lambda x: {"y": tf.cast(tf.reduce_sum(x), tf.float16)}, [number]),
+        "half_uneven": (
+            lambda x: {"y": x, "z": tf.cast(tf.concat([x, x], 0), tf.float16)},
+            [number],
+        ),
+        "two_texts": (lambda v, w: {"y": v + w}, [spec(tf.string, "v"), spec(tf.string, "w")]),
     }
     for dtype in (tf.uint16, tf.bfloat16, tf.complex64, tf.complex128):
         functions[f"to_{dtype.name}"] = (lambda x, dtype=dtype: {"y": tf.cast(x, dtype)}, [number])

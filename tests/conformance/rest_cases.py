@@ -1,7 +1,7 @@
 """What a request over REST is answered, rule by rule of the wire reference (tf-serving.md).
 
-The models are those of `models.py`. An error is its whole text, or with `...` at its end how it
-begins; an answer is parsed JSON, or bytes for a body that is compared as it is, but for blanks
+The models are those of `models.py`. An error is its whole text, or with `...` in it how it begins
+and ends; an answer is parsed JSON, or bytes for a body that is compared as it is, but for blanks
 between JSON's values: TensorFlow Serving's layout is cosmetic.
 """
 
@@ -215,11 +215,14 @@ def routes() -> Iterator[RestCase]:
             ("POST", ":predict"),
             ("POST", ":classify"),
             ("POST", ":regress"),
+            # The version is read before anything else is looked at.
+            ("POST", ":PREDICT"),
         ):
             path = f"/v1/models/m/versions/{digits}{ending}"
             yield RestCase(
                 section="3.1", method=method, path=path, body=b"{}", status=400, answer=b""
             )
+        yield get("3.1", f"/v1/models/versions/{digits}", 400, b"")
     for headers in (
         {"Content-Type": "text/plain"},
         {"Accept": "text/html"},

@@ -12,7 +12,13 @@ from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mlops_mini.wire import PREDICT_METHOD, ModelSpec, PredictRequest, PredictResponse
-from tests.conformance import grpc_cases, grpc_example_cases, grpc_other_cases, tensor_cases
+from tests.conformance import (
+    grpc_cases,
+    grpc_example_cases,
+    grpc_other_cases,
+    order_cases,
+    tensor_cases,
+)
 from tests.conformance.grpc_cases import ONE, GrpcCase, X, floats, spec, tensor
 from tests.conformance.protos import Protos
 from tests.conformance.served import Served, serve_tables
@@ -20,7 +26,9 @@ from tests.conformance.served import Served, serve_tables
 _TABLES = (grpc_cases, tensor_cases, grpc_example_cases, grpc_other_cases)
 
 
-@pytest.mark.parametrize("case", [case for table in _TABLES for case in table.ALL], ids=str)
+@pytest.mark.parametrize(
+    "case", [case for table in _TABLES for case in table.ALL] + order_cases.GRPC, ids=str
+)
 def test_the_tables_hold(tables: Served, case: GrpcCase) -> None:
     code, message, response = tables.call(case.method, case.request)
 

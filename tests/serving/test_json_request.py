@@ -1,3 +1,7 @@
+import contextlib
+import json
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -5,6 +9,7 @@ import pytest
 
 from mlops_mini.errors import InvalidArgumentError, UnimplementedError
 from mlops_mini.serving import json_request
+from mlops_mini.wire import NotQuickError
 
 SEVERAL = {"a": "float", "b": "int64", "s": "string"}
 
@@ -80,7 +85,7 @@ def test_nesting_has_no_limit() -> None:
     deep = b"[" * 100_000 + b"]" * 100_000
 
     assert json_request.parse_object(b'{"a":1,"b":' + deep + b"}")["a"] == 1
-    with pytest.raises(InvalidArgumentError, match="fewer than 64 dimensions"):
+    with pytest.raises(InvalidArgumentError, match="at most 64 dimensions"):
         json_request.decode_predict(
             json_request.parse_object(b'{"inputs":' + deep + b"}"), {"x": "float"}
         )
@@ -317,5 +322,91 @@ def test_more_dimensions_than_an_array_can_have_are_refused(key: str) -> None:
     for _ in range(65):
         value = [value]
 
-    with pytest.raises(InvalidArgumentError, match="fewer than 64 dimensions"):
+    with pytest.raises(InvalidArgumentError, match="at most 64 dimensions"):
         json_request.decode_predict({key: value}, {"x": "float"})
+
+
+def _listed(item: str, *more: str) -> bytes:
+    """A body of about 250 KB whose rows are one item again and again, and then others."""
+    items = [item] * (250_000 // (len(item) + 1))
+    return f'{{"instances":[{",".join([*items, *more])}]}}'.encode()
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    """Shortest of some times that a piece of work takes, if it can be done at once."""
+    times_s = []
+    for _ in range(3):
+        began = time.perf_counter()
+        with contextlib.suppress(InvalidArgumentError, NotQuickError):
+            work()
+        times_s.append(time.perf_counter() - began)
+    return min(times_s)
+
+
+@pytest.mark.parametrize(
+    ("body", "dtype"),
+    [
+        (_listed("0"), "float"),
+        (_listed("1"), "int8"),
+        (_listed("true"), "bool"),
+        (_listed('""'), "string"),
+        (_listed('{"b64":""}'), "string"),
+        (_listed('{"b64":"Y Q="}'), "string"),
+        (_listed('"12:30"'), "string"),
+        (_listed('{"x":0}'), "float"),
+        (_listed('{"x":"a:b"}'), "string"),
+        (_listed("[0]"), "float"),
+        (_listed("NaN"), "float"),
+        (_listed("{}"), "float"),
+        # Wrong at the very end.
+        (_listed("0", '"a"'), "float"),
+        (_listed("1", "1.5"), "int8"),
+        (_listed('"a"', "5"), "string"),
+        (_listed('{"b64":""}', '{"b64":"*"}'), "string"),
+        (_listed('{"x":0}', '{"y":0}'), "float"),
+        (_listed('{"x":0}', "0"), "float"),
+        (_listed("[0]", "[0,1]"), "float"),
+        (_listed("[0,[0]]"), "float"),
+        (_listed("0", "0]"), "float"),
+        (b'{"instances":' + b"[" * 125_000 + b"]" * 125_000 + b"}", "float"),
+        (b'{"instances":[' + b"[" * 60 + b"]" * 60 + b"]}", "float"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else repr(value[13:24] + value[-12:]),
+)
+def test_no_body_of_250_kb_stops_others_longer_than_json_alone(body: bytes, dtype: str) -> None:
+    def ask() -> None:
+        document = json_request.parse_object(body, quick=True)
+        json_request.decode_predict(document, {"x": dtype}, quick=True)
+
+    numbers = json.dumps([0.125] * 35_000)
+
+    assert _seconds(ask) < 25 * _seconds(lambda: np.array(json.loads(numbers)))
+
+
+@pytest.mark.parametrize("key", ["instances", "inputs"])
+@pytest.mark.parametrize("depth", [64, 65, 1_000, 100_000])
+def test_nesting_is_looked_at_whatever_its_depth(key: str, depth: int) -> None:
+    def decode(value: str) -> Any:
+        levels = depth - (key == "instances")
+        nested = "[" * levels + value + "]" * levels
+        rows = f"[{nested}]" if key == "instances" else nested
+        document = json_request.parse_object(f'{{"{key}":{rows}}}'.encode())
+        return json_request.decode_predict(document, {"x": "float"}).inputs["x"]
+
+    with pytest.raises(InvalidArgumentError, match="of expected type: float"):
+        decode('"a"')  # what is wrong with the values comes first
+    if depth <= 64:
+        assert decode("1").shape == (1,) * depth
+    else:
+        with pytest.raises(InvalidArgumentError, match=f"at most 64 dimensions here, got {depth}"):
+            decode("1")
+
+
+def test_many_rows_are_wrong_where_few_are() -> None:
+    rows: list[Any] = [[1, 2]] * 5_000
+    document = {"instances": [*rows, [1, "a"], *rows]}
+
+    with pytest.raises(NotQuickError):
+        json_request.decode_predict(document, {"x": "float"}, quick=True)
+    with pytest.raises(InvalidArgumentError, match=r'element: 5000 of .*"a" Type: String'):
+        json_request.decode_predict(document, {"x": "float"})

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis.extra.numpy import arrays
 from hypothesis.strategies import floats
 
+from mlops_mini import wire
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.serving import json_response
 
@@ -131,3 +132,10 @@ def test_rows_that_cannot_be_written_are_refused(outputs: Any, text: str) -> Non
         json_response.encode_predict(outputs, is_rows=True)
 
     assert str(raised.value) == text
+
+
+def test_a_long_text_makes_a_long_answer() -> None:
+    outputs = {"y": np.array([b"x" * 2**20], object)}
+
+    assert json_response.answer_bytes(outputs) > 2**20
+    assert wire.n_bytes(outputs) > 2**20

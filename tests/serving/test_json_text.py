@@ -1,5 +1,8 @@
+import contextlib
 import json
 import math
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.serving import json_text
+from mlops_mini.wire import NotQuickError
 
 PLAIN = (
     st.none()
@@ -77,7 +81,10 @@ def test_any_bytes_are_read_or_refused_at_an_offset_within_them(body: bytes) -> 
         assert 0 <= int(offset or 0) <= len(body)
 
 
-WORDS = ["NaN", "null", '"NaN"', '"null"', "-NaN", "1", '"a"', "[]", '{"NaN": NaN}', "NaNull", "-0"]
+WORDS = [
+    "NaN", "null", '"NaN"', '"null"', "-NaN", "1", '"a"', "[]", '{"NaN": NaN}', "NaNull", "-0",
+    '"12:30"', r'"\u003a"', r'"\":"', '{"a:": 1}', '{"a": ":", "a": 2}', "1.5e3", "[true, 0]",
+]  # fmt: skip
 
 
 @given(
@@ -94,6 +101,8 @@ WORDS = ["NaN", "null", '"NaN"', '"null"', "-NaN", "1", '"a"', "[]", '{"NaN": Na
 )
 @example('{"a":"NaN","b":[null]}')
 @example('{"a":1,"b":[{"c":NaN}],"a":NaN}')
+@example(r'{"a":"\u003a","a":1}')
+@example('{"a":":","b":[{":":0}]}')
 def test_the_fast_way_reads_the_same_as_the_exact_one(text: str) -> None:
     answers = []
     for parse in (json_text.parse, json_text.parse_exactly):
@@ -148,3 +157,62 @@ def test_a_number_that_no_integer_of_64_bits_holds_is_a_double() -> None:
     )
 
     assert [type(number) for number in numbers] == [int, float, int, int]
+
+
+def _seconds(read: Callable[[], Any]) -> float:
+    """Shortest of some times that reading takes."""
+    times_s = []
+    for _ in range(3):
+        began = time.perf_counter()
+        with contextlib.suppress(InvalidArgumentError):
+            read()
+        times_s.append(time.perf_counter() - began)
+    return min(times_s)
+
+
+def test_texts_with_colons_are_read_as_fast_as_others() -> None:
+    colons = json.dumps({"x": ["2020-01-01T00:00:00"] * 10_000, "u": "http://a:80"}).encode()
+    none = colons.replace(b"T00:00:00", b"T00.00.00").replace(b"http://a:80", b"http;//a;80")
+
+    assert json_text.parse(colons) == json.loads(colons)
+    assert _seconds(lambda: json_text.parse(colons)) < 5 * _seconds(lambda: json_text.parse(none))
+
+
+@pytest.mark.parametrize("item", ["0", "-1.25e3", '"some text"', "null"])
+@pytest.mark.parametrize("end", ["", "]x", ",1e400]", "]]"], ids=repr)
+def test_an_error_behind_a_long_list_is_found_about_as_fast_as_others_read_it(
+    item: str, end: str
+) -> None:
+    items = ", ".join([item] * (250_000 // len(item)))
+
+    broken_s = _seconds(lambda: json_text.parse(f"[{items}{end}".encode()))
+
+    assert broken_s < 20 * _seconds(lambda: json.loads(f"[{items}]"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 250_000,
+        b"[0]," * 60_000,
+        b'{"":' * 60_000,
+        b"[" + b'{"a":1,"a":2},' * 20_000,
+        b"[" + b"-Infinity," * 20_000 + b"0]",
+        b'["' + b"\\n" * 100_000 + b'\xff"]',
+        b"[" + b'"\xff",' * 50_000 + b"0]",
+        b"[" + b"NaN," * 60_000 + b"null]",
+    ],
+    ids=lambda body: repr(body[:12]),
+)
+def test_what_takes_long_is_left_to_who_has_time(body: bytes) -> None:
+    with pytest.raises(NotQuickError):
+        json_text.parse(body, quick=True)
+
+    plain = json.dumps([0.125] * 30_000).encode()
+
+    def ask() -> None:
+        with contextlib.suppress(NotQuickError):
+            json_text.parse(body, quick=True)
+
+    assert _seconds(ask) < 5 * _seconds(lambda: json.loads(plain))
+    assert json_text.parse(b"[Inf]", quick=True) == [math.inf]  # a short one takes no time

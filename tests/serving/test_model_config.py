@@ -81,6 +81,22 @@ TYPES = "ModelServerConfig::model_type (deprecated)"
             f'config {{ name: "a" base_path: "/a" {TENSORFLOW} logging_config {{}} }}',
             "No request-logger-creator provided.",
         ),
+        # Of several faults: the names of all models, then all paths, all platforms, and logging.
+        (
+            'config { name: "a" base_path: "rel/x" } config { name: "b" } config { name: "b" }',
+            "Illegal to list model b multiple times in config list",
+        ),
+        (
+            'config { name: "a" base_path: "/a" } config { name: "b" base_path: "rel/x" }',
+            "Expected model b to have an absolute path or URI; got base_path()=rel/x",
+        ),
+        (
+            (
+                f'config {{ name: "a" base_path: "/a" {TENSORFLOW} logging_config {{}} }}'
+                ' config { name: "b" base_path: "/b" }'
+            ),
+            f"Illegal setting neither {TYPES} nor {TYPES[:19]}model_platform, model name is b",
+        ),
     ],
 )
 def test_what_cannot_be_served_is_refused_in_tensorflow_servings_words(
