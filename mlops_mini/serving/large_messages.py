@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 
@@ -47,7 +47,9 @@ class LargeMessages:
             MlopsMiniError: What the function raised, or an `InternalError` if the child has ended.
         """
         with self._turn:
-            if self._child is None or self._child.poll() is not None:
+            if self._child is not None and self._child.poll() is not None:
+                self._forget()
+            if self._child is None:
                 self._child = subprocess.Popen(
                     [sys.executable, "-m", __name__],
                     stdin=subprocess.PIPE,
@@ -59,21 +61,27 @@ class LargeMessages:
                 _send(self._child.stdin, (function, [_lend(one) for one in arguments]))
                 result = _receive(self._child.stdout)
             except (OSError, EOFError) as exc:
-                status = self._child.wait()
                 raise InternalError(
-                    f"the process that reads large messages has ended with status {status}: is"
-                    " there enough memory?"
+                    "the process that reads large messages has ended with status"
+                    f" {self._forget()}: is there enough memory?"
                 ) from exc
         if isinstance(result, Exception):
             raise result
         answer: T = result
         return answer
 
+    def _forget(self) -> int:
+        """Close the pipes of a child that ends or has ended, and return its status."""
+        child, self._child = cast("subprocess.Popen[bytes]", self._child), None
+        with child:
+            pass
+        return child.returncode
+
     def close(self) -> None:
         """End the child; a call under way fails."""
         if self._child is not None:
             self._child.kill()
-            self._child.wait()
+            self._forget()
 
 
 def _lend(value: Any) -> Any:

@@ -245,18 +245,18 @@ class Models:
             thread.join(max(deadline - time.monotonic(), 0))
 
     def _check(self, configs: Sequence[ModelConfig]) -> None:
+        """Refuse what cannot be, each rule for all models before the next, as the original does."""
+        known = {config.name: self._models.get(config.name) for config in configs}
         for config in configs:
-            model = self._models.get(config.name)
+            model = known[config.name]
             if model is not None and model.config and model.config.platform != config.platform:
                 raise InvalidArgumentError(
                     f"Illegal to change a model's platform. For model {config.name} platform was"
                     f" {model.config.platform} and new platform requested is {config.platform}"
                 )
-            if config.platform != PLATFORM:
-                raise InvalidArgumentError(
-                    f"Model {config.name} requests unsupported platform {config.platform}"
-                )
-            for label, version in config.labels.items() if self._strict_labels else ():
+        for config in configs if self._strict_labels else ():
+            model = known[config.name]
+            for label, version in config.labels.items():
                 if model is not None and model.is_available(version):
                     continue
                 current = model.labels.get(label, version) if model else version
@@ -265,6 +265,11 @@ class Models:
                         f"Request to assign label to version {version} of model {config.name},"
                         " which is not currently available for inference"
                     )
+        for config in configs:
+            if config.platform != PLATFORM:
+                raise InvalidArgumentError(
+                    f"Model {config.name} requests unsupported platform {config.platform}"
+                )
 
     def _is_decided(self, model: ModelLifecycle) -> bool:
         """Say whether there is nothing to wait for: a version answers, or all have failed."""

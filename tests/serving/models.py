@@ -146,13 +146,58 @@ def write_odd(folder: str) -> None:
         builder.save()
 
 
+def write_trained(folder: str) -> None:
+    """A signature that changes the model at each run, as training does, and one that only asks."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.w = tf.Variable(0.0)
+    x = tf.TensorSpec([None], tf.float32, "x")
+    signatures = {
+        "train": _signature(lambda x: {"w": x * 0.0 + module.w.assign_add(1.0)}, x=x),
+        "serving_default": _signature(lambda x: {"w": x * 0.0 + module.w}, x=x),
+    }
+    tf.saved_model.save(module, folder, signatures=signatures)
+
+
+def write_wide(folder: str) -> None:
+    """One operation whose cost grows with the cube of its input's width: a product of tables."""
+    import tensorflow as tf
+
+    def square(x: Any) -> dict[str, Any]:
+        table = tf.matmul(x, x, transpose_a=True)
+        return {"y": tf.reduce_sum(tf.matmul(table, table))[None]}
+
+    signature = _signature(square, x=tf.TensorSpec([None, None], tf.float32, "x"))
+    tf.saved_model.save(tf.Module(), folder, signatures={"serving_default": signature})
+
+
+def write_composite(folder: str) -> None:
+    """A signature with a ragged output beside a plain one, and one that anybody can ask."""
+    import tensorflow as tf
+
+    x = tf.TensorSpec([None], tf.float32, "x")
+
+    def ragged(x: Any) -> dict[str, Any]:
+        return {"plain": x, "rows": tf.RaggedTensor.from_row_lengths(x, [tf.size(x)])}
+
+    signatures = {
+        "ragged": _signature(ragged, x=x),
+        "serving_default": _signature(lambda x: {"y": x * 2.0}, x=x),
+    }
+    tf.saved_model.save(tf.Module(), folder, signatures=signatures)
+
+
 def write_all(base: Path) -> None:
-    """Write `toy/1`, `slow/1`, `convolution/1`, `two_outputs/2`, `odd/1`, `numbered/1` to `/5`."""
+    """Write each model into a folder of its name, version 1, 2 or 1 to 5."""
     write_toy(f"{base}/toy/1")
     write_slow(f"{base}/slow/1")
     write_convolution(f"{base}/convolution/1")
     write_two_outputs(f"{base}/two_outputs/2")
     write_odd(f"{base}/odd/1")
+    write_trained(f"{base}/trained/1")
+    write_wide(f"{base}/wide/1")
+    write_composite(f"{base}/composite/1")
     write_numbered(f"{base}/numbered", 5)
 
 

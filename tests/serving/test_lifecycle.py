@@ -128,11 +128,99 @@ def test_a_file_in_a_linked_folder_counts_as_a_change(model: Model, tmp_path: Pa
     assert model.tick(1) == [(1, "AVAILABLE")]
 
 
-def test_a_plain_file_named_like_a_version_is_not_one(model: Model) -> None:
-    model.write("5")
-    (model.folder / "6").write_text("not a folder")
+@pytest.mark.parametrize("has_good_one", [False, True])
+def test_what_can_never_be_loaded_is_said_once_and_told_to_who_asks(
+    model: Model, caplog: pytest.LogCaptureFixture, has_good_one: bool
+) -> None:
+    if has_good_one:
+        model.write("1")
+    (model.folder / "7").mkdir()
+    (model.folder / "8").write_text("no folder")
+    (model.folder / "9").symlink_to(model.folder / "gone")
+    with caplog.at_level(logging.WARNING):
+        states = model.tick(5)
 
-    assert model.tick() == [(5, "AVAILABLE")]
+    assert states == ([(1, "AVAILABLE")] if has_good_one else [])
+    reasons = {
+        "9": f"it is a link to {model.folder}/gone, which is not there",
+        "8": "it is a file, not a folder",
+        "7": "it is an empty folder",
+    }
+    assert caplog.messages == [
+        f"{{name: m version: {number}}} waits: {reason}" for number, reason in reasons.items()
+    ]
+    versions = model.lifecycle.report()["versions"]
+    good = {"1": {"state": "AVAILABLE"}} if has_good_one else {}
+    waiting = {number: {"state": "START", "waits": why} for number, why in reasons.items()}
+    assert versions == {**waiting, **good}
+    why = "" if has_good_one else f"version 9 waits: {reasons['9']}"
+    assert model.lifecycle.why_not_ready() == why
+    assert model.lifecycle.is_tried
+
+    (model.folder / "8").unlink()
+    model.write("8")
+    assert model.tick()[0] == (8, "AVAILABLE")
+
+
+def test_a_copy_that_goes_on_is_told_and_holds_nobody_up(
+    model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.write("1")
+    model.tick(1)
+    assert not model.lifecycle.is_tried
+    for step in range(3):
+        model.write("1", "graph" * step)
+        assert model.tick(1) == []
+        assert model.lifecycle.is_tried
+    assert model.lifecycle.why_not_ready() == "version 1 waits: its files still change"
+    assert caplog.messages == ["{name: m version: 1} waits: its files still change"]
+
+
+def test_what_is_served_stays_and_a_change_under_its_number_is_warned_about_once(
+    model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.write("1")
+    model.tick()
+    model.write("1", "another graph")
+    model.tick(3)
+    model.write("1", "a third graph")
+    model.tick(3)
+
+    changed = "is served as it was loaded, but files in {} have changed since: a change needs a"
+    where = model.folder / "1"
+    assert caplog.messages == [f"{{name: m version: 1}} {changed.format(where)} new number"]
+    assert model.log == ["load 1"]
+
+
+def test_another_folder_with_the_same_number_is_warned_about_once(
+    model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.write("1")
+    model.tick()
+    before, model.folder = model.folder, tmp_path / "other"
+    model.write("1")
+    model.configure()
+    model.tick(3)
+
+    what = f"is served from {before}/1, not from {model.folder}/1: a change needs a new number"
+    assert caplog.messages == [f"{{name: m version: 1}} {what}"]
+    model.write("2")
+    assert model.tick()[0] == (2, "AVAILABLE")
+
+
+def test_without_polling_a_version_that_is_named_is_looked_at_until_it_is_complete(
+    model: Model,
+) -> None:
+    model.write("1")
+    model.tick()
+    assert model.pause_s(0) is None
+    model.write("3")
+    model.configure(VersionPolicy(specific=frozenset({3})))
+    model.tick(1)
+    assert model.pause_s(0) == 0.1
+    assert model.pause_s(5) == 5
+    assert model.tick(1) == [(3, "AVAILABLE"), (1, "END")]
+    assert model.pause_s(0) is None
 
 
 def test_the_new_version_is_loaded_before_the_old_one_is_unloaded(model: Model) -> None:

@@ -340,6 +340,50 @@ def test_who_does_not_poll_looks_until_the_first_version_is_there_or_never(
     assert served(models, "m") == "m/1"
 
 
+def test_without_polling_a_reload_loads_what_it_names(
+    make_models: MakeModels, tmp_path: Path
+) -> None:
+    models = make_models(poll_wait_s=0)
+    models.replace([model(write(tmp_path / "m"))])
+    write(tmp_path / "m", 3)
+
+    models.replace([model(tmp_path / "m", policy=VersionPolicy(specific=frozenset({3})))])
+
+    wait_until(lambda: served(models, "m") == "m/3", "version 3")
+
+
+def test_no_failure_ends_the_thread_of_a_model(models: Models, tmp_path: Path) -> None:
+    unthinkable = ModelConfig(name="m", base_path=f"{tmp_path}/\0")  # which no system call takes
+    models.configure([unthinkable])
+    models.wait_for_first_tries()
+    assert models.is_busy
+
+    models.configure([model(write(tmp_path / "m"))])
+
+    wait_until(lambda: not models.not_ready(), "the model")
+    assert served(models, "m") == "m/1"
+
+
+def test_a_stop_in_the_very_moment_in_which_a_model_falls_asleep_wakes_it(
+    make_models: MakeModels, tmp_path: Path
+) -> None:
+    models = make_models(poll_wait_s=0)  # it would sleep for good
+    models.replace([model(write(tmp_path / "m"))])
+
+    class StopsAtClear(threading.Event):
+        def clear(self) -> None:
+            closing = threading.Thread(target=models.close)
+            closing.start()
+            closing.join(30)
+            super().clear()
+
+    looked_after = models._models["m"]
+    before, looked_after.wake = looked_after.wake, StopsAtClear()
+    before.set()
+
+    wait_until(lambda: not models.is_busy, "its thread to end")
+
+
 def test_closing_ends_every_wait(models: Models, tmp_path: Path) -> None:
     waiting = threading.Thread(target=models.replace, args=[[model(tmp_path / "missing")]])
     waiting.start()
