@@ -28,6 +28,7 @@ from tests.serving.servers import (
     start_main,
     wait_until,
 )
+from tests.serving.test_server_versions import model_list, reload_request
 
 StartServer = Callable[..., Server]
 
@@ -151,6 +152,35 @@ def test_with_keys_the_port_speaks_tls_and_may_ask_for_the_clients(
         assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
     with pytest.raises(grpc.RpcError):
         predict(grpc.insecure_channel(f"unix:{tmp_path}/s"))
+
+
+@pytest.mark.parametrize("client_verify", [False, True])
+def test_clients_that_show_a_certificate_may_change_the_models_from_anywhere(
+    pairs: dict[str, Pair],
+    toy_models: Path,
+    tmp_path: Path,
+    start_server: StartServer,
+    client_verify: bool,
+) -> None:
+    flag = ssl_config(
+        tmp_path / "ssl",
+        server_key=pairs["server"].key,
+        server_cert=pairs["server"].certificate,
+        custom_ca=pairs["ca"].certificate,
+        client_verify=client_verify,
+    )
+    server = start_server(toy_models / "toy", flag, "--bind_address=0.0.0.0")
+    address = server.grpc.replace("0.0.0.0", "127.0.0.1")
+    with grpc.secure_channel(address, pairs["client"].client(pairs["ca"])) as channel:
+        call = channel.unary_unary("/tensorflow.serving.ModelService/HandleReloadConfigRequest")
+        request = reload_request(model_list(m=toy_models / "toy"))
+        if client_verify:
+            call(request, timeout=60)
+            return
+        with pytest.raises(grpc.RpcError) as raised:
+            call(request, timeout=60)
+
+    assert raised.value.code() == grpc.StatusCode.PERMISSION_DENIED
 
 
 @pytest.mark.parametrize(

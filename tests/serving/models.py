@@ -161,15 +161,30 @@ def write_trained(folder: str) -> None:
 
 
 def write_wide(folder: str) -> None:
-    """One operation whose cost grows with the cube of its input's width: a product of tables."""
+    """Operations whose cost grows with the square of the input's width; one takes nearly all."""
     import tensorflow as tf
 
     def square(x: Any) -> dict[str, Any]:
-        table = tf.matmul(x, x, transpose_a=True)
-        return {"y": tf.reduce_sum(tf.matmul(table, table))[None]}
+        return {"y": tf.reduce_sum(tf.math.lgamma(tf.matmul(x, x, transpose_a=True)))[None]}
 
     signature = _signature(square, x=tf.TensorSpec([None, None], tf.float32, "x"))
     tf.saved_model.save(tf.Module(), folder, signatures={"serving_default": signature})
+
+
+def write_large(folder: str) -> None:
+    """150 MB of variables in a graph of some thousand nodes, as a large convolutional net has."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.variables_list = [tf.Variable(tf.zeros([250, 250])) for _ in range(600)]
+
+    def add_up(x: Any) -> dict[str, Any]:
+        for variable in module.variables_list:
+            x = x + variable[0, 0]
+        return {"y": x}
+
+    signature = _signature(add_up, x=tf.TensorSpec([None], tf.float32, "x"))
+    tf.saved_model.save(module, folder, signatures={"serving_default": signature})
 
 
 def write_composite(folder: str) -> None:

@@ -487,6 +487,31 @@ def test_the_limit_of_a_head_is_exact_however_it_comes(start: StartHttp) -> None
         assert http.client().send(head).answer().status == status
 
 
+def test_the_limit_of_a_body_is_exact_however_it_comes(start: StartHttp) -> None:
+    http = start(Limits(body_bytes=1000))
+    for n_bytes, status in ((1000, 200), (1001, 413)):
+        body = b"x" * n_bytes
+        whole = POST + b"Content-Length: %d\r\n\r\n%s" % (n_bytes, body)
+        chunk = b"%x\r\n%s\r\n" % (len(body) // 2, body[: len(body) // 2])
+        rest = body[len(body) // 2 :]
+        pieces = CHUNKED + chunk + b"%x\r\n%s\r\n0\r\n\r\n" % (len(rest), rest)
+        for request in (whole, pieces):
+            client = http.client().send(request)
+            answer = client.answer()
+            assert answer.status == status
+            if status == 413:
+                assert answer.reason == "Request Entity Too Large"
+                assert client.is_closed()
+    assert len(http.handler.asked) == 2
+
+
+def test_a_body_that_announces_its_size_is_refused_before_it_is_sent(start: StartHttp) -> None:
+    http = start(Limits(body_bytes=1000))
+    head = POST + b"Content-Length: 1001\r\nExpect: 100-continue\r\n\r\n"
+
+    assert http.client().send(head).answer().status == 413
+
+
 def test_body_and_pipelined_heads_do_not_count_as_head(start: StartHttp) -> None:
     http = start(Limits(head_bytes=200))
     body = b"x" * 10_000

@@ -1,8 +1,9 @@
 """What both edges share, with a servable that runs as long as the test wants."""
 
 import asyncio
+import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from mlops_mini.errors import InvalidArgumentError
+from mlops_mini.errors import DeadlineExceededError, InvalidArgumentError
 from mlops_mini.serving.inference import ModelServer
 from mlops_mini.serving.json_hint import hint
 from mlops_mini.serving.model_config import ModelConfig
@@ -32,6 +33,7 @@ class HeldServable:
     def __init__(self) -> None:
         self.begun, self.let_go, self.is_closed = threading.Event(), threading.Event(), False
         self.limits: list[int | None] = []
+        self.threads: list[int] = []
         definition = SimpleNamespace(method_name="tensorflow/serving/predict")
         self.signature_defs = {"serving_default": definition}
         signature = Signature(name="serving_default", inputs=(X,), outputs=(X,))
@@ -40,6 +42,7 @@ class HeldServable:
 
     def run(self, _inputs: Any, _outputs: Any, arrays: Any, *, timeout_ms: int | None) -> Any:
         self.limits.append(timeout_ms)
+        self.threads.append(threading.get_ident())
         self.begun.set()
         assert self.let_go.wait(60)
         assert not self.is_closed
@@ -80,6 +83,61 @@ def test_a_caller_that_gives_up_does_not_let_go_of_a_version_that_still_runs(
 
     with serving(held, tmp_path) as models:
         asyncio.run(ask_and_give_up(models))
+
+
+def test_a_limit_is_answered_while_the_run_goes_on_and_holds_its_version(tmp_path: Path) -> None:
+    held = HeldServable()
+
+    async def ask(models: Models) -> None:
+        server = ModelServer(models, rest_timeout_ms=50, n_threads=1)
+        over_rest = functools.partial(
+            server.predict_json, b'{"instances":[1]}', name="m", version=None, version_label=None
+        )
+        over_grpc = functools.partial(server.predict_proto, REQUEST.to_bytes(), timeout_s=0.05)
+        for over in (over_rest, over_grpc):  # the second one never gets the only thread
+            with pytest.raises(
+                DeadlineExceededError, match=r"^Timed out waiting for notification$"
+            ):
+                await over()
+        assert len(held.limits) <= 1
+        assert await asyncio.to_thread(held.begun.wait, 60)
+        models.configure([])
+        await asyncio.to_thread(
+            wait_until, lambda: models.statuses("m")[0].state.name == "UNLOADING", "the unload"
+        )
+        assert not held.is_closed
+        held.let_go.set()
+        await asyncio.to_thread(wait_until, lambda: held.is_closed, "the end of the unload")
+        assert len(held.limits) == 1
+
+    with serving(held, tmp_path) as models:
+        asyncio.run(ask(models))
+
+
+def test_twenty_runs_prove_themselves_before_the_event_loop_makes_one(tmp_path: Path) -> None:
+    held, main = HeldServable(), threading.get_ident()
+    held.let_go.set()
+
+    async def ask(models: Models) -> None:
+        server = ModelServer(models)
+        for _ in range(22):
+            await server.predict_proto(REQUEST.to_bytes())
+        many = PredictRequest(model_spec=ModelSpec(name="m"), inputs={"x": np.zeros(2, np.float32)})
+        await server.predict_proto(many.to_bytes())
+
+    with serving(held, tmp_path) as models:
+        # Whatever the machine does meanwhile, these runs are short.
+        held.signatures["serving_default"].costs.add = _all_short(held)  # type: ignore[method-assign]
+        asyncio.run(ask(models))
+
+    # The 21st is made as the event loop makes it, but still on a thread: its first time takes long.
+    assert [limit is None for limit in held.limits] == [False] * 20 + [True] * 2 + [False]
+    assert [thread == main for thread in held.threads] == [False] * 21 + [True, False]
+
+
+def _all_short(held: HeldServable) -> Callable[[int, float], None]:
+    add = held.signatures["serving_default"].costs.add
+    return lambda n_elements, _: add(n_elements, 1e-6)
 
 
 def test_a_deadline_limits_the_run_and_rest_has_its_own_limit(tmp_path: Path) -> None:
