@@ -4,112 +4,95 @@ The same calls work against our server and against TensorFlow Serving.
 
     with RestClient("127.0.0.1:8501", model="flights") as client:
         client.predict({"carrier": ["UA"], "distance": [1400.0]})["probability"]
+
+Behind a proxy that speaks TLS:
+
+    RestClient("models.example:443", model="flights", tls=Tls(ca=Path("ca.pem")))
 """
 
 from __future__ import annotations
 
 import abc
-import base64
 import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
-import numpy as np
-import numpy.typing as npt
-from google.protobuf.json_format import MessageToDict
-
-from mlops_mini import wire
+from mlops_mini import client_answers, client_arguments, wire
+from mlops_mini.client_answers import RAW, Metadata, Prediction
+from mlops_mini.client_arguments import Array
 from mlops_mini.errors import (
     DeadlineExceededError,
+    FailedPreconditionError,
+    HandshakeError,
     InternalError,
     InvalidArgumentError,
+    MlopsMiniError,
     NotFoundError,
     UnavailableError,
     by_code,
 )  # fmt: skip
-from mlops_mini.wire import DTYPES, EXACT, ModelSpec, PredictRequest, PredictResponse
+from mlops_mini.tls import Tls, connection_error
+from mlops_mini.wire import EXACT, ModelSpec, PredictRequest, PredictResponse
 
-Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 T = TypeVar("T")
 
 _POLL_S, _LEAST_S = 0.05, 0.001  # a limit of 0 s would mean none
+_LOOK_S = 1.0  # what one look at the versions may take, however little time is left
 # Canonical gRPC code of an HTTP status, where one status means one code; 400 is mostly this one.
-_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 429: 8, 499: 1, 501: 12, 503: 14, 504: 4}
+# TensorFlow Serving itself neither redirects nor answers 502: those are a proxy's.
+_CODES = {
+    301: 9, 302: 9, 303: 9, 307: 9, 308: 9, 400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 429: 8,
+    499: 1, 501: 12, 502: 14, 503: 14, 504: 4,
+}  # fmt: skip
 _STATUS_METHOD = "/tensorflow.serving.ModelService/GetModelStatus"
 _METADATA_METHOD = "/tensorflow.serving.PredictionService/GetModelMetadata"
 _STATES = {10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
-_NAMES = {key: d.name for d in DTYPES for key in (d.number, f"DT_{d.name.upper()}")}
-_RAW = ("utf-8", "surrogateescape")  # JSON strings of ours may hold any bytes
 _CHANNEL = {
     "grpc.max_send_message_length": -1,
     "grpc.max_receive_message_length": -1,
+    "grpc.enable_http_proxy": 0,  # else http_proxy takes calls to 127.0.0.1, too
     "grpc.initial_reconnect_backoff_ms": 100,  # so that a retry finds a server that is back
     "grpc.max_reconnect_backoff_ms": 1000,
 }
-_NUMPY = {dtype.name: dtype.numpy for dtype in DTYPES}
-
-
-class Prediction(dict[str, Array]):
-    """An answer: one array per output alias.
-
-    Attributes:
-        version: The version of the model that answered.
-    """
-
-    def __init__(self, outputs: Mapping[str, Array], *, version: int | None) -> None:
-        super().__init__(outputs)
-        self.version = version
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """What a signature says about one tensor.
-
-    Attributes:
-        dtype: TensorFlow's name of the element type, such as `float` or `string`.
-        shape: Sizes, -1 where any will do; None if not even the rank is known.
-    """
-
-    dtype: str
-    shape: tuple[int, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """One way to ask a model: its tensors by alias."""
-
-    inputs: Mapping[str, TensorInfo]
-    outputs: Mapping[str, TensorInfo]
-
-
-@dataclass(frozen=True, slots=True)
-class Metadata:
-    """What one version of a model takes and gives, by name of the signature."""
-
-    version: int
-    signatures: Mapping[str, Signature]
+_NO_CONNECTION = ("failed to connect to all addresses", "errors resolving")
+_IS_CLOSED = "this client is closed: make a new one"
 
 
 class Client(abc.ABC):
-    """What both clients can do; every call may raise what `predict` does."""
+    """What both clients can do; every call may raise what `predict` does.
 
-    def __init__(self, address: str, *, model: str, retry_s: float = 1.0) -> None:
+    Calls go straight to the address. Neither client uses a proxy that the environment names
+    (`http_proxy`, `https_proxy`, `grpc_proxy`), whether `no_proxy` lists the address or not: those
+    are for the way out into the internet, and a model server is rarely there. To go through a proxy
+    in front of a server, give the proxy's address.
+    """
+
+    def __init__(
+        self, address: str, *, model: str, retry_s: float = 1.0, tls: Tls | None = None
+    ) -> None:
         """Point to a server; nothing is sent yet.
 
         Args:
-            address: `host:port` of the API.
+            address: `host:port` of the API, an IPv6 host in brackets.
             model: Name of the model.
             retry_s: Seconds to go on asking while nobody answers, within the call's own
                 `timeout_s`. All calls only read, so asking twice does no harm.
+            tls: Whom to trust, for a server that speaks TLS; `Tls()` trusts the usual authorities.
+                Without it, nothing is encrypted.
+
+        Raises:
+            InvalidArgumentError: An argument has no meaning, or a file of `tls` cannot be used.
         """
+        if tls is not None and not isinstance(tls, Tls):
+            raise InvalidArgumentError(f"tls must be a Tls, such as Tls(ca=...), got {tls!r}")
         self.address = address
-        self._model = model
-        self._retry_s = retry_s
+        self._model = client_arguments.text("the model's name", model)
+        self._retry_s = client_arguments.seconds("retry_s", retry_s)
+        self._tls = tls
 
     def predict(
         self,
@@ -128,40 +111,53 @@ class Client(abc.ABC):
             version: Exact version; without it and a label the highest one answers.
             label: Version label, such as `canary`.
             signature: Name of the signature.
-            timeout_s: Seconds to wait for the answer.
+            timeout_s: Seconds to wait for the answer; `math.inf` waits for days.
 
         Returns:
             One array per output alias, with the signature's element type, and the version.
 
         Raises:
             MlopsMiniError: What the server answers, in its own words under its own code, such as
-                InvalidArgumentError or NotFoundError; DeadlineExceededError without an answer in
-                time, UnavailableError when nobody listens or the connection broke.
+                InvalidArgumentError or NotFoundError.
+            InvalidArgumentError: An argument cannot be sent; nothing has been.
+            DeadlineExceededError: No answer in time.
+            UnavailableError: Nobody listens, or the connection broke; as `HandshakeError` if TLS
+                or the port is the reason.
+            InternalError: What answers is no model server.
         """
+        limit_s = client_arguments.seconds("timeout_s", timeout_s)
         spec = self._spec(version, label, signature or "serving_default")
-        return self._predict({k: _as_array(v) for k, v in inputs.items()}, spec, timeout_s)
+        return self._predict(client_arguments.arrays(inputs), spec, limit_s)
 
-    @abc.abstractmethod
     def versions(self, *, timeout_s: float = 10.0) -> dict[int, str]:
         """Ask for the state of each version, such as `{2: "AVAILABLE", 1: "END"}`."""
+        return self._versions(client_arguments.seconds("timeout_s", timeout_s))
 
     def metadata(
         self, *, version: int | None = None, label: str = "", timeout_s: float = 10.0
     ) -> Metadata:
         """Ask which signatures a version has; the versions are chosen as in `predict`."""
-        return self._metadata(self._spec(version, label), timeout_s)
+        limit_s = client_arguments.seconds("timeout_s", timeout_s)
+        return self._metadata(self._spec(version, label), limit_s)
 
     @abc.abstractmethod
     def _predict(self, inputs: Arrays, spec: ModelSpec, timeout_s: float) -> Prediction: ...
 
     @abc.abstractmethod
+    def _versions(self, timeout_s: float) -> dict[int, str]: ...
+
+    @abc.abstractmethod
     def _metadata(self, spec: ModelSpec, timeout_s: float) -> Metadata: ...
 
-    def _spec(self, version: int | None, label: str, name: str = "") -> ModelSpec:
+    def _spec(self, version: int | None, label: str, signature: str = "") -> ModelSpec:
         if version is not None and label:
             raise InvalidArgumentError(f"ask for version {version} or label {label!r}, not both")
-        model = self._model
-        return ModelSpec(name=model, version=version, version_label=label, signature_name=name)
+        return ModelSpec(
+            name=self._model,
+            version=None if version is None else client_arguments.whole_number("version", version),
+            version_label=client_arguments.text("a label", label),
+            signature_name=client_arguments.text("a signature's name", signature),
+        )
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -175,10 +171,12 @@ class Client(abc.ABC):
 
     def wait_until_available(self, version: int, *, timeout_s: float) -> None:
         """Return once a version is available; an error if late says what is there instead."""
+        version = client_arguments.whole_number("version", version)
+        timeout_s = client_arguments.seconds("timeout_s", timeout_s)
         states, deadline = {}, time.monotonic() + timeout_s
         while True:
             with contextlib.suppress(NotFoundError):
-                states = self.versions()
+                states = self._versions(max(deadline - time.monotonic(), _LOOK_S))
             if states.get(version) == "AVAILABLE":
                 return
             if time.monotonic() > deadline:
@@ -190,10 +188,16 @@ class Client(abc.ABC):
 
     def _retried(self, ask: Callable[[float], T], timeout_s: float) -> T:
         """Ask with the seconds that are left, again with growing pauses while unavailable."""
+        if timeout_s <= 0:
+            raise DeadlineExceededError(
+                f"no time is left to ask {self.address}: timeout_s must be more than 0"
+            )
         start, pause_s = time.monotonic(), _POLL_S
         while True:
             try:
                 return ask(max(start + timeout_s - time.monotonic(), _LEAST_S))
+            except HandshakeError:
+                raise
             except UnavailableError:
                 if time.monotonic() + pause_s >= start + min(self._retry_s, timeout_s):
                     raise
@@ -210,46 +214,63 @@ class RestClient(Client):
     """
 
     def __init__(
-        self, address: str, *, model: str, retry_s: float = 1.0, max_connections: int = 8
+        self,
+        address: str,
+        *,
+        model: str,
+        retry_s: float = 1.0,
+        tls: Tls | None = None,
+        max_connections: int = 8,
     ) -> None:
         """Point to a server, see `Client`; keep that many connections for threads that ask."""
         import urllib3
 
-        super().__init__(address, model=model, retry_s=retry_s)
+        super().__init__(address, model=model, retry_s=retry_s, tls=tls)
         self._path = f"/v1/models/{quote(model, safe='')}"
-        self._pool = urllib3.HTTPConnectionPool(
-            *_split(address), maxsize=max_connections, block=True, retries=False
-        )
+        host, port = client_arguments.host_and_port(address)
+        maxsize = client_arguments.whole_number("max_connections", max_connections, least=1)
+        options: dict[str, Any] = {"maxsize": maxsize, "block": True, "retries": False}
+        if tls is None:
+            self._pool = urllib3.HTTPConnectionPool(host, port, **options)
+        else:
+            options |= {"ssl_context": tls.context(), "server_hostname": tls.server_name or None}
+            self._pool = urllib3.HTTPSConnectionPool(host, port, **options)
         self._known: dict[str, Metadata] = {}
 
     def _predict(self, inputs: Arrays, spec: ModelSpec, timeout_s: float) -> Prediction:
         deadline, path = time.monotonic() + timeout_s, self._versioned(spec)
-        plain = {alias: _plain(array) for alias, array in inputs.items()}
+        plain = {alias: client_arguments.to_json(alias, array) for alias, array in inputs.items()}
         body = json.dumps({"signature_name": spec.signature_name, "inputs": plain})
         known = self._known.get(path) or self._metadata(spec, timeout_s)
         while True:
             before, left_s = known, deadline - time.monotonic()
-            answer = self._ask("POST", f"{path}:predict", body, left_s)["outputs"]
+            answer = self._ask("POST", f"{path}:predict", body, left_s)
             if spec.version is None:
                 known = self._metadata(spec, deadline - time.monotonic())
             if known == before:
                 break
-        outputs = known.signatures[spec.signature_name].outputs
-        if len(outputs) == 1:  # TensorFlow Serving leaves the name of a lone output out
-            answer = {next(iter(outputs)): answer}
-        arrays = {alias: _to_array(answer[alias], info.dtype) for alias, info in outputs.items()}
+        with client_answers.reading(f"POST {path}:predict at {self.address}", answer):
+            outputs, given = known.signatures[spec.signature_name].outputs, answer["outputs"]
+            if len(outputs) == 1:  # TensorFlow Serving leaves the name of a lone output out
+                given = {next(iter(outputs)): given}
+            arrays = {
+                k: client_answers.from_json(given[k], info.dtype) for k, info in outputs.items()
+            }
         return Prediction(arrays, version=known.version)
 
-    def versions(self, *, timeout_s: float = 10.0) -> dict[int, str]:
-        """Ask for the state of each version."""
+    def _versions(self, timeout_s: float) -> dict[int, str]:
         answer = self._ask("GET", self._path, None, timeout_s)
-        return {int(v["version"]): v["state"] for v in answer["model_version_status"]}
+        with client_answers.reading(f"GET {self._path} at {self.address}", answer):
+            return {int(v["version"]): str(v["state"]) for v in answer["model_version_status"]}
 
     def _metadata(self, spec: ModelSpec, timeout_s: float) -> Metadata:
         path = self._versioned(spec)
         answer = self._ask("GET", f"{path}/metadata", None, timeout_s)
-        signatures = _signatures(answer["metadata"]["signature_def"]["signature_def"])
-        self._known[path] = Metadata(int(answer["model_spec"]["version"]), signatures)
+        with client_answers.reading(f"GET {path}/metadata at {self.address}", answer):
+            signatures = client_answers.signatures(
+                answer["metadata"]["signature_def"]["signature_def"]
+            )
+            self._known[path] = Metadata(int(answer["model_spec"]["version"]), signatures)
         return self._known[path]
 
     def _versioned(self, spec: ModelSpec) -> str:
@@ -269,20 +290,36 @@ class RestClient(Client):
             response = self._pool.request(
                 method, path, body=body, timeout=timeout_s, pool_timeout=timeout_s
             )
-        except (urllib3.exceptions.ReadTimeoutError, urllib3.exceptions.EmptyPoolError) as exc:
+        except urllib3.exceptions.NewConnectionError as exc:  # of the time-outs, but it is none
+            raise connection_error(where, str(exc), self._tls) from exc
+        except (urllib3.exceptions.TimeoutError, urllib3.exceptions.EmptyPoolError) as exc:
             raise DeadlineExceededError(f"{where}: no answer in {timeout_s:.2g} s") from exc
+        except urllib3.exceptions.ClosedPoolError as exc:
+            raise FailedPreconditionError(f"{where}: {_IS_CLOSED}") from exc
+        except urllib3.exceptions.DecodeError as exc:
+            raise InternalError(f"{where} answered what cannot be unpacked: {exc}") from exc
         except urllib3.exceptions.HTTPError as exc:
-            raise UnavailableError(f"{where}: no model server answers ({exc})") from exc
+            raise connection_error(where, str(exc), self._tls) from exc
+        answered = f"{where} answered {response.status}"
         try:
-            answer = json.loads(response.data.decode(*_RAW))
-        except ValueError as exc:
-            raise InternalError(
-                f"{where} answered {response.status} with no JSON: {response.data[:80]!r}"
-            ) from exc
+            answer = json.loads(response.data.decode(*RAW))
+        except (ValueError, RecursionError) as exc:
+            answered = f"{answered} with no JSON: {response.data[:80]!r}"
+            if response.status == 200:
+                raise InternalError(f"{answered}; is it a model server's REST API?") from exc
+            raise self._refusal(response, answered) from exc
         if response.status != 200:
-            text = answer.get("error", "") if isinstance(answer, dict) else str(answer)
-            raise by_code(_CODES.get(response.status, 13), text)
+            words = answer.get("error") if isinstance(answer, dict) else None
+            if not isinstance(words, str) or not words:
+                words = f"{answered}: {answer!r:.80}"
+            raise self._refusal(response, words)
         return answer
+
+    @staticmethod
+    def _refusal(response: Any, words: str) -> MlopsMiniError:
+        if 300 <= response.status < 400:
+            words += f"; it points to {response.headers.get('Location')}: ask there"
+        return by_code(_CODES.get(response.status, 13), words)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -292,109 +329,72 @@ class RestClient(Client):
 class GrpcClient(Client):
     """Asks over gRPC. May be shared by threads."""
 
-    def __init__(self, address: str, *, model: str, retry_s: float = 1.0) -> None:
-        """Point to a server, see `Client`; `address` is `host:port` or `unix:path`."""
+    def __init__(
+        self, address: str, *, model: str, retry_s: float = 1.0, tls: Tls | None = None
+    ) -> None:
+        """Point to a server, see `Client`; `address` may also be `unix:path` or `dns:///name`."""
         import grpc
 
-        super().__init__(address, model=model, retry_s=retry_s)
-        self._channel = grpc.insecure_channel(address, options=list(_CHANNEL.items()))
+        super().__init__(address, model=model, retry_s=retry_s, tls=tls)
+        target = client_arguments.grpc_target(address)
+        options: list[tuple[str, Any]] = list(_CHANNEL.items())
+        if tls is None:
+            self._channel = grpc.insecure_channel(target, options=options)
+        else:
+            if tls.server_name:
+                options.append(("grpc.ssl_target_name_override", tls.server_name))
+            self._channel = grpc.secure_channel(target, tls.credentials(), options=options)
 
     def _predict(self, inputs: Arrays, spec: ModelSpec, timeout_s: float) -> Prediction:
         request = PredictRequest(model_spec=spec, inputs=inputs)
         data = self._call(wire.PREDICT_METHOD, request.to_bytes(), timeout_s)
-        response = PredictResponse.from_bytes(data)
+        with client_answers.reading(f"{wire.PREDICT_METHOD} at {self.address}", data):
+            response = PredictResponse.from_bytes(data)
+            if not response.outputs:
+                raise InvalidArgumentError("no outputs")
         return Prediction(response.outputs, version=response.model_spec.version)
 
-    def versions(self, *, timeout_s: float = 10.0) -> dict[int, str]:
-        """Ask for the state of each version."""
+    def _versions(self, timeout_s: float) -> dict[int, str]:
         request = EXACT["StatusRequest"](model_spec={"name": self._model})
         data = self._call(_STATUS_METHOD, request.SerializeToString(), timeout_s)
-        found = EXACT["StatusResponse"].FromString(data).versions
-        return {version.number: _STATES.get(version.state, "UNKNOWN") for version in found}
+        with client_answers.reading(f"{_STATUS_METHOD} at {self.address}", data):
+            found = wire.parse(EXACT["StatusResponse"], data).versions
+            return {version.number: _STATES.get(version.state, "UNKNOWN") for version in found}
 
     def _metadata(self, spec: ModelSpec, timeout_s: float) -> Metadata:
+        from google.protobuf.json_format import MessageToDict
+
         request = EXACT["MetadataRequest"](metadata_field=["signature_def"])
         wire.fill_spec(request.model_spec, spec)
         data = self._call(_METADATA_METHOD, request.SerializeToString(), timeout_s)
-        answer = EXACT["MetadataResponse"].FromString(data)
-        packed = EXACT["Signatures"].FromString(answer.metadata["signature_def"].value)
-        found = MessageToDict(
-            packed, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-        )
-        return Metadata(answer.model_spec.version.value, _signatures(found["signatures"]))
+        with client_answers.reading(f"{_METADATA_METHOD} at {self.address}", data):
+            answer = wire.parse(EXACT["MetadataResponse"], data)
+            packed = wire.parse(EXACT["Signatures"], dict(answer.metadata)["signature_def"].value)
+            found = MessageToDict(
+                packed, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+            )
+            return Metadata(
+                answer.model_spec.version.value, client_answers.signatures(found["signatures"])
+            )
 
     def _call(self, method: str, request: bytes, timeout_s: float) -> bytes:
         import grpc
 
-        call = self._channel.unary_unary(method)
+        where = f"{method} at {self.address}"
 
         def once(left_s: float) -> bytes:
             try:
-                return bytes(call(request, timeout=left_s))
+                return bytes(self._channel.unary_unary(method)(request, timeout=left_s))
             except grpc.RpcError as exc:
-                raise by_code(exc.code().value[0], exc.details() or exc.code().name) from exc
+                code, words = exc.code().value[0], exc.details() or exc.code().name
+                if code == UnavailableError.code and words.startswith(_NO_CONNECTION):
+                    raise connection_error(where, words, self._tls) from exc
+                raise by_code(code, words) from exc
+            except ValueError as exc:
+                raise FailedPreconditionError(f"{where}: {_IS_CLOSED}") from exc
 
         return self._retried(once, timeout_s)
 
     def close(self) -> None:
         """Give the connection back."""
         self._channel.close()
-
-
-def _split(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdigit():
-        raise InvalidArgumentError(f"{address!r} is no address: use host:port")
-    return host, int(port)
-
-
-def _signatures(found: Mapping[str, Any]) -> dict[str, Signature]:
-    """Read a SignatureDefMap as protobuf JSON prints it, with names or numbers of types."""
-
-    def read(tensors: Mapping[str, Any]) -> dict[str, TensorInfo]:
-        read = {}
-        for alias, info in tensors.items():
-            shape = info.get("tensor_shape", {"dim": []})
-            sizes = tuple(int(dim["size"]) for dim in shape["dim"])
-            known = None if shape.get("unknown_rank") else sizes
-            read[alias] = TensorInfo(_NAMES.get(info["dtype"], "invalid"), known)
-        return read
-
-    return {name: Signature(read(s["inputs"]), read(s["outputs"])) for name, s in found.items()}
-
-
-def _as_array(value: Any) -> Array:
-    """Make an array of what the caller gave; numpy's own string types would cut NUL bytes off."""
-    try:
-        array = np.asarray(value)
-        is_text = array.dtype.kind in "SU" and not isinstance(value, np.ndarray)
-        return np.array(value, dtype=object) if is_text else array
-    except ValueError as exc:
-        raise InvalidArgumentError(f"an input is no array: {exc}") from exc
-
-
-def _plain(array: Array) -> Any:
-    """Turn an array into JSON's terms; `bytes` become base64 objects, NaN stays bare."""
-    if array.dtype.kind not in "fiubOSU":
-        raise InvalidArgumentError(f"JSON has no form for an array of dtype {array.dtype}")
-
-    def encode(item: Any) -> Any:
-        if isinstance(item, list):
-            return [encode(part) for part in item]
-        if isinstance(item, bytes):
-            return {"b64": base64.b64encode(item).decode()}
-        if array.dtype.kind == "O" and not isinstance(item, (str, int, float)):
-            raise InvalidArgumentError(f"JSON has no form for {item!r}: send numbers or text")
-        return item
-
-    return encode(array.tolist()) if array.dtype.kind in "OS" else array.tolist()
-
-
-def _to_array(value: Any, dtype: str) -> Array:
-    if dtype != "string":
-        return np.array(value, dtype=_NUMPY.get(dtype))
-    array = np.array(value, dtype=object)
-    for index, item in np.ndenumerate(array):
-        text = isinstance(item, str)
-        array[index] = item.encode(*_RAW) if text else base64.b64decode(item["b64"])
-    return array

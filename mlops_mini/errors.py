@@ -13,6 +13,7 @@
     ├── AbortedError                 something under way ended before its goal
     ├── DeadlineExceededError        it took longer than allowed
     ├── UnavailableError             nobody answers, now; try again later
+    │   └── HandshakeError           somebody is there, but client and server do not fit: TLS, port
     ├── UnimplementedError           understood, but not offered
     └── InternalError                our own fault, or the model's: the log says more
 
@@ -90,6 +91,13 @@ class UnavailableError(MlopsMiniError):
     """Nobody answers, now; try again later."""
 
     code = 14
+
+
+class HandshakeError(UnavailableError):
+    """Somebody is there, but client and server do not fit, so trying again cannot help.
+
+    The TLS that the client was given is not the server's, or the port is another protocol's.
+    """
 
 
 class UnimplementedError(MlopsMiniError):

@@ -36,6 +36,7 @@ _VARIABLES = {
     "OMP_NUM_THREADS": "1",  # scikit-learn's; two of them on a busy core wait for each other
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
+_THIS_MACHINE = "127.0.0.1,localhost,::1"
 _REFRESH = "MLOPS_MINI_REFRESH"  # set while outputs are being committed
 
 
@@ -109,7 +110,8 @@ def begin(notebook_id: str) -> Notebook:
     """Prepare this kernel for a notebook; call it before TensorFlow is imported.
 
     Empties the notebook's workspace, fixes threads and seeds, keeps log lines of compiled libraries
-    and below WARNING out of the outputs, and sets the style of the figures.
+    and below WARNING out of the outputs, keeps requests to this machine away from proxies, and sets
+    the style of the figures.
 
     Args:
         notebook_id: The two digits that the notebook's file name begins with.
@@ -135,6 +137,7 @@ def begin(notebook_id: str) -> Notebook:
             " restart the kernel and call begin() before anything imports TensorFlow"
         )
     os.environ.update(_VARIABLES)
+    ask_this_machine_directly()
     for name in ("tensorflow", "absl"):
         # A filter, since TensorFlow sets the level of its logger anew.
         logging.getLogger(name).addFilter(_is_warning)
@@ -146,6 +149,14 @@ def begin(notebook_id: str) -> Notebook:
     np.random.seed(SEED)  # noqa: NPY002 - for libraries that draw from the global state
     _set_style()
     return Notebook(workspace=workspace, hash_seed=os.environ.get("PYTHONHASHSEED", "random"))
+
+
+def ask_this_machine_directly() -> None:
+    """Add this machine to `no_proxy`, or `http_proxy` takes urllib's requests to 127.0.0.1, too."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if known != "*" and _THIS_MACHINE not in known:
+        known = f"{known},{_THIS_MACHINE}".lstrip(",")
+    os.environ.update({"no_proxy": known, "NO_PROXY": known})
 
 
 def _home() -> Path:

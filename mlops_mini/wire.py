@@ -330,14 +330,23 @@ def _fill_tensor(target: Any, array: Array, *, as_content: bool) -> None:
     for size in values.shape:
         target.tensor_shape.dim.add(size=size)
     if dtype.name == "string":
-        texts = (item.encode() if isinstance(item, str) else bytes(item) for item in values.flat)
-        target.string_val.extend(texts)
+        target.string_val.extend(_as_bytes(item) for item in values.flat)
     elif as_content or dtype.field in _AS_BYTES:
         setattr(target, "tensor_content" if as_content else dtype.field, values.tobytes())
     elif dtype.field == "half_val":
         target.half_val.extend(values.view(np.uint16).ravel().tolist())
     else:
         getattr(target, dtype.field).extend(values.ravel().tolist())
+
+
+def _as_bytes(item: Any) -> bytes:
+    """Encode an item of a string tensor; what is no text would become bytes that nobody meant."""
+    if isinstance(item, bytes):
+        return item
+    try:
+        return str.encode(item)
+    except (TypeError, UnicodeEncodeError) as exc:
+        raise InvalidArgumentError(f"{item!r} cannot be sent as text: {exc}") from exc
 
 
 def _parse(

@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from mlops_mini import notebook
+from tests.certificates import Pair, make_pairs
 from tests.serving import models
 from tests.serving.servers import Server, run_in_child
 
 StartServer = Callable[..., Server]
+
+# Before any test asks a server: a proxy that the environment names cannot reach this machine's.
+notebook.ask_this_machine_directly()
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +31,12 @@ def toy_server(toy_models: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     server.wait_for(1)
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def pairs() -> dict[str, Pair]:
+    """Keys and certificates by name, as `tests.certificates` describes them."""
+    return make_pairs()
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Both clients against a real server."""
 
+import gzip
+import math
 import socket
 import subprocess
 import sys
@@ -12,12 +14,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import grpc
+import ml_dtypes
 import numpy as np
+import pandas as pd
 import pytest
 
-from mlops_mini.client import Client, GrpcClient, RestClient, TensorInfo
+from mlops_mini import client_arguments
+from mlops_mini.client import Client, GrpcClient, RestClient
+from mlops_mini.client_answers import TensorInfo
 from mlops_mini.errors import (
     DeadlineExceededError,
+    FailedPreconditionError,
+    HandshakeError,
     InternalError,
     InvalidArgumentError,
     MlopsMiniError,
@@ -150,17 +159,161 @@ def test_what_the_graph_refuses_is_told(client: Client) -> None:
 
 
 def test_an_input_that_is_no_array_is_refused_before_it_is_sent(client: Client) -> None:
-    with pytest.raises(InvalidArgumentError, match="an input is no array"):
+    with pytest.raises(InvalidArgumentError, match=r"input 'x' is no array: .* rows of equal"):
         client.predict({"x": [[1.0], [2.0, 3.0]]})
 
 
-@pytest.mark.parametrize("value", [np.complex64([1]), [None], np.array([{}], object)])
+def test_none_among_texts_is_refused_in_the_same_words(client: Client) -> None:
+    values = {"text": ["a", None], "n": [1, 2], "total": [[1.0, 2.0]] * 2}
+    with pytest.raises(InvalidArgumentError) as raised:
+        client.predict(values, signature="several")
+
+    assert str(raised.value) == (
+        "input 'text' holds None at [1], but an array is sent as numbers of at most 64 bits or as"
+        " texts (str, bytes): fill what is missing, with NaN or '' for example, and keep the two"
+        " apart"
+    )
+
+
+@pytest.mark.parametrize("value", [np.complex64([1]), np.array([1], ml_dtypes.bfloat16)])
 def test_rest_refuses_what_json_has_no_form_for(toy_server: Server, value: Any) -> None:
+    words = f"input 'x' has dtype {value.dtype}, and JSON has no form for it: ask over gRPC"
     with (
         RestClient(toy_server.rest, model="m") as client,
-        pytest.raises(InvalidArgumentError, match="JSON has no form for"),
+        pytest.raises(InvalidArgumentError, match=words),
     ):
         client.predict({"x": value})
+
+
+@pytest.mark.parametrize(
+    ("signature", "value", "answer"),
+    [
+        ("float", np.array([1.5], ">f4"), [1.5]),
+        ("float", np.array([np.float32(1.5)], object), [1.5]),
+        ("float", np.ma.array(np.float32([1.5]), mask=[False]), [1.5]),
+        ("double", np.array([1.5, 2], object), [1.5, 2.0]),
+        ("double", pd.Series([[1.0, 2.0], [3.0, 4.0]]), [[1.0, 2.0], [3.0, 4.0]]),
+        ("int64", pd.Series([1, 2], dtype="Int64"), [1, 2]),
+        ("int64", range(3), [0, 1, 2]),
+        ("uint64", [2**63], [2**63]),
+        ("uint8", memoryview(b"ab"), [97, 98]),
+        ("uint8", bytearray(b"ab"), [97, 98]),
+        ("string", pd.Categorical(["a", "b"]), [b"a", b"b"]),
+        ("string", pd.Series(["a", "b"], dtype="string"), [b"a", b"b"]),
+        ("string", np.array(["a", "b"], np.dtypes.StringDType()), [b"a", b"b"]),
+        ("string", np.array([np.str_("a"), np.bytes_(b"b")], object), [b"a", b"b"]),
+        ("string", np.array([["a"], ["b"]]).tolist(), [[b"a"], [b"b"]]),
+        ("string", pd.Series([["a"], ["b"]]), [[b"a"], [b"b"]]),
+        ("string", np.array([], object), []),
+        ("string", np.array("a", object), b"a"),
+        ("string", b"a\0", b"a\0"),
+    ],
+    ids=repr,
+)
+def test_what_numpy_and_pandas_hold_can_be_sent(
+    client: Client, signature: str, value: Any, answer: Any
+) -> None:
+    assert client.predict({"x": value}, signature=signature)["y"].tolist() == answer
+
+
+def test_a_text_takes_no_more_than_itself_in_memory() -> None:
+    """Each of a million empty texts would take as much as the longest in numpy's own type."""
+    texts = [b"a" * 2**20, *[b""] * 10**6]
+
+    sent = client_arguments.arrays({"x": texts})["x"]
+
+    assert (sent.dtype, sent.size, sent[0]) == (object, len(texts), texts[0])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"version": -1}, "version must be a whole number from 0 .*, got -1"),
+        ({"version": True}, "version must be a whole number from 0 .*, got True"),
+        ({"version": "1"}, "version must be a whole number from 0 .*, got '1'"),
+        ({"version": 1.0}, r"version must be a whole number from 0 .*, got 1\.0"),
+        ({"version": 2**63}, r"version must be a whole number from 0 to 2\*\*63 - 1, got 92"),
+        ({"version": 10**5000}, "version must be .*, got a whole number of 16610 bits"),
+        ({"label": 3}, "a label must be text .*; got 3"),
+        ({"label": b"a"}, "a label must be text .*; got b'a'"),
+        ({"label": "\ud800"}, r"a label must be text that UTF-8 can .*; got '\\ud800'"),
+        ({"label": "a/b"}, "Unrecognized servable version label: a/b$"),
+        ({"label": ".."}, r"Unrecognized servable version label: \.\.$"),
+        ({"signature": 3}, "a signature's name must be text .*; got 3"),
+        ({"signature": "\ud800"}, "a signature's name must be text "),
+        ({"timeout_s": float("nan")}, "timeout_s must be a number of seconds, got nan"),
+        ({"timeout_s": None}, "timeout_s must be a number of seconds, got None"),
+        ({"timeout_s": "1"}, "timeout_s must be a number of seconds, got '1'"),
+    ],
+)
+def test_an_argument_without_meaning_is_refused(
+    client: Client, given: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=words):
+        client.predict({"x": np.float32([1])}, **given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"version": np.int64(1)},
+        {"timeout_s": np.float32(30)},
+        {"timeout_s": math.inf},
+        {"timeout_s": 10**400},
+    ],
+    ids=repr,
+)
+def test_an_argument_may_be_of_any_type_that_fits(client: Client, given: dict[str, Any]) -> None:
+    assert client.predict({"x": np.float32([1])}, **given).version == 1
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, -math.inf, -(10**400)], ids=str)
+def test_without_time_nothing_is_asked(client: Client, timeout_s: float) -> None:
+    for ask in (client.versions, client.metadata):
+        with pytest.raises(DeadlineExceededError, match="no time is left to ask 127"):
+            ask(timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"retry_s": math.nan}, "retry_s must be a number of seconds, got nan"),
+        ({"retry_s": None}, "retry_s must be a number of seconds, got None"),
+        ({"model": None}, "the model's name must be text .*; got None"),
+        ({"model": "\ud800"}, "the model's name must be text "),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("cls", [RestClient, GrpcClient])
+def test_a_client_is_not_made_of_what_has_no_meaning(
+    cls: Callable[..., Client], given: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=words):
+        cls("127.0.0.1:1", **{"model": "m", **given})
+
+
+@pytest.mark.parametrize("number", [0, "a", 1.5])
+def test_a_number_of_connections_is_whole(number: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="max_connections must be a whole number from 1"):
+        RestClient("127.0.0.1:1", model="m", max_connections=number)
+
+
+def test_a_closed_client_says_so(client: Client) -> None:
+    client.close()
+    client.close()
+
+    with pytest.raises(FailedPreconditionError, match="this client is closed: make a new one"):
+        client.versions()
+
+
+def test_waiting_ends_in_time_though_nobody_answers(silent_address: str) -> None:
+    with RestClient(silent_address, model="m") as client:
+        with pytest.raises(DeadlineExceededError, match=r"GET .*: no answer in 1 s"):
+            client.wait_until_available(1, timeout_s=0.1)
+        with pytest.raises(InvalidArgumentError, match="timeout_s must be a number"):
+            client.wait_until_available(1, timeout_s=math.nan)
+        with pytest.raises(InvalidArgumentError, match="version must be a whole number"):
+            client.wait_until_available(-1, timeout_s=1)
 
 
 @pytest.mark.parametrize("transport", ["rest", "grpc"])
@@ -200,31 +353,76 @@ def test_nobody_listening_is_unavailable(cls: Callable[..., Client], free_addres
 
 
 @pytest.mark.parametrize(
-    "address", ["8501", "localhost:", ":8501", "localhost:http", "http://localhost:8501"]
-)
-def test_an_address_without_host_or_port_is_refused(address: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="is no address: use host:port"):
-        RestClient(address, model="m")
+    "address",
+    [
+        "", "8501", "localhost:", ":8501", "localhost:http", "http://localhost:8501",
+        "https://localhost:8501", "localhost:8501/", "localhost:8501/v1", "::1:8501", "[::1",
+        "[zz]:8501", "localhost:0", "localhost:65536", "localhost:-1", "localhost:\u0663",
+        " localhost:8501", "a b:8501", "localhost\n:8501", "user@localhost:8501", "\ud800:8501",
+        "é:8501", "a?b:8501", "a:1,b:2", 8501, None, b"localhost:8501",
+    ],
+    ids=ascii,
+)  # fmt: skip
+@pytest.mark.parametrize("cls", [RestClient, GrpcClient])
+def test_an_address_without_host_or_port_is_refused(
+    cls: Callable[..., Client], address: Any
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"is no address: use host:port|must be text"):
+        cls(address, model="m")
 
 
-def test_an_answer_that_is_no_json_is_told(free_address: str) -> None:
-    host, port = free_address.split(":")
-    with socket.create_server((host, int(port))) as listening:
+@pytest.mark.parametrize("transport", ["rest", "grpc"])
+def test_an_ipv6_address_stands_in_brackets(
+    transport: str, toy_models: Path, start_server: StartServer
+) -> None:
+    server = start_server(toy_models / "toy", "--bind_address=::1")
+    with _client(transport, server) as client:
+        client.wait_until_available(1, timeout_s=60)
+        assert client.address.startswith("[::1]:")
 
-        def answer() -> None:
-            connection, _ = listening.accept()
-            with connection:
-                connection.recv(65536)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
 
-        thread = threading.Thread(target=answer)
-        thread.start()
+@pytest.mark.parametrize("address", ["dns:///{}", "ipv4:{}"])
+def test_grpc_takes_its_own_schemes(toy_server: Server, address: str) -> None:
+    with GrpcClient(address.format(toy_server.grpc), model="m") as client:
+        assert client.versions() == {1: "AVAILABLE"}
+
+
+@pytest.mark.parametrize(("cls", "port"), [(RestClient, "grpc"), (GrpcClient, "rest")])
+def test_the_other_protocols_port_is_told(
+    toy_server: Server, cls: Callable[..., Client], port: str
+) -> None:
+    with (
+        cls(getattr(toy_server, port), model="m", retry_s=60) as client,
+        pytest.raises(HandshakeError, match=r"it speaks no HTTP/.*has a port of its own"),
+    ):
+        client.versions(timeout_s=60)
+
+
+PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
+
+
+@pytest.mark.parametrize("variable", [*PROXIES, *(name.upper() for name in PROXIES)])
+@pytest.mark.parametrize("transport", ["rest", "grpc"])
+def test_no_proxy_of_the_environment_is_used(
+    transport: str, variable: str, toy_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.setblocking(False)  # so that accept() says that nobody has come
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        cls = {"rest": RestClient, "grpc": GrpcClient}[transport]
+        port = getattr(toy_server, transport).split(":")[1]
+        for host in ("127.0.0.1", "localhost"):
+            with cls(f"{host}:{port}", model="m", retry_s=0) as client:
+                assert client.predict({"x": np.float32([1])}, timeout_s=60)["y"].tolist() == [2.5]
         with (
-            RestClient(free_address, model="m") as client,
-            pytest.raises(InternalError, match=r"answered 200 with no JSON: b'hello'"),
+            cls("models.invalid:80", model="m", retry_s=0) as client,
+            pytest.raises((UnavailableError, DeadlineExceededError)),
         ):
-            client.predict({"x": [1.0]})
-        thread.join(10)
+            client.versions(timeout_s=5)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
 
 
 def test_threads_share_a_client(client: Client) -> None:
@@ -315,29 +513,36 @@ def test_a_server_that_comes_back_is_asked_again(
         assert client.predict({"x": np.float32([1])})["y"].tolist() == [2.5]
 
 
+NO_VERSIONS = b'{"model_version_status": []}'
+
+
 class _Fixed(BaseHTTPRequestHandler):
-    """Answers each request with the next of its server's statuses, the last one for ever."""
+    """Answers each request with the next of its server's answers, the last one for ever."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        statuses = self.server.statuses
-        status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
+        answers = self.server.answers
+        status, body, headers = answers.pop(0) if len(answers) > 1 else answers[0]
         self.server.asked += 1
-        body = b'{"error": "so"}' if status != 200 else b'{"model_version_status": []}'
         self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
 
     def log_message(self, *_arguments: object) -> None:
         """Keep silent."""
 
 
 @contextmanager
-def _fixed(*statuses: int) -> Iterator[Any]:
+def _answering(*answers: tuple[int, bytes, dict[str, str]]) -> Iterator[Any]:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Fixed) as server:
-        server.statuses, server.asked = list(statuses), 0
+        server.answers, server.asked = list(answers), 0
         server.address = f"127.0.0.1:{server.server_port}"
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         try:
@@ -346,10 +551,130 @@ def _fixed(*statuses: int) -> Iterator[Any]:
             server.shutdown()
 
 
+def _fixed(*statuses: int) -> Any:
+    bodies = {200: NO_VERSIONS}
+    return _answering(*((code, bodies.get(code, b'{"error": "so"}'), {}) for code in statuses))
+
+
+HTML = b"<!doctype html><title>nginx</title>"
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "error", "words"),
+    [
+        (200, b"hello", {}, InternalError, "answered 200 with no JSON: b'hello'; is it a model"),
+        (200, HTML, {}, InternalError, "answered 200 with no JSON: b'<!doctype html>"),
+        (200, b"", {}, InternalError, "answered 200 with no JSON: b''"),
+        (200, b"\xff", {}, InternalError, "answered 200 with no JSON"),
+        (200, b"[" * 100_000, {}, InternalError, "answered 200 with no JSON"),
+        (200, b"null", {}, InternalError, "answered None, which is no model server's answer"),
+        (200, b"[]", {}, InternalError, r"answered \[\], which is no model server's answer"),
+        (200, b"1", {}, InternalError, "answered 1, which is no model server's answer"),
+        (200, b"{}", {}, InternalError, "answered {}, which is no model server's answer"),
+        (200, b"zz", {"Content-Encoding": "gzip"}, InternalError, "cannot be unpacked"),
+        (204, b"", {}, MlopsMiniError, "answered 204 with no JSON"),
+        (302, b"", {"Location": "/login"}, FailedPreconditionError, "points to /login: ask there"),
+        (400, b"", {}, InvalidArgumentError, "answered 400 with no JSON: b''"),
+        (404, HTML, {}, NotFoundError, "answered 404 with no JSON: b'<!doctype html>"),
+        (404, b'{"detail": "no"}', {}, NotFoundError, "answered 404: {'detail': 'no'}"),
+        (404, b'{"error": ""}', {}, NotFoundError, "answered 404: {'error': ''}"),
+        (404, b'{"error": ["no"]}', {}, NotFoundError, r"answered 404: {'error': \['no'\]}"),
+        (404, b"null", {}, NotFoundError, "answered 404: None"),
+        (500, b"[1]", {}, InternalError, r"answered 500: \[1\]"),
+        (502, HTML, {}, UnavailableError, "answered 502 with no JSON"),
+        (503, b"no healthy upstream", {}, UnavailableError, "answered 503 with no .* upstream"),
+    ],
+    ids=str,
+)
+def test_an_answer_that_is_no_model_servers_is_told(
+    status: int, body: bytes, headers: dict[str, str], error: type[Exception], words: str
+) -> None:
+    with (
+        _answering((status, body, headers)) as server,
+        RestClient(server.address, model="m", retry_s=0) as client,
+    ):
+        for ask in (client.versions, client.metadata, lambda: client.predict({"x": [1.0]})):
+            with pytest.raises(error, match=words) as raised:
+                ask()
+            assert server.address in str(raised.value)
+
+
+METADATA = (
+    b'{"model_spec": {"version": "1"}, "metadata": {"signature_def": {"signature_def":'
+    b' {"serving_default": {"inputs": {}, "outputs": {"y": {"dtype": "DT_FLOAT"},'
+    b' "s": {"dtype": "DT_STRING"}, "i": {"dtype": "DT_INT8"}}}}}}}'
+)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        "null", "[]", "{}", '{"y": [1], "s": ["a"]}', '{"y": [null], "s": ["a"], "i": [1]}',
+        '{"y": null, "s": ["a"], "i": [1]}', '{"y": ["a"], "s": ["a"], "i": [1]}',
+        '{"y": [1], "s": [1], "i": [1]}', '{"y": [1], "s": [{"b64": "?"}], "i": [1]}',
+        '{"y": [1], "s": [{}], "i": [1]}', '{"y": [1], "s": ["a"], "i": [300]}',
+        '{"y": [[1], [1, 2]], "s": ["a"], "i": [1]}', '{"y": [{}], "s": ["a"], "i": [1]}',
+    ],
+)  # fmt: skip
+def test_outputs_that_are_not_the_signatures_are_told(outputs: str) -> None:
+    body = b'{"outputs": %s}' % outputs.encode()
+    with (
+        _answering((200, METADATA, JSON), (200, body, JSON)) as server,
+        RestClient(server.address, model="m") as client,
+        pytest.raises(InternalError, match=r"POST .* answered .*, which is no model server's"),
+    ):
+        client.predict({}, version=1)
+
+
+def test_a_compressed_answer_is_read() -> None:
+    answer = (200, gzip.compress(NO_VERSIONS), {"Content-Encoding": "gzip"})
+    with _answering(answer) as server, RestClient(server.address, model="m") as client:
+        assert client.versions() == {}
+
+
+class _Undecodable(grpc.GenericRpcHandler):
+    """Answers each call with the same bytes."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
+
+    def service(self, _details: Any) -> Any:
+        return grpc.unary_unary_rpc_method_handler(lambda _request, _context: self.answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "calls"),
+    [
+        (b"\xff\xff", ("versions", "metadata", "predict")),
+        (b"<!doctype html>", ("versions", "metadata", "predict")),
+        (b"", ("metadata", "predict")),  # of no versions, this is the right answer
+        (b"\x0a\x06\x0a\x01y\x12\x01\xff", ("predict",)),
+        (b"\x0a\x0b\x0a\x01y\x12\x06\x08\x01\x22\x02ab", ("predict",)),
+    ],
+    ids=repr,
+)
+def test_grpc_answers_that_cannot_be_read_are_told(answer: bytes, calls: tuple[str, ...]) -> None:
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[_Undecodable(answer)])
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with GrpcClient(address, model="m") as client:
+            for call in calls:
+                arguments = [{"x": np.float32([1])}] if call == "predict" else []
+                with pytest.raises(InternalError, match="is no model server's answer") as raised:
+                    getattr(client, call)(*arguments)
+                assert address in str(raised.value)
+    finally:
+        server.stop(None)
+
+
 def test_only_what_is_unavailable_is_asked_for_again() -> None:
     with _fixed(503, 503, 200) as server, RestClient(server.address, model="m") as client:
         assert client.versions() == {}
         assert server.asked == 3
+    with _fixed(502, 502, 200) as server, RestClient(server.address, model="m") as client:
+        assert client.versions() == {}
     for status in (400, 404, 429, 500, 501, 504):
         with _fixed(status) as server, RestClient(server.address, model="m") as client:
             with pytest.raises(MlopsMiniError, match="so"):

@@ -5,6 +5,8 @@ import logging
 import math
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -198,3 +200,42 @@ def test_the_filter_lets_warnings_through():
     record = logging.makeLogRecord({"levelno": logging.WARNING})
 
     assert notebook._is_warning(record)
+
+
+class _Empty(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_arguments):
+        """Keep silent."""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "127.0.0.1,localhost,::1"),
+        ({"no_proxy": "a.example"}, "a.example,127.0.0.1,localhost,::1"),
+        ({"NO_PROXY": "a.example"}, "a.example,127.0.0.1,localhost,::1"),
+        ({"NO_PROXY": "*"}, "*"),
+    ],
+    ids=str,
+)
+def test_servers_on_this_machine_are_asked_without_a_proxy(tmp_path, given, expected):
+    code = """
+nb = notebook.begin("05")
+nb = notebook.begin("05")
+import os, urllib.request
+for host in ("127.0.0.1", "localhost"):
+    with urllib.request.urlopen(f"http://{host}:" + os.environ["PORT"], timeout=30) as answer:
+        assert answer.status == 204
+assert os.environ["no_proxy"] == os.environ["NO_PROXY"]
+print(os.environ["no_proxy"])
+"""
+    nobody = "http://127.0.0.1:9"
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Empty) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        done = run(code, tmp_path, http_proxy=nobody, PORT=str(server.server_port), **given)
+        server.shutdown()
+
+    assert done.stdout == f"{expected}\n", done.stderr

@@ -369,3 +369,13 @@ def test_text_is_sent_as_utf_8() -> None:
 def test_an_array_that_cannot_be_sent_is_refused(array: npt.NDArray[Any]) -> None:
     with pytest.raises(InvalidArgumentError, match="cannot be sent; convert it to one of"):
         PredictRequest(model_spec=None, inputs={"x": array}).to_bytes()
+
+
+@pytest.mark.parametrize("item", [None, 1, -1, 10**9, 1.0, "\ud800", bytearray(b"a"), [b"a"]])
+def test_an_object_that_is_no_text_is_not_sent(item: Any) -> None:
+    texts = np.empty(2, object)
+    texts[:] = [b"a", item]
+    request = PredictRequest(model_spec=None, inputs={"x": texts})
+
+    with pytest.raises(InvalidArgumentError, match="cannot be sent as text: "):
+        request.to_bytes()

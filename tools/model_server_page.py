@@ -211,7 +211,7 @@ the second way is open on loopback only, or to clients with a certificate.
   `assets.extra/tf_serving_warmup_requests`.
 - The file of `--ssl_config_file` holds the keys themselves, with `\\n` for a new line:
   `server_key: "-----BEGIN PRIVATE KEY-----\\n..."`, then `server_cert`, and for clients that must
-  prove who they are `custom_ca` and `client_verify: true`.
+  prove who they are `custom_ca` and `client_verify: true`. Our clients then need `tls=Tls(...)`.
 """
 
 

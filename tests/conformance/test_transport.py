@@ -1,25 +1,19 @@
 """The gRPC edge beside its answers: 2.2, 4.9 and 4.10, on servers with flags of their own."""
 
-import datetime as dt
 import http.client
-import ipaddress
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mlops_mini.wire import PREDICT_METHOD, PredictResponse
+from tests.certificates import Pair
 from tests.serving.servers import (
     Server,
     copy_version,
@@ -55,54 +49,10 @@ def ended(argv: list[str], folder: Path) -> tuple[int | None, str]:
     return status, (folder / "log").read_text()
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A key and its certificate, PEM."""
-
-    key: str
-    certificate: str
-
-    def client(self, root: "Pair") -> grpc.ChannelCredentials:
-        """Make a client's credentials that show this pair and trust that root."""
-        pair = (root.certificate.encode(), self.key.encode(), self.certificate.encode())
-        return grpc.ssl_channel_credentials(*pair)
-
-
-@pytest.fixture(scope="module")
-def pairs() -> dict[str, Pair]:
-    """`ca` has signed itself, `server` and `client`; `other` is a stranger."""
-    made: dict[str, tuple[Any, Any]] = {}
-    now = dt.datetime.now(dt.UTC)
-    for name in ("ca", "other", "server", "client"):
-        key = ec.generate_private_key(ec.SECP256R1())
-        signer_name = name if name in ("ca", "other") else "ca"
-        signer, issuer = made.get(signer_name, (key, None))
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        is_ca = x509.BasicConstraints(ca=issuer is None, path_length=None)
-        made[name] = (
-            key,
-            (
-                x509.CertificateBuilder()
-                .subject_name(subject)
-                .issuer_name(issuer.subject if issuer else subject)
-                .public_key(key.public_key())
-                .serial_number(x509.random_serial_number())
-                .not_valid_before(now - dt.timedelta(days=1))
-                .not_valid_after(now + dt.timedelta(days=1))
-                .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-                .add_extension(is_ca, critical=True)
-                .sign(signer, hashes.SHA256())
-            ),
-        )
-    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-    return {
-        name: Pair(
-            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain).decode(),
-            certificate.public_bytes(pem).decode(),
-        )
-        for name, (key, certificate) in made.items()
-    }
+def channel_credentials(root: Pair, pair: Pair | None) -> grpc.ChannelCredentials:
+    """Make the credentials of a client that shows this pair and trusts that root."""
+    shown = (pair.key.encode(), pair.certificate.encode()) if pair else ()
+    return grpc.ssl_channel_credentials(root.certificate.encode(), *shown)
 
 
 def ssl_config(file: Path, **fields: Any) -> str:
@@ -130,13 +80,12 @@ def test_with_keys_the_port_speaks_tls_and_may_ask_for_the_clients(
     )
     server = start_server(toy_models / "toy", flag, f"--grpc_socket_path={tmp_path}/s")
     server.wait_for(1)  # asked over REST, which stays plain
-    nobody = grpc.ssl_channel_credentials(ca.certificate.encode())
 
     for credentials, is_served in (
-        (client.client(ca), True),
-        (nobody, not client_verify),
-        (other.client(ca), not client_verify),
-        (client.client(other), False),
+        (channel_credentials(ca, client), True),
+        (channel_credentials(ca, None), not client_verify),
+        (channel_credentials(ca, other), not client_verify),
+        (channel_credentials(other, client), False),
         (None, False),
     ):
         channel = (
