@@ -48,9 +48,7 @@ _RANK_SENSITIVE = re.compile(r"Conv|Depthwise")
 # What TensorFlow's Python side raises for a folder it can make nothing of, beside its own errors.
 _NOT_LOADABLE = (OSError, RuntimeError, ValueError, TypeError, KeyError)
 # What a session adds to the words of an op that failed while a model was restored.
-_SESSION_WORDS = re.compile(
-    r"^Graph execution error:\n\n|\n\t \[\[\{\{node .*\}\}\]\].*", re.DOTALL
-)
+_SESSION_WORDS = re.compile(r"\n\t \[\[\{\{(function_)?node .*", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

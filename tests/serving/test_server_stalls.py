@@ -1,0 +1,162 @@
+"""One server is asked for its health every 10 ms, whatever else it has to do meanwhile."""
+
+import http.client
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from mlops_mini.wire import EXACT, PREDICT_METHOD, ModelSpec, PredictRequest
+from tests.serving import models
+from tests.serving.servers import Server, copy_version, run_in_child, wait_until
+from tests.serving.test_server_versions import model_list
+
+PACE_S = 0.01
+LIMIT_S = 0.05
+MOST_ROUNDS = 3  # what the server does itself is there in every round, the neighbors' noise is not
+WIDE = np.ones((1, 12_000), np.float32)
+UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+
+
+class Pulse:
+    """Asks for `/healthz` again and again, and keeps how long each answer took."""
+
+    def __init__(self, server: Server) -> None:
+        self._server, self._seconds = server, list[float]()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._beat)
+
+    def _beat(self) -> None:
+        connection = http.client.HTTPConnection(self._server.rest, timeout=120)
+        while not self._is_over.wait(PACE_S):
+            began = time.perf_counter()
+            connection.request("GET", "/healthz")
+            connection.getresponse().read()
+            self._seconds.append(time.perf_counter() - began)
+        connection.close()
+
+    def during(self, work: Callable[[], Any]) -> list[float]:
+        """Work, and return the seconds of all answers from its beginning to its end."""
+        first = len(self._seconds)
+        work()
+        last = len(self._seconds)
+        wait_until(lambda: len(self._seconds) > last, "an answer after it")
+        return self._seconds[first : last + 1]
+
+    def __enter__(self) -> "Pulse":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+
+@contextmanager
+def others_at_work() -> Iterator[None]:
+    """Keep every core busy with programs that have nothing to do with the server."""
+    with ExitStack() as stack:
+        for _ in range(os.cpu_count() or 1):
+            program = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while 1: pass"]))
+            stack.callback(program.kill)
+        yield
+
+
+@pytest.mark.slow
+def test_nothing_that_a_server_does_keeps_others_waiting(toy_models: Path, tmp_path: Path) -> None:
+    base, large = tmp_path / "other", tmp_path / "large"
+    base.mkdir()
+    run_in_child(models.write_large, str(large), log_file=tmp_path / "build.log")
+    file = tmp_path / "models.config"
+    file.write_text(model_list(m=toy_models / "toy", wide=toy_models / "wide", other=base))
+    flags = (f"--model_config_file={file}", "--rest_api_timeout_in_ms=500")
+    server = Server.start(base, tmp_path / "server", *flags)
+    channel = grpc.insecure_channel(server.grpc, options=UNLIMITED)
+    predict = channel.unary_unary(PREDICT_METHOD)
+
+    def load() -> None:
+        copy_version(large, base / "1")
+        wait_until(lambda: "AVAILABLE" in state(server), "the load", timeout_s=120)
+
+    def unload() -> None:
+        shutil.rmtree(base / "1")
+        wait_until(lambda: "END" in state(server), "the unload", timeout_s=120)
+
+    def send_100_mb() -> None:
+        body = b'{"inputs":[' + b"0.12345678901234567," * 5_200_000 + b"0]}"
+        assert server.predict(body).status == 200
+
+    def send_wide() -> None:
+        request = PredictRequest(model_spec=ModelSpec(name="wide"), inputs={"x": WIDE})
+        predict(request.to_bytes(), timeout=120)
+
+    def send_past_the_limit() -> None:
+        rows = {"instances": WIDE.tolist()}
+        assert ask_wide(server, rows) == 504
+        request = PredictRequest(model_spec=ModelSpec(name="wide"), inputs={"x": WIDE})
+        with pytest.raises(grpc.RpcError) as raised:
+            predict(request.to_bytes(), timeout=0.2)
+        assert raised.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+    def send_lengths_without_end() -> None:
+        with pytest.raises(grpc.RpcError, match="tensor parsing error: x"):
+            predict(endless_lengths(), timeout=120)
+
+    try:
+        for _ in range(25):  # small requests must not speak for large ones
+            assert server.predict({"instances": [1.0]}).status == 200
+            assert ask_wide(server, {"instances": [[1.0, 2.0]]}) == 200
+        with Pulse(server) as pulse:
+            quiet = pulse.during(lambda: time.sleep(1))
+            with others_at_work():
+                busy = pulse.during(lambda: time.sleep(2))
+            # Where other programs alone make an answer late, the server is not asked for more.
+            limit_s = max(LIMIT_S, 10 * statistics.median(quiet), 2 * max(busy))
+            longest: dict[str, float] = {}
+            for _ in range(MOST_ROUNDS):
+                for work in (
+                    load, unload, send_100_mb, send_wide, send_past_the_limit,
+                    send_lengths_without_end,
+                ):  # fmt: skip
+                    name, seconds = work.__name__, max(pulse.during(work))
+                    longest[name] = min(longest.get(name, seconds), seconds)
+                late = {name: seconds for name, seconds in longest.items() if seconds > limit_s}
+                if not late:
+                    break
+    finally:
+        channel.close()
+        server.close()
+
+    assert not late, f"limit {limit_s:.3f} s, longest answers {longest}"
+
+
+def state(server: Server) -> str:
+    """Describe the versions of the model `other`."""
+    return server.ask("GET", "/v1/models/other").body.decode()
+
+
+def ask_wide(server: Server, body: Any) -> int:
+    return server.ask("POST", "/v1/models/wide:predict", json.dumps(body)).status
+
+
+def endless_lengths() -> bytes:
+    """Write 250 KB of a text tensor in which the first length never ends."""
+    request = EXACT["PredictRequest"]()
+    request.model_spec.name = "m"
+    request.model_spec.signature_name = "string"
+    tensor = request.inputs["x"]
+    tensor.dtype, tensor.tensor_content = 7, b"\xff" * 250_000
+    tensor.tensor_shape.dim.add(size=1)
+    return bytes(request.SerializeToString())
