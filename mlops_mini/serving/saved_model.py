@@ -6,7 +6,7 @@ the init op need is imported, and in pieces. A run of the restore and of the ini
 lock, and nothing else is run: a signature may have side effects.
 
 What still holds the lock is parsing the file, and what cannot be cut: one large constant, one large
-function, old-style loops and control dependencies. Weights belong in variables.
+function, old-style loops. Weights belong in variables.
 """
 
 from __future__ import annotations
@@ -63,8 +63,7 @@ def load(session: Any, path: Path, tags: Sequence[str]) -> LoadedGraph:
     }
     others = [*assets, saver.restore_op_name, saver.filename_tensor_name, init_op]
     needed = graph.reach(itertools.chain(others, *roots.values()))
-    with session.graph.as_default():
-        graph.import_into(session.graph, needed, meta_graph.meta_info_def)
+    graph.import_into(session.graph, needed, meta_graph.meta_info_def)
     variables = path / "variables" / "variables"
     if saver.restore_op_name and variables.with_name("variables.index").exists():
         feeds = {**assets, saver.filename_tensor_name: str(variables)}
@@ -203,7 +202,7 @@ class _Graph:
         return list(found)
 
     def import_into(self, graph: Any, nodes: Mapping[str, Any], meta_info: Any) -> None:
-        """Import these nodes, and the functions that they call, into the default graph."""
+        """Import these nodes, and the functions that they call, into an empty `tf.Graph`."""
         import tensorflow as tf
 
         producer = meta_info.stripped_op_list if meta_info.HasField("stripped_op_list") else None
@@ -212,22 +211,51 @@ class _Graph:
             piece.library.function.append(self._functions[name])
             if name in self._gradients:
                 piece.library.gradient.append(self._gradients[name])
-            tf.graph_util.import_graph_def(piece, name="", producer_op_list=producer)
+            _import_piece(graph, piece, producer)
         for piece_nodes in _pieces(nodes):
-            here = {node.name for node in piece_nodes}
             piece = tf.compat.v1.GraphDef(versions=self._versions)
             piece.node.extend(piece_nodes)
-            for node in piece.node:  # a wish for the device of a node that may not be there
-                node.attr.pop("_class", None)
-            earlier = {
-                tensor: graph.get_tensor_by_name(tensor if ":" in tensor else f"{tensor}:0")
-                for node in piece_nodes
-                for tensor in node.input
-                if _node_name(tensor) not in here
-            }
-            tf.graph_util.import_graph_def(
-                piece, name="", input_map=earlier, producer_op_list=producer
+            _import_piece(graph, piece, producer)
+
+
+def _import_piece(graph: Any, piece: Any, producer: Any) -> None:
+    """Import nodes that may take what earlier pieces have brought, under their own names.
+
+    As `tf.import_graph_def`, which knows no control dependency on what was there before. Private to
+    TensorFlow 2.21.
+    """
+    from tensorflow.python.client import pywrap_tf_session as c_api
+    from tensorflow.python.framework import c_api_util, importer
+
+    if producer is not None:
+        importer._RemoveDefaultAttrs(producer, piece)  # noqa: SLF001
+    here = {node.name for node in piece.node}
+    scoped = c_api_util.ScopedTFImportGraphDefOptions()  # deletes what it holds
+    options = scoped.options
+    c_api.TF_ImportGraphDefOptionsSetUniquifyNames(options, False)
+    c_api.TF_ImportGraphDefOptionsSetValidateColocationConstraints(options, False)
+    for tensor in {tensor for node in piece.node for tensor in node.input}:
+        name, _, index = tensor.partition(":")
+        if _node_name(tensor) in here:
+            continue
+        operation = graph.get_operation_by_name(_node_name(tensor))
+        if tensor[0] == "^":
+            c_api.TF_ImportGraphDefOptionsRemapControlDependency(
+                options,
+                name[1:],
+                operation._c_op,  # noqa: SLF001
             )
+        else:
+            output = operation.outputs[int(index or 0)]._as_tf_output()  # noqa: SLF001
+            c_api.TF_ImportGraphDefOptionsAddInputMapping(options, name, int(index or 0), output)
+    serialized = c_api.TF_NewBufferFromString(piece.SerializeToString())
+    try:
+        with graph._c_graph.get() as c_graph:  # noqa: SLF001
+            results = c_api.TF_GraphImportGraphDefWithResults(c_graph, serialized, options)
+        c_api_util.ScopedTFImportGraphDefResults(results)
+    finally:
+        c_api.TF_DeleteBuffer(serialized)
+    graph._add_new_tf_operations(compute_devices=False)  # noqa: SLF001
 
 
 def _node_name(tensor: str) -> str:
@@ -258,50 +286,58 @@ def _calls_in_attributes(node: Any) -> Iterator[str]:
 def _pieces(nodes: Mapping[str, Any]) -> Iterator[list[Any]]:
     """Cut nodes into lists that are imported one after another, each after what it takes.
 
-    What can't be cut comes last, in one piece: loops, and control dependencies, for which an import
-    cannot refer to an earlier one.
+    No cut comes between `a/b` and a later `a`: an import refuses a name in which others lie.
+    A graph with an old-style loop is not cut at all.
+    """
+    order = _in_order(nodes)
+    if len(order) < len(nodes):
+        yield list(nodes.values())
+        return
+    piece: list[Any] = []
+    n_bytes = 0
+    placed, waited_for = set[str](), set[str]()
+    for name in order:
+        node, size = nodes[name], nodes[name].ByteSize()
+        is_call = any(_calls_in_attributes(node))  # which checks the shapes of a whole function
+        is_full = is_call or len(piece) >= _PIECE_NODES or n_bytes + size > _PIECE_BYTES
+        if piece and is_full and not waited_for:
+            yield piece
+            piece, n_bytes = [], 0
+        piece.append(node)
+        n_bytes += _PIECE_BYTES if is_call else size
+        placed.add(name)
+        waited_for = (waited_for | (nodes.keys() & _scopes(name))) - placed
+    yield piece
+
+
+def _scopes(name: str) -> set[str]:
+    """List the names that a name lies in.
+
+    >>> sorted(_scopes("net/dense/MatMul"))
+    ['net', 'net/dense']
+    """
+    parts = name.split("/")
+    return {"/".join(parts[:n]) for n in range(1, len(parts))}
+
+
+def _in_order(nodes: Mapping[str, Any]) -> list[str]:
+    """Order names so that each comes after what it takes, and not long before it is taken.
+
+    Kahn's algorithm, from the outputs backwards; nodes on a cycle, and before it, are left out.
     """
     sources = {
         name: {_node_name(tensor) for tensor in node.input} & nodes.keys()
         for name, node in nodes.items()
     }
-    controls = {
-        name: {_node_name(tensor) for tensor in node.input if tensor[0] == "^"}
-        for name, node in nodes.items()
-    }
-    uncut = {name for name, before in controls.items() if before}.union(*controls.values())
-    piece: list[Any] = []
-    n_bytes = 0
-    placed = set[str]()
-    for name in _in_order(sources, uncut):
-        node = nodes[name]
-        placed.add(name)
-        is_call = any(_calls_in_attributes(node))  # which checks the shapes of a whole function
-        size = node.ByteSize()
-        if piece and (is_call or len(piece) == _PIECE_NODES or n_bytes + size > _PIECE_BYTES):
-            yield piece
-            piece, n_bytes = [], 0
-        piece.append(node)
-        n_bytes += _PIECE_BYTES if is_call else size
-    yield piece
-    yield [node for name, node in nodes.items() if name not in placed]
-
-
-def _in_order(sources: Mapping[str, Set[str]], uncut: Set[str]) -> Iterator[str]:
-    """Walk names so that each comes after its sources, without `uncut` and what comes after that.
-
-    Kahn's algorithm; a cycle, and what comes after it, is left out as well.
-    """
-    missing = {name: len(found) for name, found in sources.items()}
-    takers: dict[str, list[str]] = {}
-    for name, found in sources.items():
-        for source in found:
-            takers.setdefault(source, []).append(name)
-    ready = [name for name, n_missing in missing.items() if not n_missing and name not in uncut]
+    n_takers = dict.fromkeys(nodes, 0)
+    for name in itertools.chain.from_iterable(sources.values()):
+        n_takers[name] += 1
+    ready = [name for name, n in n_takers.items() if not n]
+    order = []
     while ready:
-        name = ready.pop()
-        yield name
-        for taker in takers.get(name, ()):
-            missing[taker] -= 1
-            if not missing[taker] and taker not in uncut:
-                ready.append(taker)
+        order.append(ready.pop())
+        for source in sources[order[-1]]:
+            n_takers[source] -= 1
+            if not n_takers[source]:
+                ready.append(source)
+    return order[::-1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import gc
 import ipaddress
 import json
@@ -35,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _BACKLOG = 2048
 _EXIT_FAILED = 255
+_IMPORTING = threading.Lock()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,6 +105,8 @@ async def _serve(server_config: ServerConfig, configs: list[ModelConfig]) -> Non
     elif not server_config.open_ports_early:
         models.configure(configs)
         await _until(stop, asyncio.to_thread(models.wait_for_first_tries))
+        # Also without a model: a later one must not stop the answers with an import of seconds.
+        await _until(stop, asyncio.to_thread(_import_tensorflow))
     if not stop.is_set():
         drains = await _open(server_config, models, ssl)
         try:
@@ -119,8 +121,7 @@ async def _serve(server_config: ServerConfig, configs: list[ModelConfig]) -> Non
 
 def _models(server_config: ServerConfig) -> Models:
     def load(name: str, folder: Path, version: int) -> servables.Servable:
-        with importing:
-            _import_tensorflow()
+        _import_tensorflow()
         servable = servables.load(
             folder,
             name=name,
@@ -140,7 +141,7 @@ def _models(server_config: ServerConfig) -> Models:
                 raise
         return servable
 
-    both, importing = server_config.tensorflow_session_parallelism, threading.Lock()
+    both = server_config.tensorflow_session_parallelism
     return Models(
         load,
         poll_wait_s=server_config.file_system_poll_wait_seconds,
@@ -154,15 +155,16 @@ def _models(server_config: ServerConfig) -> Models:
     )
 
 
-@functools.cache
 def _import_tensorflow() -> None:
     """Import TensorFlow, and take it out of the garbage collector's sight before a model is there.
 
     A walk over its 400,000 objects takes 0.2 s in which nothing is answered, at each unload.
     """
-    servables.tensorflow()
-    gc.collect()
-    gc.freeze()
+    with _IMPORTING:
+        if "tensorflow" not in sys.modules or not gc.get_freeze_count():
+            servables.tensorflow()
+            gc.collect()
+            gc.freeze()
 
 
 async def _open(server_config: ServerConfig, models: Models, ssl: SslConfig | None) -> list[Any]:

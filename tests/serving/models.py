@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 # Signatures of `write_toy` that return their input `x` as `y`; each is named after its type.
 IDENTITIES = (
     "float", "double", "int32", "int16", "int8", "uint8", "uint16", "int64", "uint32", "uint64",
@@ -185,6 +187,18 @@ def write_large(folder: str) -> None:
 
     signature = _signature(add_up, x=tf.TensorSpec([None], tf.float32, "x"))
     tf.saved_model.save(module, folder, signatures={"serving_default": signature})
+
+
+def write_constants(folder: str) -> None:
+    """150 MB of constants in the graph itself, as a frozen graph has them."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with v1.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 1000], "x")
+        table = np.ones((1000, 1000), np.float32)
+        y = tf.add_n([tf.reduce_sum(tf.matmul(x, tf.constant(table)), 1) for _ in range(38)])
+        v1.saved_model.simple_save(session, folder, {"x": x}, {"y": y})
 
 
 def write_composite(folder: str) -> None:

@@ -13,7 +13,8 @@ from mlops_mini.errors import (
     NotFoundError,
     UnimplementedError,
 )
-from mlops_mini.serving import servables
+from mlops_mini.serving import saved_model, servables
+from tests.serving import models
 from tests.serving.servers import run_in_child
 
 
@@ -30,8 +31,8 @@ def _run(
     return servable.run(signature.inputs, signature.outputs, arrays, timeout_ms=timeout_ms)
 
 
-def _check_calls(models: Path) -> None:
-    toy, slow = _load(models / "toy/1"), _load(models / "slow/1")
+def _check_calls(toys: Path) -> None:
+    toy, slow = _load(toys / "toy/1"), _load(toys / "slow/1")
     several, mixed = toy.signatures["several"], toy.signatures["mixed"]
     n, text, total = np.int64([1]), np.array([b"a"], object), np.float32([[1, 2]])
     assert [spec.alias for spec in several.inputs] == ["n", "text", "total"]
@@ -57,13 +58,13 @@ def test_a_signature_is_called_on_this_thread_or_on_the_pool(
     run_in_child(_check_calls, toy_models, log_file=tmp_path / "log")
 
 
-def _check_odd(models: Path, folder: Path) -> None:
+def _check_odd(toys: Path, folder: Path) -> None:
     import tensorflow as tf
 
     text = folder / "session.pbtxt"
     text.write_text("inter_op_parallelism_threads: 3 allow_soft_placement: true")
     odd = _load(
-        models / "odd/1",
+        toys / "odd/1",
         tags=["odd", "tags"],
         intra_op_threads=2,
         session_config_file=str(text),
@@ -83,20 +84,20 @@ def _check_odd(models: Path, folder: Path) -> None:
     with pytest.raises(UnimplementedError, match=r"sparse cannot be served: .* is a SparseTensor"):
         odd.signatures["sparse"].check_servable()
     with pytest.raises(NotFoundError, match=r"tags: { serve }. The SavedModel has: { odd tags }"):
-        _load(models / "odd/1")
+        _load(toys / "odd/1")
     text.write_text("inter_op_parallelism_threads: many")
     with pytest.raises(InvalidArgumentError, match="Invalid protobuf file"):
-        _load(models / "odd/1", tags=["odd", "tags"], session_config_file=str(text))
+        _load(toys / "odd/1", tags=["odd", "tags"], session_config_file=str(text))
     with pytest.raises(NotFoundError, match="No such file or directory"):
-        _load(models / "odd/1", tags=["odd", "tags"], session_config_file=str(folder / "none"))
+        _load(toys / "odd/1", tags=["odd", "tags"], session_config_file=str(folder / "none"))
 
 
 def test_tags_session_flags_defaults_and_odd_types(toy_models: Path, tmp_path: Path) -> None:
     run_in_child(_check_odd, toy_models, tmp_path, log_file=tmp_path / "log")
 
 
-def _check_ranks(models: Path) -> None:
-    convolution = _load(models / "convolution/1")
+def _check_ranks(toys: Path) -> None:
+    convolution = _load(toys / "convolution/1")
     signature = convolution.signatures["serving_default"]
     for shape in ((), (1,), (1, 16), (1, 4, 4), (1, 4, 4, 1, 1)):
         shown = ",".join(map(str, shape))
@@ -105,7 +106,7 @@ def _check_ranks(models: Path) -> None:
             _run(convolution, signature, np.zeros(shape, np.float32))
     assert _run(convolution, signature, np.ones((2, 4, 4, 1), np.float32))[0].tolist() == [100, 100]
     # A model without such ops answers what its graph does not mind.
-    toy = _load(models / "toy/1")
+    toy = _load(toys / "toy/1")
     scalar = np.array(2, np.float32)
     assert _run(toy, toy.signatures["serving_default"], scalar)[0].tolist() == 3.0
 
@@ -122,10 +123,49 @@ def test_an_old_bundle_and_an_empty_folder_are_told_apart(tmp_path: Path) -> Non
         _load(tmp_path)
 
 
-def _count_leaks(models: Path) -> None:
+def _check_pieces(folder: Path) -> None:
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    models.write_large(f"{folder}/large")
+    models.write_constants(f"{folder}/constants")
+    with v1.Graph().as_default(), v1.Session() as session:
+        v1.disable_control_flow_v2()
+        x = v1.placeholder(tf.float32, [None], "x")
+        with tf.control_dependencies([tf.debugging.assert_less(x, 100.0), tf.no_op("nothing")]):
+            start = tf.identity(x, "a/b")
+        _, looped = v1.while_loop(lambda i, _: i < 3, lambda i, y: (i + 1, y * 2.0), [0, start])
+        v1.saved_model.simple_save(session, f"{folder}/looped", {"x": x}, {"y": looped})
+        controlled = tf.identity(start, "a")
+        v1.saved_model.simple_save(session, f"{folder}/plain", {"x": x}, {"y": controlled})
+    sizes: list[int] = []
+    whole = saved_model._import_piece
+
+    def counted(graph: Any, piece: Any, producer: Any) -> None:
+        sizes.append(piece.ByteSize())
+        whole(graph, piece, producer)
+
+    saved_model._import_piece = counted
+    asked = {"large": [1.0, 2.0], "constants": [[1.0] * 1000], "looped": [1.0, 2.0], "plain": [3.0]}
+    right = {"large": [1.0, 2.0], "constants": [38e6], "looped": [8.0, 16.0], "plain": [3.0]}
+    for name, values in asked.items():
+        servable = _load(folder / name)
+        signature = servable.signatures["serving_default"]
+        (y,) = _run(servable, signature, np.float32(values), timeout_ms=0)
+        assert y.tolist() == right[name]
+        servable.close()
+    assert max(sizes) < 10 * 2**20  # of 150 MB
+    assert len(sizes) > 20
+
+
+def test_a_large_graph_is_imported_in_pieces_and_means_the_same(tmp_path: Path) -> None:
+    run_in_child(_check_pieces, tmp_path, log_file=tmp_path / "log")
+
+
+def _count_leaks(toys: Path) -> None:
     counts = []
     for _ in range(4):
-        servable = _load(models / "numbered/1")
+        servable = _load(toys / "numbered/1")
         signature = servable.signatures["serving_default"]
         assert _run(servable, signature, np.float32([0]))[0].tolist() == [1.0]
         servable.close()
@@ -139,12 +179,12 @@ def test_loading_and_closing_leaks_neither_files_nor_threads(
     run_in_child(_count_leaks, toy_models, log_file=tmp_path / "log")
 
 
-def _check_broken(models: Path, folder: Path) -> None:
+def _check_broken(toys: Path, folder: Path) -> None:
     from tensorflow.core.protobuf import saved_model_pb2
 
     def change(edit: Any) -> Path:
         saved = saved_model_pb2.SavedModel()
-        saved.ParseFromString((models / "numbered/1/saved_model.pb").read_bytes())
+        saved.ParseFromString((toys / "numbered/1/saved_model.pb").read_bytes())
         edit(saved.meta_graphs[0])
         (folder / "saved_model.pb").write_bytes(saved.SerializeToString())
         return folder

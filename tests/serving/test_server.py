@@ -1,5 +1,6 @@
 """The whole server as a process: start, stop, and what must not end it."""
 
+import contextlib
 import json
 import signal
 import socket
@@ -150,8 +151,6 @@ def test_sigterm_lets_the_request_in_flight_finish(
 ) -> None:
     server = start_server(toy_models / "slow", "--drain_timeout_s=120")
     server.wait_for(1)
-    server.predict({"instances": [1]})  # makes the first worker, which is idle afterwards
-    n_threads = _n_threads(server)
     request = predict_request("n", np.int32([SLOW_STEPS]))
     with (
         socket.create_connection(server.rest.split(":"), timeout=30),  # idle, holds up nobody
@@ -161,7 +160,7 @@ def test_sigterm_lets_the_request_in_flight_finish(
         call = channel.unary_unary(PREDICT_METHOD)
         over_rest = pool.submit(server.predict, {"instances": [SLOW_STEPS]})
         over_grpc = pool.submit(call, request, timeout=60)
-        wait_until(lambda: _n_threads(server) > n_threads, "two runs under way")
+        wait_until(lambda: _are_two_at_work(server), "two runs under way")
         status = server.stop(signal.SIGTERM)
 
         assert over_rest.result().json == {"predictions": [SLOW_STEPS]}
@@ -263,6 +262,23 @@ def wait_for_line(log: Path, words: str) -> None:
     wait_until(lambda: log.exists() and words in log.read_text(), f"{words!r} in {log}")
 
 
+def _are_two_at_work(server: Server) -> bool:
+    """Say whether two threads compute all the time: both runs have begun, and neither has ended."""
+    for _ in range(5):
+        states = []
+        for task in _tasks(server):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                states.append(task.read_text().rpartition(")")[2][1])
+        if states.count("R") < 2:
+            return False
+        time.sleep(0.005)  # between two looks; nothing is waited for
+    return True
+
+
+def _tasks(server: Server) -> list[Path]:
+    return list(Path(f"/proc/{server.process.pid}/task").glob("*/stat"))
+
+
 def _n_threads(server: Server) -> int:
     """Count threads: a request that finds no idle worker makes a new one when its run begins."""
-    return len(list(Path(f"/proc/{server.process.pid}/task").iterdir()))
+    return len(_tasks(server))

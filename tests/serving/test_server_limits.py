@@ -15,7 +15,7 @@ from tests.serving.servers import Server, predict_request
 from tests.serving.test_server_versions import model_list, reload_request
 
 StartServer = Callable[..., Server]
-WIDE = np.ones((1, 12_000), np.float32)
+WIDE = np.full((1, 12_000), 0.7, np.float32)
 
 
 def test_a_load_runs_no_signature(start_server: StartServer, toy_models: Path) -> None:

@@ -1,16 +1,9 @@
 """One server is asked for its health every 10 ms, whatever else it has to do meanwhile."""
 
-import http.client
 import json
-import os
 import shutil
 import statistics
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,58 +13,14 @@ import pytest
 
 from mlops_mini.wire import EXACT, PREDICT_METHOD, ModelSpec, PredictRequest
 from tests.serving import models
+from tests.serving.pulse import Pulse, others_at_work
 from tests.serving.servers import Server, copy_version, run_in_child, wait_until
 from tests.serving.test_server_versions import model_list
 
-PACE_S = 0.01
 LIMIT_S = 0.05
 MOST_ROUNDS = 3  # what the server does itself is there in every round, the neighbors' noise is not
-WIDE = np.ones((1, 12_000), np.float32)
+WIDE = np.full((1, 12_000), 0.7, np.float32)
 UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-
-
-class Pulse:
-    """Asks for `/healthz` again and again, and keeps how long each answer took."""
-
-    def __init__(self, server: Server) -> None:
-        self._server, self._seconds = server, list[float]()
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._beat)
-
-    def _beat(self) -> None:
-        connection = http.client.HTTPConnection(self._server.rest, timeout=120)
-        while not self._is_over.wait(PACE_S):
-            began = time.perf_counter()
-            connection.request("GET", "/healthz")
-            connection.getresponse().read()
-            self._seconds.append(time.perf_counter() - began)
-        connection.close()
-
-    def during(self, work: Callable[[], Any]) -> list[float]:
-        """Work, and return the seconds of all answers from its beginning to its end."""
-        first = len(self._seconds)
-        work()
-        last = len(self._seconds)
-        wait_until(lambda: len(self._seconds) > last, "an answer after it")
-        return self._seconds[first : last + 1]
-
-    def __enter__(self) -> "Pulse":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-
-@contextmanager
-def others_at_work() -> Iterator[None]:
-    """Keep every core busy with programs that have nothing to do with the server."""
-    with ExitStack() as stack:
-        for _ in range(os.cpu_count() or 1):
-            program = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while 1: pass"]))
-            stack.callback(program.kill)
-        yield
 
 
 @pytest.mark.slow
@@ -81,7 +30,7 @@ def test_nothing_that_a_server_does_keeps_others_waiting(toy_models: Path, tmp_p
     run_in_child(models.write_large, str(large), log_file=tmp_path / "build.log")
     file = tmp_path / "models.config"
     file.write_text(model_list(m=toy_models / "toy", wide=toy_models / "wide", other=base))
-    flags = (f"--model_config_file={file}", "--rest_api_timeout_in_ms=500")
+    flags = (f"--model_config_file={file}", "--rest_api_timeout_in_ms=200")
     server = Server.start(base, tmp_path / "server", *flags)
     channel = grpc.insecure_channel(server.grpc, options=UNLIMITED)
     predict = channel.unary_unary(PREDICT_METHOD)
