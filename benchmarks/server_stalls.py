@@ -106,7 +106,7 @@ def state(server: Server) -> str:
 
 def main() -> int:
     """Measure, print and write the table; 1 if somebody was kept waiting."""
-    with tempfile.TemporaryDirectory(delete=False) as name:
+    with tempfile.TemporaryDirectory() as name:
         measured = measure(Path(name))
     rows = [
         f"| {what} | {longest * 1000:.0f} | {took:.1f} |"
