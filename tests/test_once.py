@@ -1,5 +1,6 @@
 """What is made once for all workers: also if two come at once, and after a maker has died."""
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,9 +24,13 @@ def factory(
 
 def test_of_many_who_ask_at_once_one_makes_it(factory: pytest.TempPathFactory) -> None:
     made: list[Path] = []
+    is_made_twice = threading.Event()
 
     def make(folder: Path) -> None:
         made.append(folder)
+        if made[1:]:
+            is_made_twice.set()
+        is_made_twice.wait(0.3)  # time for another to come in, if it could
         (folder / "file").write_text("whole")
 
     def ask(_: int) -> tuple[Path, str]:
