@@ -9,6 +9,11 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 UV_VERSION := 0.13.9
+# A worker per core; each needs up to 3 GB with the servers that it starts, so four at most.
+# OpenMP's threads wait by spinning, so that workers with several would only hold each other up.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -q -n logical --maxprocesses=4 --dist=loadfile \
+	--no-loadscope-reorder --durations=10
+SELECT = -m "not slow and not docker"
 
 .PHONY: help loop test lab check unit notebooks refresh render bench lock clean ready
 
@@ -18,7 +23,8 @@ help:  ## list the targets
 loop: ready  ## play the loop: train, publish, serve, ask, judge, replace
 	@$(BIN)/mlops-mini loop
 
-test: check unit notebooks render  ## everything that must hold: check, tests, notebooks
+test: SELECT :=
+test: check unit notebooks render  ## everything that must hold: check, all tests, notebooks
 
 lab: ready  ## JupyterLab, at the index
 	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=$(CURDIR) \
@@ -34,8 +40,8 @@ check: ready  ## formatting, types, layers, spelling, size: no test is run
 	@$(RUN) tools.notebooks check notebooks/*.ipynb
 	@$(RUN) tools.code_lines mlops_mini --most 16500
 
-unit: ready  ## the tests of the package
-	@$(RUN) pytest -q
+unit: ready  ## the tests of the package but the slow ones, and the ten slowest of these
+	@$(PYTEST) $(SELECT)
 
 notebooks: ready  ## the notebooks and their solutions, compared output by output
 	@rm -rf runs/solutions

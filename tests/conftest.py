@@ -7,10 +7,30 @@ import pytest
 
 from mlops_mini import notebook
 from tests.certificates import Pair, make_pairs
+from tests.once import made_once
 from tests.serving import models
 from tests.serving.servers import Server, run_in_child
 
 StartServer = Callable[..., Server]
+# Files that take longest, begun first so that no worker is left alone with one at the end.
+LONGEST = (
+    "tests/test_loop.py",
+    "tests/pipeline/test_runner_crashes.py",
+    "tests/features/test_worth.py",
+    "tests/test_cli.py",
+    "tests/notebooks/test_refresh.py",
+    "tests/pipeline/test_publish.py",
+    "tests/conformance/test_versions.py",
+    "tests/conformance/test_start.py",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the longest files first where workers share the files."""
+    if hasattr(config, "workerinput"):
+        places = {file: place for place, file in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(LONGEST)))
+
 
 # Before any test asks a server: a proxy that the environment names cannot reach this machine's.
 notebook.ask_this_machine_directly()
@@ -19,9 +39,11 @@ notebook.ask_this_machine_directly()
 @pytest.fixture(scope="session")
 def toy_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the base paths that `tests.serving.models.write_all` lists. Never change it."""
-    base = tmp_path_factory.mktemp("models")
-    run_in_child(models.write_all, base, log_file=base / "build.log")
-    return base
+
+    def make(base: Path) -> None:
+        run_in_child(models.write_all, base, log_file=base / "build.log")
+
+    return made_once(tmp_path_factory, "toy_models", make)
 
 
 @pytest.fixture(scope="session")

@@ -24,58 +24,49 @@ def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture
-def copy_of_the_package(tmp_path: Path) -> Path:
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+def copy_of_the_package(folder: Path) -> Path:
+    shutil.copy(ROOT / "pyproject.toml", folder)
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "mlops_mini", tmp_path / "mlops_mini", ignore=ignored)
-    return tmp_path
+    shutil.copytree(ROOT / "mlops_mini", folder / "mlops_mini", ignore=ignored)
+    return folder
 
 
-def test_the_layers_hold(copy_of_the_package):
-    linted = lint_imports(copy_of_the_package)
+def test_the_layers_hold(tmp_path: Path) -> None:
+    linted = lint_imports(copy_of_the_package(tmp_path))
 
     assert linted.returncode == 0, linted.stdout
 
 
-@pytest.mark.parametrize(
-    ("module", "planted", "reported"),
-    [
-        (
-            "data/periods.py",
-            "mlops_mini.pipeline",
-            "mlops_mini.data.periods -> mlops_mini.pipeline",
-        ),
-        (
-            "serving/config.py",
-            "mlops_mini.client",
-            "mlops_mini.serving.config -> mlops_mini.client",
-        ),
-        ("features/online.py", "tensorflow", "mlops_mini.features.online -> tensorflow"),
-        (
-            "serving/inference.py",
-            "mlops_mini.serving.rest_api",
-            "mlops_mini.serving.inference -> mlops_mini.serving.rest_api",
-        ),
-    ],
-)
-def test_a_planted_violation_is_reported(copy_of_the_package, module, planted, reported):
-    file = copy_of_the_package / "mlops_mini" / module
-    file.write_text(f"{file.read_text()}\nimport {planted}\n")
-
-    linted = lint_imports(copy_of_the_package)
-
-    assert linted.returncode == 1
-    assert reported in linted.stdout
+PLANTED = {  # module: what it is made to import
+    "data/periods.py": "mlops_mini.pipeline",
+    "serving/config.py": "mlops_mini.client",
+    "features/online.py": "tensorflow",
+    "serving/inference.py": "mlops_mini.serving.rest_api",
+    "nowhere.py": "json",
+}
 
 
-def test_a_module_without_a_layer_is_reported(copy_of_the_package):
-    (copy_of_the_package / "mlops_mini" / "nowhere.py").write_text('"""Nowhere."""\n')
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """What is said of the package with all of these planted at once."""
+    folder = copy_of_the_package(tmp_path_factory.mktemp("planted"))
+    for module, imported in PLANTED.items():
+        with (folder / "mlops_mini" / module).open("a") as file:
+            file.write(f"\nimport {imported}\n")
+    return lint_imports(folder)
 
-    linted = lint_imports(copy_of_the_package)
 
-    assert linted.returncode == 1
-    assert "nowhere" in linted.stdout
+@pytest.mark.parametrize("module", PLANTED)
+def test_a_planted_violation_is_reported(
+    planted: subprocess.CompletedProcess[str], module: str
+) -> None:
+    name = f"mlops_mini.{module.removesuffix('.py').replace('/', '.')}"
+
+    assert planted.returncode == 1
+    if module == "nowhere.py":  # it has no layer
+        assert "nowhere" in planted.stdout
+    else:
+        assert f"{name} -> {PLANTED[module]}" in planted.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """Our server as a child process: it starts, takes flags, answers, and ends with its starter."""
 
+import signal
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -8,9 +11,19 @@ import pytest
 
 from mlops_mini.errors import UnavailableError
 from mlops_mini.local_server import LocalServer
+from tests.serving.servers import wait_until
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from mlops_mini.local_server import LocalServer
+folder = Path(sys.argv[1])
+with LocalServer(folder / "model", folder / "server") as server:
+    print(server.process.pid, flush=True)
+    time.sleep(600)
+"""
 
 
-@pytest.mark.slow
 def test_a_version_is_served_with_the_flags_that_were_given(
     toy_models: Path, tmp_path: Path
 ) -> None:
@@ -26,3 +39,20 @@ def test_a_version_is_served_with_the_flags_that_were_given(
 def test_a_server_that_cannot_start_says_why(toy_models: Path, tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match=r"the model server exited 255; its last words: .*"):
         LocalServer(toy_models / "toy", tmp_path / "server", flags=["--max_num_load_retries=many"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_whoever_holds_it_takes_it_along(number: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()  # with nothing in it: what is served has no say
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as holder:
+        server = psutil.Process(int(holder.stdout.readline()))
+
+        holder.send_signal(number)
+
+    assert holder.returncode != 0
+    wait_until(
+        lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE, "its end"
+    )

@@ -1,14 +1,15 @@
 """The loop on real flights, with real processes: what it ends with, and what may go wrong."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 
@@ -39,25 +40,27 @@ def wait_until(condition, timeout_s: float = 240.0) -> None:
         time.sleep(0.02)
 
 
-def start_loop_and_wait_for_its_server(workspace: Path) -> tuple[subprocess.Popen[str], int]:
-    addresses = workspace / "server" / "addresses.json"
-    addresses.unlink(missing_ok=True)
-    playing = subprocess.Popen(
-        [*COMMAND, "--workspace", str(workspace)],
-        stdout=subprocess.PIPE,
+def start_loop(workspace: Path, data: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, "--workspace", str(workspace), "--data", str(data)],
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_until(lambda: addresses.exists() or playing.poll() is not None)
-    (server,) = (
-        child
-        for child in psutil.Process(playing.pid).children()
-        if "mlops_mini.serving.server" in child.cmdline()
-    )
-    return playing, server.pid
 
 
-@pytest.mark.slow
+def few_flights(folder: Path, change: Callable[[str, pd.DataFrame], None]) -> Path:
+    """Make a data folder with one flight in ten of the loop's months, after a change to each."""
+    (folder / "flights").mkdir(parents=True)
+    for name in ("airport_zones.csv", "weather.parquet"):
+        shutil.copy(ROOT / "data" / name, folder)
+    for month in ("2013-01", "2013-02", "2013-03"):
+        flights = pd.read_parquet(ROOT / "data" / "flights" / f"{month}.parquet")[::10]
+        change(month, flights)
+        flights.to_parquet(folder / "flights" / f"{month}.parquet")
+    return folder
+
+
 def test_two_months_end_in_a_verdict_and_the_version_it_calls_for(tmp_path):
     played = subprocess.run(
         [*COMMAND, "--json", "--workspace", str(tmp_path / "loop")],
@@ -88,17 +91,12 @@ def test_two_months_end_in_a_verdict_and_the_version_it_calls_for(tmp_path):
 @pytest.mark.slow
 def test_a_worse_candidate_is_refused_and_the_baseline_stays(tmp_path):
     """February's flights with their outcomes turned round teach the candidate nonsense."""
-    import pandas as pd
 
-    data = tmp_path / "data"
-    (data / "flights").mkdir(parents=True)
-    for name in ("airport_zones.csv", "weather.parquet"):
-        shutil.copy(ROOT / "data" / name, data)
-    for month in ("2013-01", "2013-02", "2013-03"):
-        flights = pd.read_parquet(ROOT / "data" / "flights" / f"{month}.parquet")
+    def turn_february_round(month: str, flights: pd.DataFrame) -> None:
         if month == "2013-02":
             flights["arr_delay"] = 15 - flights["arr_delay"]
-        flights.to_parquet(data / "flights" / f"{month}.parquet")
+
+    data = few_flights(tmp_path / "data", turn_february_round)
 
     played = subprocess.run(
         [*COMMAND, "--json", "--workspace", str(tmp_path / "loop"), "--data", str(data)],
@@ -114,10 +112,18 @@ def test_a_worse_candidate_is_refused_and_the_baseline_stays(tmp_path):
     assert not (tmp_path / "loop" / "models" / "flights" / "2").exists()
 
 
-@pytest.mark.slow
 def test_a_killed_server_ends_the_loop_in_one_line_and_the_next_loop_can_begin(tmp_path):
-    playing, server = start_loop_and_wait_for_its_server(tmp_path / "loop")
-    os.kill(server, signal.SIGKILL)
+    data = few_flights(tmp_path / "data", lambda _month, _flights: None)
+    workspace = tmp_path / "loop"
+    addresses = workspace / "server" / "addresses.json"
+    playing = start_loop(workspace, data)
+    wait_until(lambda: addresses.exists() or playing.poll() is not None)
+    (server,) = (
+        child
+        for child in psutil.Process(playing.pid).children()
+        if "mlops_mini.serving.server" in child.cmdline()
+    )
+    server.kill()
 
     _, errors = playing.communicate(timeout=120)
 
@@ -127,21 +133,18 @@ def test_a_killed_server_ends_the_loop_in_one_line_and_the_next_loop_can_begin(t
     assert "server.log" in last
     assert "Traceback" not in errors
 
-    again, server = start_loop_and_wait_for_its_server(tmp_path / "loop")
+    again = start_loop(workspace, data)
+    begun = ""
+    while not begun.lstrip().startswith("[2/7]"):
+        begun = again.stderr.readline()
+        assert begun, "ended before its time"
+    assert not addresses.exists()
+    wait_until(psutil.Process(again.pid).children, timeout_s=60.0)
+    children = psutil.Process(again.pid).children(recursive=True)
     again.send_signal(signal.SIGINT)
     again.communicate(timeout=120)
-    assert not is_running(server)
-
-
-@pytest.mark.slow
-def test_a_killed_loop_takes_its_server_with_it(tmp_path):
-    playing, server = start_loop_and_wait_for_its_server(tmp_path / "loop")
-    assert is_running(server)
-
-    playing.kill()
-    playing.communicate(timeout=60)
-
-    wait_until(lambda: not is_running(server), timeout_s=10.0)
+    assert again.returncode != 0
+    wait_until(lambda: not any(is_running(child.pid) for child in children), timeout_s=60.0)
 
 
 def test_a_folder_with_other_files_is_not_emptied(tmp_path):

@@ -89,6 +89,16 @@ def test_make_alone_lists_every_target():
         assert f"make {target} " in listed
 
 
+@pytest.mark.parametrize(("target", "leaves_out"), [("unit", True), ("test", False)])
+def test_what_is_slow_or_needs_docker_runs_in_make_test_alone(target, leaves_out):
+    env = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
+    shown = subprocess.check_output(["make", "--dry-run", target], cwd=ROOT, env=env, text=True)
+
+    (command,) = re.findall(r"pytest .* -n logical (?:.*\\\n)*.*", shown)
+    assert ('-m "not slow and not docker"' in command) == leaves_out
+    assert "--durations=10" in command
+
+
 def test_a_target_with_nothing_to_set_up_costs_under_two_seconds():
     began = time.monotonic()
     subprocess.check_call(["make", "--silent", "ready"], cwd=ROOT)

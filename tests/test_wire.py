@@ -131,7 +131,6 @@ def _check_against_tensorflow() -> None:
             _assert_same(ours.inputs["x"], expected)
 
 
-@pytest.mark.slow
 def test_tensorflow_reads_ours_and_we_read_theirs(tmp_path: Path) -> None:
     run_in_child(_check_against_tensorflow, log_file=tmp_path / "log")
 

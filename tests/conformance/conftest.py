@@ -10,6 +10,7 @@ from tests.conformance import models, protos
 from tests.conformance.launched import Launcher
 from tests.conformance.protos import Protos
 from tests.conformance.served import Served, serve_tables
+from tests.once import made_once
 from tests.serving.servers import Server, run_in_child
 
 
@@ -35,17 +36,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def serving_protos(tmp_path_factory: pytest.TempPathFactory) -> Protos:
-    folder = tmp_path_factory.mktemp("protos")
-    run_in_child(protos.write_descriptors, folder / "all.binpb", log_file=folder / "write.log")
-    return Protos(folder / "all.binpb")
+
+    def make(folder: Path) -> None:
+        run_in_child(protos.write_descriptors, folder / "all.binpb", log_file=folder / "write.log")
+
+    return Protos(made_once(tmp_path_factory, "protos", make) / "all.binpb")
 
 
 @pytest.fixture(scope="session")
 def table_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the base paths and the configuration of `models.write_all`."""
-    base = tmp_path_factory.mktemp("table_models")
-    run_in_child(models.write_all, base, log_file=base / "build.log")
-    return base
+
+    def make(base: Path) -> None:
+        run_in_child(models.write_all, base, log_file=base / "build.log")
+
+    return made_once(tmp_path_factory, "table_models", make)
 
 
 @pytest.fixture(scope="session")

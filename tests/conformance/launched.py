@@ -4,6 +4,7 @@ Such a program: `pytest tests/conformance -m real --server-binary=/usr/bin/tenso
 """
 
 import json
+import secrets
 import socket
 import subprocess
 import threading
@@ -165,9 +166,16 @@ class Stage:
 
 
 def free_ports(n: int) -> list[int]:
-    """Find ports that nothing listens on now."""
+    """Find ports that nothing listens on now.
+
+    They lie below those that systems give to whoever asks for any, so that no other test that runs
+    at the same time gets one of them before the server does.
+    """
+    found: list[int] = []
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        while len(found) < n:
+            port = 10_000 + secrets.randbelow(22_000)
+            with suppress(OSError):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                found.append(port)
+    return found

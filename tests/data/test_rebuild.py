@@ -178,15 +178,19 @@ def test_the_map_of_zones_cannot_be_rebuilt(source, tmp_path, monkeypatch):
         ("t10k-images-idx3-ubyte.gz", "no gzip", "is not a gzip file"),
         (
             "train-labels-idx1-ubyte.gz",
-            gzip.compress(b"\0\0\x08\x01\0\0\0\x05abc"),
+            gzip.compress(b"\0\0\x08\x01\0\0\0\x05abc", mtime=0),
             "not a whole IDX",
         ),
         (
             "train-labels-idx1-ubyte.gz",
-            gzip.compress(b"\0\0\x0d\x01\0\0\0\x01a"),
+            gzip.compress(b"\0\0\x0d\x01\0\0\0\x01a", mtime=0),
             "not a whole IDX",
         ),
-        ("train-labels-idx1-ubyte.gz", gzip.compress(b"\0\0\x08\x01\0\0\0\x01a"), "holds 1 items"),
+        (
+            "train-labels-idx1-ubyte.gz",
+            gzip.compress(b"\0\0\x08\x01\0\0\0\x01a", mtime=0),
+            "holds 1 items",
+        ),
     ],
 )
 def test_a_failed_rebuild_leaves_the_folder_as_it_was(broken_source, rebuilt, name, text, message):

@@ -1,12 +1,8 @@
 """What the features are worth to the reference model: orders and margins, not third decimals."""
 
-import pytest
-
 from benchmarks import reference_model
 from benchmarks.features import leak_table, skew_table
 from benchmarks.reference_model import ALL, NO_RECENT, NO_WEATHER, SCHEDULE, rows
-
-pytestmark = pytest.mark.slow
 
 
 def test_recent_delays_carry_the_model_and_weather_alone_may_hurt():

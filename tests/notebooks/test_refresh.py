@@ -28,7 +28,6 @@ def save(nb, folder):
     return path
 
 
-@pytest.mark.slow
 def test_a_second_refresh_changes_no_byte(tmp_path):
     nb = notebook(
         'import mlops_mini.notebook\n\nnb = mlops_mini.notebook.begin("05")',

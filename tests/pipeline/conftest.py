@@ -9,6 +9,7 @@ import pytest
 from mlops_mini import arrivals
 from mlops_mini.data import datasets
 from mlops_mini.pipeline import training
+from tests.once import made_once
 
 
 @pytest.fixture(scope="session")
@@ -36,15 +37,23 @@ def labels(features: pd.DataFrame) -> pd.Series:
 
 
 @pytest.fixture(scope="session")
-def model(features: pd.DataFrame, labels: pd.Series) -> Any:
-    return training.train(features, labels)
+def exported(
+    features: pd.DataFrame, labels: pd.Series, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A model trained on `features` and `labels`. Never change it."""
+
+    def make(folder: Path) -> None:
+        training.export(training.train(features, labels), folder)
+
+    return made_once(tmp_path_factory, "exported", make)
 
 
 @pytest.fixture(scope="session")
-def exported(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "delays"
-    training.export(model, folder)
-    return folder
+def model(exported: Path) -> Any:
+    """The Keras model of the export."""
+    import keras
+
+    return keras.models.load_model(exported / training.KERAS_FILE, compile=False)
 
 
 @dataclass(frozen=True)
@@ -62,60 +71,66 @@ class Stages:
 
 @pytest.fixture(scope="session")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
-    """Train on W05, judge on W06, where the impossible wind is; `model` is trained on W05."""
-    from kfp import dsl
+    """Train on W05, judge on W06, where the impossible wind is."""
+    train_periods, test_period = ["2013-W05"], "2013-W06"
+    data_digest = arrivals.digest([*train_periods, test_period])
 
-    from mlops_mini.pipeline import components
+    def make(folder: Path) -> None:
+        from kfp import dsl
 
-    made = Stages(
-        ["2013-W05"],
-        "2013-W06",
-        arrivals.digest(["2013-W05", "2013-W06"]),
-        tmp_path_factory.mktemp("stages"),
+        from mlops_mini.pipeline import components
+
+        periods = {"train_periods": train_periods, "test_period": test_period}
+        files = {
+            name: dsl.Dataset(uri=str(folder / name))
+            for name in ("raw", "clean", "quarantined", "train_examples", "test_examples")
+        }
+        components.ingest.python_func(
+            **periods,
+            data_folder=str(datasets.data_folder()),
+            data_digest=data_digest,
+            raw=files["raw"],
+        )
+        components.validate.python_func(
+            **periods,
+            raw=files["raw"],
+            data_digest=data_digest,
+            clean=files["clean"],
+            quarantined=files["quarantined"],
+            findings=dsl.Markdown(uri=str(folder / "findings")),
+        )
+        components.features.python_func(
+            **periods,
+            clean=files["clean"],
+            data_digest=data_digest,
+            train_examples=files["train_examples"],
+            test_examples=files["test_examples"],
+        )
+
+    return Stages(
+        train_periods, test_period, data_digest, made_once(tmp_path_factory, "stages", make)
     )
-    periods = {"train_periods": made.train_periods, "test_period": made.test_period}
-    files = {
-        name: dsl.Dataset(uri=str(made.path(name)))
-        for name in ("raw", "clean", "quarantined", "train_examples", "test_examples")
-    }
-    components.ingest.python_func(
-        **periods,
-        data_folder=str(datasets.data_folder()),
-        data_digest=made.data_digest,
-        raw=files["raw"],
-    )
-    components.validate.python_func(
-        **periods,
-        raw=files["raw"],
-        data_digest=made.data_digest,
-        clean=files["clean"],
-        quarantined=files["quarantined"],
-        findings=dsl.Markdown(uri=str(made.path("findings"))),
-    )
-    components.features.python_func(
-        **periods,
-        clean=files["clean"],
-        data_digest=made.data_digest,
-        train_examples=files["train_examples"],
-        test_examples=files["test_examples"],
-    )
-    return made
 
 
 @pytest.fixture(scope="session")
-def candidate(stages: Stages) -> tuple[Path, str]:
+def candidate(stages: Stages, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A model trained on the train examples of `stages`, and its digest. Never change it."""
-    from kfp import dsl
 
-    from mlops_mini.pipeline import components
+    def make(folder: Path) -> None:
+        from kfp import dsl
 
-    digest = components.train.python_func(
-        train_examples=dsl.Dataset(uri=str(stages.path("train_examples"))),
-        seed=0,
-        epochs=2,
-        warm_start="",
-        warm_start_digest="",
-        data_digest=stages.data_digest,
-        model=dsl.Model(uri=str(stages.path("model"))),
-    )
-    return stages.path("model"), digest
+        from mlops_mini.pipeline import components
+
+        digest = components.train.python_func(
+            train_examples=dsl.Dataset(uri=str(stages.path("train_examples"))),
+            seed=0,
+            epochs=2,
+            warm_start="",
+            warm_start_digest="",
+            data_digest=stages.data_digest,
+            model=dsl.Model(uri=str(folder / "model")),
+        )
+        (folder / "digest").write_text(digest)
+
+    folder = made_once(tmp_path_factory, "candidate", make)
+    return folder / "model", (folder / "digest").read_text()

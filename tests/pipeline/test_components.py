@@ -123,7 +123,6 @@ def test_features_are_those_of_the_loop(stages) -> None:
     assert (examples["late"] == labels).all()
 
 
-@pytest.mark.slow
 def test_train_says_what_the_model_answers(candidate) -> None:
     model, digest = candidate
 
@@ -131,7 +130,6 @@ def test_train_says_what_the_model_answers(candidate) -> None:
     assert (model / "assets.extra" / "model.keras").is_file()
 
 
-@pytest.mark.slow
 def test_evaluate_gate_and_publish_pass_files_and_values(tmp_path: Path, stages, candidate) -> None:
     model, digest = candidate
     metrics = dsl.Metrics(uri=str(tmp_path / "metrics"))
@@ -200,7 +198,6 @@ def test_evaluate_gate_and_publish_pass_files_and_values(tmp_path: Path, stages,
     }
 
 
-@pytest.mark.slow
 def test_the_candidate_can_be_served(stages, candidate) -> None:
     model, digest = candidate
 

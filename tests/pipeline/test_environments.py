@@ -139,7 +139,6 @@ def test_two_who_need_the_same_at_once_make_it_once_and_apart_from_what_is_here(
     assert b"No module named 'numpy'" in hidden.stderr
 
 
-@pytest.mark.slow
 def test_what_is_half_made_is_never_used_and_made_anew_once_nobody_writes_in_it(
     tmp_path: Path,
 ) -> None:

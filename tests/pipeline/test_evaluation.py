@@ -12,7 +12,6 @@ from mlops_mini.errors import DataIntegrityError, InvalidArgumentError, NotFound
 from mlops_mini.pipeline import evaluation
 
 
-@pytest.mark.slow
 def test_predictions_do_not_depend_on_the_batch_size(exported: Path, features) -> None:
     rows = features.head(100)
 
@@ -22,12 +21,10 @@ def test_predictions_do_not_depend_on_the_batch_size(exported: Path, features) -
     np.testing.assert_allclose(evaluation.predict(exported, rows, batch_size=7), whole, rtol=1e-5)
 
 
-@pytest.mark.slow
 def test_predicts_nothing_for_no_rows(exported: Path, features) -> None:
     assert evaluation.predict(exported, features.head(0)).shape == (0,)
 
 
-@pytest.mark.slow
 def test_ignores_order_and_columns_the_model_does_not_know(exported: Path, features) -> None:
     rows = features.head(20)
     shuffled = rows[rows.columns[::-1]].assign(temp=20.0)
@@ -37,19 +34,16 @@ def test_ignores_order_and_columns_the_model_does_not_know(exported: Path, featu
     )
 
 
-@pytest.mark.slow
 def test_names_the_features_that_do_not_fit(exported: Path, features) -> None:
     with pytest.raises(InvalidArgumentError, match=r"needs gust \(float32\), origin \(string\);"):
         evaluation.predict(exported, features.drop(columns="origin").assign(gust="strong"))
 
 
-@pytest.mark.slow
 def test_says_where_no_model_is(tmp_path: Path, features) -> None:
     with pytest.raises(NotFoundError, match=f"no SavedModel in {tmp_path}"):
         evaluation.predict(tmp_path, features)
 
 
-@pytest.mark.slow
 def test_refuses_a_model_without_the_signature(tmp_path: Path, features) -> None:
     import tensorflow as tf
 
@@ -175,7 +169,6 @@ def test_refuses_to_slice_other_rows() -> None:
         evaluation.measure_slices([0.1, 0.9], [0, 1], {"origin": pd.Series(["EWR"])})
 
 
-@pytest.mark.slow
 def test_evaluates_both_models_on_the_same_flights(stages, candidate, tmp_path: Path) -> None:
     model, digest = candidate
     file = tmp_path / "metrics.json"
@@ -198,7 +191,6 @@ def test_evaluates_both_models_on_the_same_flights(stages, candidate, tmp_path: 
     assert evaluation.gate(file, is_servable=True, finding="").is_blessed
 
 
-@pytest.mark.slow
 def test_the_first_candidate_has_nothing_to_be_compared_with(stages, candidate, tmp_path) -> None:
     model, _ = candidate
     file = tmp_path / "metrics.json"
@@ -211,7 +203,6 @@ def test_the_first_candidate_has_nothing_to_be_compared_with(stages, candidate, 
     assert "no baseline to compare it with" in verdict.reason
 
 
-@pytest.mark.slow
 def test_a_named_baseline_that_is_gone_or_replaced_is_an_error(
     stages, candidate, exported: Path, tmp_path: Path
 ) -> None:
@@ -272,7 +263,6 @@ def test_scores_only_one_prediction_for_each_flight(stages, tmp_path: Path, chan
         )
 
 
-@pytest.mark.slow
 def test_a_damaged_model_is_named(exported: Path, features, tmp_path: Path) -> None:
     shutil.copytree(exported, tmp_path / "model")
     shutil.rmtree(tmp_path / "model" / "variables")

@@ -157,7 +157,6 @@ def test_one_attempt_leaves_nothing_behind_for_the_next(forks: ForkServer, tmp_p
     assert result(forks, folder) == repr((False, False, True, str(folder / "work")))
 
 
-@pytest.mark.slow
 def test_the_server_only_imports_and_has_no_thread_but_its_libraries_own(
     forks: ForkServer, tmp_path: Path
 ) -> None:

@@ -12,8 +12,6 @@ from mlops_mini.errors import DataIntegrityError, NotFoundError
 from mlops_mini.pipeline import training
 from mlops_mini.pipeline.model_digest import check_digest, model_digest
 
-pytestmark = pytest.mark.slow
-
 
 def save(
     folder: Path,

@@ -280,7 +280,6 @@ def test_a_model_that_answers_the_same_is_no_new_version(
     assert publish_as(export, tmp_path / "m", run_id="run-3", **changes) == version
 
 
-@pytest.mark.slow
 def test_a_version_that_tells_nothing_is_recognized_by_what_it_answers(
     exported: Path, export: Path, tmp_path: Path
 ) -> None:

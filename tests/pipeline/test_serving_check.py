@@ -4,11 +4,8 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
-import pytest
 
 from mlops_mini.pipeline import serving_check, training
-
-pytestmark = pytest.mark.slow
 
 
 def test_a_model_that_answers_otherwise_is_a_finding(stages, candidate) -> None:

@@ -12,8 +12,6 @@ from mlops_mini.errors import DataIntegrityError, InvalidArgumentError, NotFound
 from mlops_mini.features import offline
 from mlops_mini.pipeline import evaluation, training
 
-pytestmark = pytest.mark.slow
-
 
 def weights(model: Any) -> list[np.ndarray]:
     return model.get_weights()

@@ -387,7 +387,7 @@ def test_requests_never_miss_while_versions_come_and_go(model: Model) -> None:
     for number in range(2, 30):
         model.write(str(number))
         model.tick()
-    wait_until(lambda: 29 in seen, "the last version to be seen")
+        wait_until(lambda n=number: n in seen, f"version {number} to be seen", pace_s=0.001)
     done.set()
     for thread in threads:
         thread.join(10)
