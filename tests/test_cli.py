@@ -107,7 +107,7 @@ def test_the_pipeline_runs_once_then_from_the_cache_and_is_listed(tmp_path):
     again = {path for path, task in second["tasks"].items() if task["state"] == "SUCCEEDED"}
     assert again == {"exit-handler-1/condition-2/publish", "write-verdict"}
     own_s = elapsed_s(second) - sum(elapsed_s(second["tasks"][path]) for path in again)
-    assert own_s < 1.0
+    assert own_s < elapsed_s(first) / 3  # what the cache is for; benchmarks measure it
     published = [
         ran["tasks"]["exit-handler-1/condition-2/publish"]["outputs"]["parameters"]["Output"]
         for ran in (first, second)

@@ -141,7 +141,7 @@ def test_a_killed_loop_takes_its_server_with_it(tmp_path):
     playing.kill()
     playing.communicate(timeout=60)
 
-    wait_until(lambda: not is_running(server), timeout_s=10.0)
+    wait_until(lambda: not is_running(server))
 
 
 def test_a_folder_with_other_files_is_not_emptied(tmp_path):

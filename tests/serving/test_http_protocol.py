@@ -74,7 +74,7 @@ class Running:
     clients: list["Client"] = field(default_factory=list)
 
     def client(self) -> "Client":
-        self.clients.append(Client(socket.create_connection(self.address, timeout=20)))
+        self.clients.append(Client(socket.create_connection(self.address, timeout=120)))
         return self.clients[-1]
 
     def release(self) -> None:
@@ -135,7 +135,7 @@ class Client:
 
     def send_while(self, is_wanted: Callable[[], bool], piece: bytes) -> None:
         """Send again and again, unless the server closes."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         with contextlib.suppress(ConnectionError):
             while is_wanted():
                 self.sock.sendall(piece)
@@ -175,13 +175,13 @@ def _running(limits: Limits, loop_kind: str) -> Iterator[Running]:
         handler = Handler()
         return await serve(handler, listener, limits), handler
 
-    server, handler = asyncio.run_coroutine_threadsafe(begin(), loop).result(10)
+    server, handler = asyncio.run_coroutine_threadsafe(begin(), loop).result(60)
     running = Running(loop, server, handler, address)
     try:
         yield running
         running.hang_up()
-        running.drain(5).result(10)
-        tasks = asyncio.run_coroutine_threadsafe(_tasks(), loop).result(10)
+        running.drain(5).result(60)
+        tasks = asyncio.run_coroutine_threadsafe(_tasks(), loop).result(60)
         assert tasks == set()
         assert problems == []
     finally:
@@ -207,7 +207,7 @@ def http(shared: Running) -> Iterator[Running]:
     async def begin() -> Handler:
         return Handler()
 
-    handler = asyncio.run_coroutine_threadsafe(begin(), shared.loop).result(10)
+    handler = asyncio.run_coroutine_threadsafe(begin(), shared.loop).result(60)
     shared.handler = shared.server.handler = handler  # type: ignore[assignment]
     yield shared
     shared.hang_up()
@@ -531,7 +531,7 @@ def test_who_dribbles_is_cut_off(start: StartHttp) -> None:
     http = start(IMPATIENT)
     begins = (b"GET / HTTP/1.1\r\nA: ", POST + b"Content-Length: 9999\r\n\r\n")
     clients = [http.client().send(begin) for begin in begins]
-    deadline, heads, ticks = time.monotonic() + 10, {}, threading.Event()
+    deadline, heads, ticks = time.monotonic() + 120, {}, threading.Event()
     while len(heads) < len(clients):
         assert not ticks.wait(0.05)
         assert time.monotonic() < deadline
@@ -589,7 +589,7 @@ def test_a_connection_is_not_read_while_its_request_is_answered(http: Running) -
         while rest:
             rest = rest[client.sock.send(rest[:1_000_000]) :]
     n_kept = len(rest)
-    client.sock.settimeout(20)
+    client.sock.settimeout(120)
     http.release()
     client.send(bytes(rest))
 
@@ -650,7 +650,7 @@ def test_a_drain_answers_what_has_come_and_closes(start: StartHttp) -> None:
         assert client.answer().headers["Connection"] == "close"
         assert client.is_closed()
         client.close()
-    drained.result(10)
+    drained.result(60)
 
 
 def test_a_request_on_its_way_when_the_drain_begins_is_answered(start: StartHttp) -> None:
@@ -666,7 +666,7 @@ def test_a_request_on_its_way_when_the_drain_begins_is_answered(start: StartHttp
     assert [client.answer().headers["Connection"] for client in clients] == ["close"] * 20
     for client in clients:
         client.close()
-    drained.result(10)
+    drained.result(60)
 
 
 def test_a_drain_does_not_wait_longer_than_it_is_told(start: StartHttp) -> None:
