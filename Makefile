@@ -15,7 +15,7 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -q -n logical --maxprocesses=4 --dist=
 	--no-loadscope-reorder --durations=10
 SELECT = -m "not slow and not docker"
 
-.PHONY: help loop test lab check unit notebooks refresh render bench lock clean ready
+.PHONY: help loop test lab check unit notebooks portable refresh render bench lock clean ready
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -44,11 +44,10 @@ unit: ready  ## the tests of the package but the slow ones, and the ten slowest 
 	@$(PYTEST) $(SELECT)
 
 notebooks: ready  ## the notebooks and their solutions, compared output by output
-	@rm -rf runs/solutions
-	@$(RUN) tools.notebooks solutions runs/solutions notebooks/*.ipynb
-	@MLOPS_MINI_HOME=$(CURDIR)/runs/test $(RUN) pytest -q -p no:cacheprovider --durations=20 \
-		--nbval --nbval-current-env --nbval-sanitize-with=tests/nbval_sanitize.cfg \
-		--nbval-cell-timeout=180 --nbval-kernel-startup-timeout=120 runs/solutions
+	@$(RUN) tools.notebooks test notebooks/*.ipynb
+
+portable: ready  ## would those that train pass on another processor? All, or NB=notebooks/08_*.ipynb
+	@$(RUN) tools.notebooks test --all-passes $(or $(NB),notebooks/*.ipynb)
 
 refresh: ready  ## run notebooks anew and save their outputs: all, or NB=notebooks/08_*.ipynb
 	@$(RUN) tools.notebooks refresh $(or $(NB),notebooks/*.ipynb)

@@ -19,7 +19,7 @@ from mlops_mini.client import Client, GrpcClient, RestClient
 from mlops_mini.errors import UnavailableError
 
 _START_TIMEOUT_S = 120.0
-_LOAD_TIMEOUT_S = 60.0
+_LOAD_TIMEOUT_S = 180.0  # on a busy machine TensorFlow alone may take a minute
 _DIED_S = 2.0
 
 Transport = Literal["rest", "grpc"]

@@ -301,7 +301,7 @@ def gate(metrics: Input[Metrics], metrics_digest: str, passed: bool, finding: st
 
     Returns:
         blessed: Whether it may be published.
-        reason: One sentence, with the numbers that decided.
+        reason: One sentence, in rounded numbers; the metrics have them in full.
     """
     from pathlib import Path
 

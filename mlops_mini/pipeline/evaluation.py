@@ -54,7 +54,8 @@ class Verdict:
 
     Attributes:
         is_blessed: True when the candidate may be published.
-        reason: One sentence, with the numbers that decided.
+        reason: One sentence. What it says of trained models is rounded to two decimals, since the
+            third one depends on the processor; the metrics have the full numbers.
     """
 
     is_blessed: bool
@@ -284,13 +285,17 @@ def judge(candidate: Metrics, baseline: Metrics | None) -> Verdict:
 
     >>> old = measure([0.1, 0.4, 0.3, 0.8], labels=[0, 0, 1, 1])
     >>> judge(measure([0.1, 0.4, 0.2, 0.8], labels=[0, 0, 1, 1]), old)
-    Verdict(is_blessed=False, reason="log loss 0.6122 is worse than the baseline's 0.5108")
+    Verdict(is_blessed=False, reason="its log loss is worse than the baseline's by 0.10")
     """
     if baseline is None:
+        against = _compared(
+            candidate.log_loss,
+            candidate.base_rate_log_loss,
+            "that of always predicting the base rate",
+        )
         return Verdict(
             is_blessed=True,
-            reason=f"log loss {candidate.log_loss:.4f}, and no baseline to compare it with "
-            f"(always predicting the base rate: {candidate.base_rate_log_loss:.4f})",
+            reason=f"there is no baseline to compare it with; {against}",
         )
     rows = [(metrics.n_rows, metrics.base_rate) for metrics in (candidate, baseline)]
     if rows[0] != rows[1]:
@@ -299,12 +304,21 @@ def judge(candidate: Metrics, baseline: Metrics | None) -> Verdict:
             f"{rows[0]} and {rows[1]}"
         )
     is_blessed = candidate.log_loss <= baseline.log_loss
-    relation = "not worse" if is_blessed else "worse"
     return Verdict(
         is_blessed=is_blessed,
-        reason=f"log loss {candidate.log_loss:.4f} is {relation} than the baseline's "
-        f"{baseline.log_loss:.4f}",
+        reason=_compared(candidate.log_loss, baseline.log_loss, "the baseline's"),
     )
+
+
+def _compared(log_loss: float, other: float, whose: str) -> str:
+    """Say how a candidate's log loss compares with another one, to two decimals."""
+    gain = other - log_loss
+    if math.isnan(gain):
+        return f"its log loss or {whose} is NaN, so they cannot be compared"
+    if gain == 0:
+        return f"its log loss equals {whose}"
+    by = f"{abs(gain):.2f}" if abs(gain) >= 0.01 else "less than 0.01"
+    return f"its log loss is {'better' if gain > 0 else 'worse'} than {whose} by {by}"
 
 
 def gate(metrics_file: Path, *, is_servable: bool, finding: str) -> Verdict:

@@ -86,7 +86,7 @@ def tables_cors(
         request.getfixturevalue("table_models") / "m",
         tmp_path_factory.mktemp("tables_cors"),
         "--rest_api_enable_cors_support",
-        "--rest_api_timeout_in_ms=200",
+        "--rest_api_timeout_in_ms=1000",
     )
     with closing(server), closing(Served(server.rest, server.grpc, serving_protos)) as served:
         server.wait_for(1)

@@ -85,7 +85,7 @@ def _preflights(path: str, cors: dict[str, Any]) -> Iterator[RestCase]:
 
 
 def with_flags() -> Iterator[RestCase]:
-    """3.11 and 3.12: CORS headers on every answer, and a run that takes longer than 200 ms."""
+    """3.11 and 3.12: CORS headers on every answer, and a run that takes longer than 1 s."""
     for path in ("/v1/models/m:predict", "/v1/models/zz", "/v1/anything"):
         yield from _preflights(path, _CORS)
     cors = {"headers": {**JSON, **_CORS}}

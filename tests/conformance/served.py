@@ -47,12 +47,32 @@ class Served:
         body: bytes | str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """Ask over HTTP, on one connection as long as the server keeps it."""
+        """Ask over HTTP, on one connection as long as the server keeps it.
+
+        It keeps an idle one for a limited time, so a test that waits long may find it closed. Then
+        the request goes over a new one; only there is a missing answer a fault of the server.
+        """
         data = body.encode() if isinstance(body, str) else body
-        self._connection.request(method, path, data, dict(headers or {}))
-        answer = self._connection.getresponse()
-        names = {name.lower(): value for name, value in answer.getheaders()}
-        return Reply(answer.status, answer.reason, names, answer.read())
+        request = (method, path, data, dict(headers or {}))
+        was_kept = self._connection.sock is not None
+        try:
+            return self._exchange(*request)
+        except ConnectionError:
+            if not was_kept:
+                raise
+        return self._exchange(*request)
+
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> Reply:
+        try:
+            self._connection.request(method, path, body, headers)
+            answer = self._connection.getresponse()
+            names = {name.lower(): value for name, value in answer.getheaders()}
+            return Reply(answer.status, answer.reason, names, answer.read())
+        except (OSError, http.client.HTTPException):
+            self._connection.close()  # so that one failure is not also that of the next request
+            raise
 
     def close(self) -> None:
         self._connection.close()

@@ -299,7 +299,7 @@ def test_a_signal_ends_it_and_leaves_no_child_and_no_port(
     pipe = subprocess.PIPE
     process = Program([launcher.binary or SCRIPT, *flags], stdout=pipe, stderr=pipe)
     try:
-        wait_until(lambda: _is_open(rest), "the REST port", timeout_s=60)
+        wait_until(lambda: _is_open(rest), "the REST port")
         process.send_signal(number)
         process.communicate(timeout=30)  # both pipes end: no child holds one
     finally:

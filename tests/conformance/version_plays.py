@@ -253,7 +253,7 @@ class Actor:
             return found[0] == expected
 
         try:
-            wait_until(is_found, expected, timeout_s=20, pace_s=0.05)
+            wait_until(is_found, expected, pace_s=0.05)
         except AssertionError as exc:
             raise AssertionError(f"{exc}, found {found[0]}") from exc
 

@@ -53,6 +53,14 @@ def printing(text: str) -> Change:
     return output(stream(text))
 
 
+def train_and_print(text: str) -> Change:
+    def change(nb):
+        print_code("model.fit(x)")(nb)
+        cell(nb, "model.fit(x)").outputs.append(stream(text))
+
+    return change
+
+
 def write(text: str) -> Change:
     return lambda nb: cell(nb, "## Add").update(source=f"## Add\n\n{text}")
 
@@ -181,6 +189,8 @@ BREACHES: list[tuple[str, Change]] = [
     ("progress", printing("32/32 ━━━━ 3ms/step\n")),
     ("progress", printing("10%\r20%\r30%\n")),
     ("ansi", printing("\x1b[32mgreen\x1b[0m\n")),
+    ("digits", train_and_print("log loss 0.4964")),
+    ("digits", train_and_print("lead: -.015")),
     ("output-lines", printing("x\n" * 21)),
     ("table", output(result("x", **{"text/html": TABLE.format(rows="<tr><td>1</td></tr>" * 13)}))),
     ("table", output(result("x", **{"text/html": TABLE.format(rows=f"<tr>{'<td>1' * 9}</tr>")}))),
@@ -255,6 +265,8 @@ def test_the_index_has_neither_limits_of_cells_and_words_nor_the_frame(tmp_path)
         printing("2013-01-01 05:15:00\n0 days 00:10:00\n"),
         printing("/v1/models/m:predict\n"),
         printing("containerPort: 8501\n"),
+        printing("0.9615 of 29425 rows have a value\n"),  # counted, not trained
+        train_and_print("AUC 0.76 and -.05, by version 0.1.002 of what costs 1048.36058\n"),
     ],
 )
 def test_what_only_looks_like_a_breach_passes(tmp_path, change):
@@ -339,7 +351,7 @@ def children_cpu_s() -> float:
     return times.children_user + times.children_system
 
 
-def test_all_notebooks_together_take_under_two_seconds(tmp_path):
+def test_a_notebook_more_costs_little_beside_the_start(tmp_path):
     nb = example.lesson()
     insert(*[c for n in range(20) for c in (code(f"x = {n}"), new_markdown_cell("word " * 90))])(nb)
     output(result("<Figure>", **{"image/png": "A" * 200_000}))(nb)
@@ -348,10 +360,14 @@ def test_all_notebooks_together_take_under_two_seconds(tmp_path):
     paths = [tmp_path / f"{n:02}_add_more.ipynb" for n in range(1, 18)]
     for path in paths:
         path.write_text(text)
-    began = children_cpu_s()
 
-    subprocess.run(
-        [sys.executable, "-m", "tools.notebooks", "check", *paths], cwd=ROOT, check=False
-    )
+    def checked_cpu_s(paths: list[Path]) -> float:
+        began = children_cpu_s()
+        subprocess.run(
+            [sys.executable, "-m", "tools.notebooks", "check", *paths], cwd=ROOT, check=False
+        )
+        return children_cpu_s() - began
 
-    assert children_cpu_s() - began < 2.0
+    one_s, all_s = (min(checked_cpu_s(some) for _ in range(2)) for some in (paths[:1], paths))
+
+    assert all_s < 3 * one_s

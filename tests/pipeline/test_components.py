@@ -153,7 +153,7 @@ def test_evaluate_gate_and_publish_pass_files_and_values(tmp_path: Path, stages,
         metrics=metrics, metrics_digest=metrics_digest, passed=True, finding=""
     )
     assert blessed
-    assert "is not worse than the baseline's" in reason
+    assert reason == "its log loss equals the baseline's"
     assert components.gate.python_func(
         metrics=metrics, metrics_digest=metrics_digest, passed=False, finding="no answer"
     ) == (False, "it cannot be served: no answer")

@@ -1,7 +1,6 @@
 import copy
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -719,15 +718,13 @@ def test_keeps_the_servers_own_words(
 
 
 def test_says_whom_it_waited_for_and_that_it_may_have_been_done(server: Kubeflow) -> None:
-    server.may_answer.clear()
-    asked_at = time.monotonic()
+    server.may_answer.clear()  # for longer than the client may wait
 
     with pytest.raises(
         DeadlineExceededError, match=rf"GET experiments at {server.host}: no answer in 0\.2 s"
     ):
         kubeflow.submit(GATE, host=server.host, timeout_s=0.2)
 
-    assert time.monotonic() - asked_at < 5
     assert len(server.requests) == 1
 
 

@@ -124,7 +124,7 @@ def test_a_process_that_a_task_leaves_behind_ends_with_it(shared: Runner) -> Non
 
     assert run.state == "SUCCEEDED"
     pid = int(gates.said()[0])
-    wait_until(lambda: not gates.is_running(pid), "the end of the child", timeout_s=10)
+    wait_until(lambda: not gates.is_running(pid), "the end of the child")
 
 
 def test_a_failed_exit_task_does_not_hide_the_first_error(shared: Runner) -> None:

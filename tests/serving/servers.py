@@ -25,11 +25,11 @@ T = TypeVar("T")
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["__main__", "tensorflow", "mlops_mini.serving.server"])
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 
 
 def wait_until(
-    look: Callable[[], T | None], what: str, *, timeout_s: float = 30.0, pace_s: float = 0.01
+    look: Callable[[], T | None], what: str, *, timeout_s: float = 120.0, pace_s: float = 0.01
 ) -> T:
     """Look until there is something true."""
     deadline = time.monotonic() + timeout_s
@@ -146,7 +146,7 @@ class Server:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, wait for the end, return the exit status (-9 for SIGKILL)."""
         os.kill(self.process.pid, number)
-        self.process.join(30)
+        self.process.join(120)
         status = self.process.exitcode
         assert status is not None, f"still running, see {self.log_file}"
         return status

@@ -74,7 +74,7 @@ class Running:
     clients: list["Client"] = field(default_factory=list)
 
     def client(self) -> "Client":
-        self.clients.append(Client(socket.create_connection(self.address, timeout=20)))
+        self.clients.append(Client(socket.create_connection(self.address, timeout=120)))
         return self.clients[-1]
 
     def release(self) -> None:
@@ -135,7 +135,7 @@ class Client:
 
     def send_while(self, is_wanted: Callable[[], bool], piece: bytes) -> None:
         """Send again and again, unless the server closes."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         with contextlib.suppress(ConnectionError):
             while is_wanted():
                 self.sock.sendall(piece)
@@ -175,13 +175,13 @@ def _running(limits: Limits, loop_kind: str) -> Iterator[Running]:
         handler = Handler()
         return await serve(handler, listener, limits), handler
 
-    server, handler = asyncio.run_coroutine_threadsafe(begin(), loop).result(10)
+    server, handler = asyncio.run_coroutine_threadsafe(begin(), loop).result(60)
     running = Running(loop, server, handler, address)
     try:
         yield running
         running.hang_up()
-        running.drain(5).result(10)
-        tasks = asyncio.run_coroutine_threadsafe(_tasks(), loop).result(10)
+        running.drain(5).result(60)
+        tasks = asyncio.run_coroutine_threadsafe(_tasks(), loop).result(60)
         assert tasks == set()
         assert problems == []
     finally:
@@ -207,7 +207,7 @@ def http(shared: Running) -> Iterator[Running]:
     async def begin() -> Handler:
         return Handler()
 
-    handler = asyncio.run_coroutine_threadsafe(begin(), shared.loop).result(10)
+    handler = asyncio.run_coroutine_threadsafe(begin(), shared.loop).result(60)
     shared.handler = shared.server.handler = handler  # type: ignore[assignment]
     yield shared
     shared.hang_up()
@@ -556,7 +556,7 @@ def test_who_dribbles_is_cut_off(start: StartHttp) -> None:
     http = start(IMPATIENT)
     begins = (b"GET / HTTP/1.1\r\nA: ", POST + b"Content-Length: 9999\r\n\r\n")
     clients = [http.client().send(begin) for begin in begins]
-    deadline, heads, ticks = time.monotonic() + 10, {}, threading.Event()
+    deadline, heads, ticks = time.monotonic() + 120, {}, threading.Event()
     while len(heads) < len(clients):
         assert not ticks.wait(0.05)
         assert time.monotonic() < deadline
@@ -570,18 +570,56 @@ def test_who_dribbles_is_cut_off(start: StartHttp) -> None:
     assert set(heads.values()) == {b"HTTP/1.1 408 "}
 
 
-def test_a_steady_upload_may_take_longer_than_silence(start: StartHttp) -> None:
-    http = start(IMPATIENT)
-    body = b"x" * 18_000
-    client = http.client().send(POST + b"Content-Length: %d\r\n\r\n" % len(body))
-    began = time.monotonic()
-    ticks = threading.Event()
-    for at in range(0, len(body), 1000):  # with sweeps in between
-        ticks.wait(0.1)
-        client.send(body[at : at + 1000])
+@dataclass
+class Pace:
+    """How steady a client was itself: on a busy machine it may be held up."""
 
-    assert time.monotonic() - began > 4 * IMPATIENT.idle_s
-    assert client.answer().json["body"] == body.decode()
+    idle_s: float
+    at: list[float] = field(default_factory=lambda: [time.monotonic()])
+
+    def tick(self) -> None:
+        """Pause, but not for long enough to look silent."""
+        threading.Event().wait(self.idle_s / 8)
+        self.at.append(time.monotonic())
+
+    @property
+    def lasted_s(self) -> float:
+        return self.at[-1] - self.at[0]
+
+    @property
+    def is_steady(self) -> bool:
+        return max(after - before for before, after in pairwise(self.at)) < self.idle_s / 2
+
+
+def steadily(act: Callable[[float], Pace]) -> Pace:
+    """Act on a server that cuts off sooner or, where the machine held up the client, later."""
+    for idle_s in (0.4, 2.0, 10.0):
+        if (pace := act(idle_s)).is_steady:
+            break
+    return pace
+
+
+def test_a_steady_upload_may_take_longer_than_silence(start: StartHttp) -> None:
+    answers: list[Received] = []
+
+    def upload(idle_s: float) -> Pace:
+        http, pace, piece = (
+            start(Limits(head_s=idle_s / 2, idle_s=idle_s)),
+            Pace(idle_s),
+            b"x" * int(2500 * idle_s),
+        )
+        client = http.client().send(POST + b"Content-Length: %d\r\n\r\n" % (40 * len(piece)))
+        with contextlib.suppress(ConnectionError):  # then the answer tells why
+            for _ in range(40):  # with sweeps in between
+                pace.tick()
+                client.send(piece)
+        answers.append(client.answer())
+        return pace
+
+    pace = steadily(upload)
+
+    assert answers[-1].status == 200
+    assert pace.lasted_s > 4 * pace.idle_s
 
 
 def test_who_does_not_read_the_answers_is_read_no_further_and_cut_off(start: StartHttp) -> None:
@@ -594,14 +632,22 @@ def test_who_does_not_read_the_answers_is_read_no_further_and_cut_off(start: Sta
 
 
 def test_who_reads_slowly_gets_all_of_it(start: StartHttp) -> None:
-    http = start(IMPATIENT)
-    client = http.client().send(b"GET /big HTTP/1.1\r\nConnection: close\r\n\r\n")
-    began, n_read, ticks = time.monotonic(), 0, threading.Event()
-    while piece := client.sock.recv(20_000):
-        n_read += len(piece)
-        ticks.wait(0.05 if time.monotonic() < began + 4 * IMPATIENT.idle_s else 0)
+    n_read: list[int] = []
 
-    assert n_read > BIG_BYTES
+    def read(idle_s: float) -> Pace:
+        http, pace = start(Limits(head_s=idle_s / 2, idle_s=idle_s)), Pace(idle_s)
+        client = http.client().send(b"GET /big HTTP/1.1\r\nConnection: close\r\n\r\n")
+        n_read.append(0)
+        with contextlib.suppress(ConnectionError):
+            while piece := client.sock.recv(int(50_000 * idle_s)):
+                n_read[-1] += len(piece)
+                if pace.lasted_s < 4 * idle_s:
+                    pace.tick()
+        return pace
+
+    steadily(read)
+
+    assert n_read[-1] > BIG_BYTES
 
 
 def test_a_connection_is_not_read_while_its_request_is_answered(http: Running) -> None:
@@ -614,7 +660,7 @@ def test_a_connection_is_not_read_while_its_request_is_answered(http: Running) -
         while rest:
             rest = rest[client.sock.send(rest[:1_000_000]) :]
     n_kept = len(rest)
-    client.sock.settimeout(20)
+    client.sock.settimeout(120)
     http.release()
     client.send(bytes(rest))
 
@@ -675,7 +721,7 @@ def test_a_drain_answers_what_has_come_and_closes(start: StartHttp) -> None:
         assert client.answer().headers["Connection"] == "close"
         assert client.is_closed()
         client.close()
-    drained.result(10)
+    drained.result(60)
 
 
 def test_a_request_on_its_way_when_the_drain_begins_is_answered(start: StartHttp) -> None:
@@ -691,7 +737,7 @@ def test_a_request_on_its_way_when_the_drain_begins_is_answered(start: StartHttp
     assert [client.answer().headers["Connection"] for client in clients] == ["close"] * 20
     for client in clients:
         client.close()
-    drained.result(10)
+    drained.result(60)
 
 
 def test_a_drain_does_not_wait_longer_than_it_is_told(start: StartHttp) -> None:

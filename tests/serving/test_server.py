@@ -58,7 +58,7 @@ def test_the_script_serves_and_stops(toy_models: Path, tmp_path: Path) -> None:
         server.wait_for(5)
         answer = server.predict({"instances": [0]}).json
         run.terminate()
-        status = run.wait(30)
+        status = run.wait(120)
 
     assert answer == {"predictions": [5.0]}
     assert "tensorflow.serving.ModelService" in names
@@ -181,18 +181,17 @@ def test_sigterm_does_not_wait_longer_than_it_is_told(
             predict_request("n", np.int32([60 * SLOW_STEPS])), timeout=60
         )
         wait_until(lambda: _n_threads(server) > n_threads, "a run under way")
-        began = time.monotonic()
         status = server.stop(signal.SIGTERM)
-        call.cancel()
+        error = call.exception(timeout=60)
 
     assert status == 0
-    assert time.monotonic() - began < 10
+    assert error.code() == grpc.StatusCode.UNAVAILABLE  # its run was not waited for
 
 
 def test_a_run_over_its_limit_is_ended_and_the_server_goes_on(
     start_server: StartServer, toy_models: Path
 ) -> None:
-    server = start_server(toy_models / "slow", "--rest_api_timeout_in_ms=100")
+    server = start_server(toy_models / "slow", "--rest_api_timeout_in_ms=1000")
     server.wait_for(1)
 
     answer = server.predict({"instances": [60 * SLOW_STEPS]})

@@ -1,4 +1,4 @@
-"""Refreshes, checks, renders notebooks, or writes copies with their solutions as cells.
+"""Refreshes, checks, tests, renders notebooks, or writes copies with their solutions as cells.
 
 Example: python -m tools.notebooks refresh notebooks/08_serve_without_docker.ipynb
 """
@@ -26,6 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb.add_argument("notebooks", type=Path, nargs="+")
     verb = verbs.add_parser("solutions", help="write copies in which solutions are cells")
     verb.add_argument("folder", type=Path)
+    verb.add_argument("notebooks", type=Path, nargs="+")
+    verb = verbs.add_parser("test", help="run notebooks and solutions, compare their outputs")
+    verb.add_argument("--folder", type=Path, default=Path("runs/test"))
+    verb.add_argument(
+        "--all-passes", action="store_true", help="those that train, under all arithmetic there is"
+    )
     verb.add_argument("notebooks", type=Path, nargs="+")
     verb = verbs.add_parser("render", help="write HTML as nbviewer would, and check it")
     verb.add_argument("--folder", type=Path, default=Path("runs/html"))
@@ -57,6 +63,10 @@ def _run(arguments: argparse.Namespace) -> int:
             from tools.notebooks import solutions
 
             return solutions.main(notebooks, arguments.folder)
+        case "test":
+            from tools.notebooks import passes
+
+            return passes.main(notebooks, arguments.folder, all_passes=arguments.all_passes)
         case _:
             from tools.notebooks import render
 

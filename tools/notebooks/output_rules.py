@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
+from tools.notebooks import passes
 from tools.notebooks.lesson import Cell, Lesson, Rule, Violation
 
 MOST_LINES = 20
@@ -35,6 +36,8 @@ _VARYING = (
     ("progress", r"\r(?!\n)|[█━▏▎▍▌▋▊▉]|\bit/s\b|[mun\u00b5]?s/(?:step|it)\b", "pass verbose=0"),
     ("ansi", r"\x1b\[", "print plain text"),
 )
+# Metrics and probabilities lie between 0 and 1; versions such as 0.1.0 are no numbers.
+_THIRD_DECIMAL = re.compile(r"(?<![\w.])-?0?\.\d{3,}(?![\w.])")
 _ACTIVE_HTML = re.compile(
     r"<(script|iframe|svg|object|embed|video|audio)\b|<style type|\bid=\"T_|\bon(load|click)=",
     re.IGNORECASE,
@@ -77,6 +80,17 @@ def varying_text(lesson: Lesson) -> Iterator[Violation]:
             for rule, pattern, way_out in _VARYING:
                 if found := re.search(pattern, text):
                     yield cell.breaks(rule, f"prints {found[0][:60]!r}; {way_out}")
+
+
+def digits(lesson: Lesson) -> Iterator[Violation]:
+    """No third decimal of what may have been trained: it differs between processors."""
+    if not passes.trains(lesson.nb):
+        return
+    for cell, output in _outputs(lesson):
+        for text in _texts(output):
+            if found := _THIRD_DECIMAL.search(text):
+                what = f"prints {found[0]} in a notebook that trains; show two decimals at most"
+                yield cell.breaks("digits", what)
 
 
 def lines(lesson: Lesson) -> Iterator[Violation]:
@@ -133,4 +147,13 @@ def _texts(output: NotebookNode) -> list[str]:
     return [str(text) for mime, text in data.items() if mime.startswith("text/")]
 
 
-RULES: tuple[Rule, ...] = (streams, errors, mime_types, varying_text, lines, tables, figures)
+RULES: tuple[Rule, ...] = (
+    streams,
+    errors,
+    mime_types,
+    varying_text,
+    digits,
+    lines,
+    tables,
+    figures,
+)
