@@ -6,24 +6,23 @@ module knows neither the pipeline nor other tasks.
 
 from __future__ import annotations
 
+import errno
 import json
-import linecache
 import os
 import subprocess
 import sys
-import threading
 import traceback
 from collections.abc import Mapping
-from concurrent.futures import thread as pools
 from pathlib import Path
 from typing import Any
 
 from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError, MlopsMiniError
-from mlops_mini.pipeline import digests, placeholders, spec
+from mlops_mini.pipeline import artifacts, layout, placeholders, python_functions, spec
 
 JsonObject = dict[str, Any]
 
-JOB, RESULT, OUTPUT = "job.json", "result.json", "executor_output.json"
+JOB, RESULT = layout.JOB, layout.RESULT
+_HAS_RUN = "has_run"
 
 
 def prepare(
@@ -33,7 +32,7 @@ def prepare(
     container: JsonObject,
     component: JsonObject,
     parameters: JsonObject,
-    artifacts: Mapping[str, list[JsonObject]],
+    inputs: Mapping[str, list[JsonObject]],
     python: str,
 ) -> None:
     """Write `job.json`: all that an attempt needs to know.
@@ -44,7 +43,7 @@ def prepare(
         container: Of the task's executor.
         component: The definition of its inputs and outputs.
         parameters: Input parameters by name.
-        artifacts: Lists of input artifacts by name, as `describe` returns them.
+        inputs: Lists of input artifacts by name, as `artifacts.describe` returns them.
         python: Interpreter of another environment; "" for a component that runs in this one.
     """
     declared = component.get("outputDefinitions", {})
@@ -53,41 +52,53 @@ def prepare(
         known = ({k: one[k] for k in ("type", "uri", "metadata")} for one in made)
         return {"artifacts": [{"name": name, **one} for one in known]}
 
-    (folder / "parameters").mkdir()
-    outputs = {
-        name: listed(name, {"type": of["artifactType"], "uri": str(folder / name), "metadata": {}})
-        for name, of in declared.get("artifacts", {}).items()
-    }
+    outputs = {}
+    for name, definition in declared.get("artifacts", {}).items():
+        uri = str(layout.artifact(folder, name))
+        made = {"type": definition["artifactType"], "uri": uri, "metadata": {}}
+        outputs[name] = listed(name, made)
     files = {
-        name: {"outputFile": str(folder / "parameters" / name)}
+        name: {"outputFile": str(layout.parameter(folder, name))}
         for name in declared.get("parameters", {})
     }
+    output_file = layout.executor_output(folder)
+    # As Kubeflow's launcher does, for a command makes no folders.
+    for made_below in (output_file.parent, folder / "parameters"):
+        made_below.mkdir()
     executor_input = {
         "inputs": {
             "parameterValues": parameters,
-            "artifacts": {name: listed(name, *many) for name, many in artifacts.items()},
+            "artifacts": {name: listed(name, *many) for name, many in inputs.items()},
         },
         "outputs": {
             "parameters": files,
             "artifacts": outputs,
-            "outputFile": str(folder / OUTPUT),
+            "outputFile": str(output_file),
         },
     }
     job = {"task": task, "container": container, "component": component, "python": python}
     (folder / JOB).write_text(json.dumps({**job, "executor_input": executor_input}))
 
 
-def run(folder: Path) -> None:
-    """Run an attempt that is prepared; never raises for what the component does."""
+def run(folder: Path, *, is_own_process: bool = False) -> None:
+    """Run an attempt that is prepared; never raises for what the component does.
+
+    A component may end its process with exit status 0 at any time. Called again for the same folder
+    then, this only gathers what the component has made.
+
+    Args:
+        folder: Of the attempt.
+        is_own_process: Whether this process ends with the attempt.
+    """
     job = json.loads((folder / JOB).read_text())
     result: JsonObject
     try:
-        _execute(job, folder)
+        if not (folder / _HAS_RUN).exists():
+            (folder / _HAS_RUN).touch()
+            _execute(job, folder, is_own_process=is_own_process)
         result = _collect(job, folder)
     except MlopsMiniError as exc:
         result = {"error": str(exc)}
-    except SystemExit as exc:
-        result = {"error": f"the component called sys.exit({exc.code!r})"}
     except KeyboardInterrupt:
         raise
     except BaseException as exc:  # noqa: BLE001 - whatever a component raises is its result
@@ -95,6 +106,7 @@ def run(folder: Path) -> None:
         line = traceback.extract_tb(exc.__traceback__)[-1]
         where = f" (line {line.lineno} of {Path(line.filename).name}: {line.line})"
         result = {"error": f"{type(exc).__name__}: {exc}{where}"}
+        result["error"] += _advice(exc, job["executor_input"], folder)
     # The name of a file may be no Unicode, and what is recorded must be.
     result["error"] = result["error"].encode(errors="backslashreplace").decode()
     unfinished = folder / f"{RESULT}.unfinished"
@@ -102,33 +114,16 @@ def run(folder: Path) -> None:
     unfinished.rename(folder / RESULT)
 
 
-def is_python(container: Mapping[str, Any]) -> bool:
-    """Tell whether an executor is a Python function, as opposed to any command."""
-    return "--function_to_execute" in container.get("args", [])
-
-
-def source_of(container: Mapping[str, Any]) -> str:
-    """Return the source of a component that is a Python function, else its command as JSON."""
-    if is_python(container):
-        return str(container["command"][-1])
-    return json.dumps([container.get("command", []), container.get("args", [])])
-
-
-def _execute(job: JsonObject, folder: Path) -> None:
+def _execute(job: JsonObject, folder: Path, *, is_own_process: bool) -> None:
     container, given = job["container"], job["executor_input"]
     variables = {one["name"]: one["value"] for one in container.get("env", [])}
-    if is_python(container) and not job["python"]:
-        _call(container, given, folder, variables)
+    if python_functions.is_python(container) and not job["python"]:
+        python_functions.call(
+            container, given, folder=folder, variables=variables, is_own_process=is_own_process
+        )
         return
-    if is_python(container):
-        source = folder / "component.py"
-        source.write_text(source_of(container))
-        command = [
-            job["python"], "-m", "kfp.dsl.executor_main",
-            "--component_module_path", str(source),
-            "--function_to_execute", _function_of(container),
-            "--executor_input", json.dumps(given),
-        ]  # fmt: skip
+    if python_functions.is_python(container):
+        command = python_functions.command(container, given, python=job["python"], folder=folder)
         variables["_KFP_RUNTIME"] = "true"
     else:
         values = _values_for_commands(given)
@@ -146,6 +141,13 @@ def _execute(job: JsonObject, folder: Path) -> None:
             command, env={**ours, **variables}, stdin=subprocess.DEVNULL, check=False
         )
     except OSError as exc:
+        if exc.errno == errno.E2BIG:
+            longest = max(map(len, command))
+            raise FailedPreconditionError(
+                f"{command[0]!r} cannot be given {len(command) - 1} arguments, the longest of "
+                f"{longest:,} characters: the system takes 131,071 in one, and so does "
+                "Kubeflow; hand on large values as artifacts"
+            ) from exc
         raise FailedPreconditionError(
             f"{command[0]!r} does not start on this machine ({exc.strerror}); containers run as "
             "processes of this machine here, with what is installed on it"
@@ -155,57 +157,23 @@ def _execute(job: JsonObject, folder: Path) -> None:
         raise FailedPreconditionError(f"{command[0]!r} ended with {how}{_last_line(folder)}")
 
 
-def _call(
-    container: JsonObject, given: JsonObject, folder: Path, variables: Mapping[str, str]
-) -> None:
-    from kfp.dsl import executor
-
-    source, name = source_of(container), _function_of(container)
-    # Tracebacks show the lines of a source that is in no file.
-    file_name = str(folder / "component.py")
-    linecache.cache[file_name] = (len(source), None, source.splitlines(keepends=True), file_name)
-    namespace: JsonObject = {"__name__": f"component_{name}"}
-    # Without dont_inherit this module's own future flags would turn annotations into strings.
-    exec(compile(source, file_name, "exec", dont_inherit=True), namespace)  # noqa: S102
-    threads = set(threading.enumerate())
-    before = {variable: os.environ.get(variable) for variable in variables}
-    os.environ.update(variables)
-    try:
-        executor.Executor(executor_input=given, function_to_execute=namespace[name]).execute()
-        # Python waits for threads when a process ends, and so does a container. Those of a pool
-        # that nobody has shut down would wait for work for ever.
-        of_pools = set(getattr(pools, "_threads_queues", ()))
-        for thread in set(threading.enumerate()) - threads - of_pools:
-            if not thread.daemon:
-                thread.join()
-    finally:
-        for variable, value in before.items():
-            os.environ.pop(variable)
-            os.environ.update({} if value is None else {variable: value})
-
-
-def _function_of(container: JsonObject) -> str:
-    args = container["args"]
-    return str(args[args.index("--function_to_execute") + 1])
-
-
 def _values_for_commands(given: JsonObject) -> JsonObject:
     """Lay an executor input out as placeholders in commands name it."""
 
-    def artifacts(side: str) -> JsonObject:
+    def first_of(side: str) -> JsonObject:
         first = {k: v["artifacts"][0] for k, v in given[side].get("artifacts", {}).items()}
-        return {k: {**artifact, "path": artifact["uri"]} for k, artifact in first.items()}
+        return {k: {**one, "path": str(artifacts.path_of(one["uri"]))} for k, one in first.items()}
 
     files = given["outputs"].get("parameters", {})
     return {
         "": given,
         "inputs": {
             "parameters": given["inputs"].get("parameterValues", {}),
-            "artifacts": artifacts("inputs"),
+            "artifacts": first_of("inputs"),
         },
         "outputs": {
             "parameters": {k: {"output_file": v["outputFile"]} for k, v in files.items()},
-            "artifacts": artifacts("outputs"),
+            "artifacts": first_of("outputs"),
             "output_file": given["outputs"]["outputFile"],
         },
     }
@@ -215,7 +183,7 @@ def _collect(job: JsonObject, folder: Path) -> JsonObject:
     """Read what the component has made, check it against its definition, and digest it."""
     declared = job["component"].get("outputDefinitions", {})
     outputs = job["executor_input"]["outputs"]
-    file = folder / OUTPUT
+    file = Path(outputs["outputFile"])
     written = json.loads(file.read_text()) if file.exists() else {}
     parameters = {}
     for name, definition in declared.get("parameters", {}).items():
@@ -231,51 +199,34 @@ def _collect(job: JsonObject, folder: Path) -> JsonObject:
             raise InvalidArgumentError(
                 f"{what} was not made: the component must return it or write {output_file.name}"
             )
-    artifacts = {}
+    made_there = {}
     for name in declared.get("artifacts", {}):
         made = outputs["artifacts"][name]["artifacts"][0]
         said = written.get("artifacts", {}).get(name, {"artifacts": [{}]})["artifacts"][0]
         metadata = said.get("metadata") or {}
         uri = said.get("custom_path") or said.get("uri") or made["uri"]
-        artifacts[name] = describe(uri, type_=made["type"], metadata=metadata)
-    return {"parameters": parameters, "artifacts": artifacts, "error": ""}
+        made_there[name] = artifacts.describe(uri, type_=made["type"], metadata=metadata)
+        artifacts.protect(uri, within=folder)
+    return {"parameters": parameters, "artifacts": made_there, "error": ""}
 
 
-def describe(
-    uri: str, *, type_: JsonObject, metadata: JsonObject, is_read: bool = True
-) -> JsonObject:
-    """Digest an artifact: what its files hold, and what it means.
-
-    Args:
-        uri: A path, or an address that can only be named.
-        type_: `schemaTitle` and `schemaVersion`.
-        metadata: Stands for the content where there is no file.
-        is_read: Whether to read models, which needs TensorFlow; else only their files count.
-    """
-    path = Path(uri)
-    digest = of_files = files_digest(uri, metadata)
-    if is_read and (path / "saved_model.pb").is_file():
-        from mlops_mini.pipeline import model_digest
-
-        # Exports of the same weights differ in their files, and are the same model.
-        digest = model_digest.model_digest(path)
-    return {
-        "uri": uri,
-        "type": type_,
-        "metadata": metadata,
-        "digest": digest,
-        "files_digest": of_files,
-    }
-
-
-def files_digest(uri: str, metadata: JsonObject) -> str:
-    """Digest what an artifact's files hold; its address or metadata where there is no file."""
-    return digests.content_digest(Path(uri), {"uri": uri} if "://" in uri else metadata)
+def _advice(exc: BaseException, executor_input: JsonObject, folder: Path) -> str:
+    """Say what a component may not know about files that it may not write."""
+    if not isinstance(exc, PermissionError) or not isinstance(exc.filename, str):
+        return ""
+    inputs = executor_input["inputs"].get("artifacts", {}).values()
+    read = [artifacts.path_of(one["uri"]) for many in inputs for one in many["artifacts"]]
+    if not any(map(Path(exc.filename).is_relative_to, [folder, *read])):
+        return ""
+    return (
+        "; inputs are read-only, and so are copies that keep their mode, as shutil.copy and "
+        "copytree make them: copy with shutil.copyfile"
+    )
 
 
 def _last_line(folder: Path) -> str:
     sys.stdout.flush()
-    log = folder / "log.txt"
+    log = folder / layout.LOG
     if not log.exists():
         return ""
     with log.open("rb") as stream:

@@ -29,7 +29,7 @@ from typing import Any
 
 from mlops_mini import _processes
 from mlops_mini.errors import UnavailableError
-from mlops_mini.pipeline import attempts
+from mlops_mini.pipeline import attempts, layout
 
 # What is worth importing once: each takes over .1 s. Modules that a user may edit are not.
 _PRELOADED = (
@@ -239,7 +239,7 @@ def _fork(job: dict[str, Any], descriptors: Iterable[int]) -> int:
         _processes.die_with_parent(server_pid)
         for descriptor in descriptors:
             os.close(descriptor)
-        with (folder / "log.txt").open("ab") as log:
+        with (folder / layout.LOG).open("ab") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         # What is printed is there, and in order, however the process ends.
@@ -248,10 +248,10 @@ def _fork(job: dict[str, Any], descriptors: Iterable[int]) -> int:
         os.environ.update(job["environment"])
         sys.path[:] = job["path"]
         importlib.invalidate_caches()
-        work = folder / "work"
-        work.mkdir()
+        work = folder / layout.WORK
+        work.mkdir(exist_ok=True)
         os.chdir(work)
-        attempts.run(folder)
+        attempts.run(folder, is_own_process=True)
         status = 0
     except BaseException:  # noqa: BLE001 - the process ends here, and its log must say why
         traceback.print_exc()

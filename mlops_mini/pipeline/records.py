@@ -14,6 +14,7 @@ from typing import Any
 
 from mlops_mini import _processes
 from mlops_mini.errors import NotFoundError
+from mlops_mini.pipeline import layout
 
 JsonObject = dict[str, Any]
 
@@ -74,7 +75,7 @@ class TaskRecord:
     @property
     def log_file(self) -> Path:
         """What the newest attempt has printed."""
-        return Path(self.folder) / "log.txt"
+        return Path(self.folder) / layout.LOG
 
     @property
     def name(self) -> str:

@@ -7,7 +7,6 @@ What is here is the life of a run: begin, resume, cancel, end. `graph` decides w
 import asyncio
 import logging
 import os
-import re
 import secrets
 import sqlite3
 import threading
@@ -24,10 +23,9 @@ from mlops_mini.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
     InternalError,
-    InvalidArgumentError,
     ResourceExhaustedError,
 )
-from mlops_mini.pipeline import environments, spec
+from mlops_mini.pipeline import environments, layout, spec
 from mlops_mini.pipeline.fork_server import ForkServer
 from mlops_mini.pipeline.graph import Graph
 from mlops_mini.pipeline.records import Records, RunRecord, TaskRecord
@@ -81,8 +79,8 @@ class Runner:
         """
         self.root = root.resolve()
         self.root.mkdir(parents=True, exist_ok=True)
-        self._records = Records(self.root / "runs.sqlite", clock=clock)
-        self._forks = ForkServer(self.root / "fork_server.log")
+        self._records = Records(self.root / layout.RUNS, clock=clock)
+        self._forks = ForkServer(self.root / layout.FORK_SERVER_LOG)
         self._n_workers = n_workers or os.cpu_count() or 1
         self._mode = mode
         self._on_task = on_task
@@ -116,12 +114,9 @@ class Runner:
         bound = spec.bind(definitions, arguments or {}, what=f"pipeline {loaded.name!r}")
         now = self._records.now()
         # Sorts by time, and two of one second differ.
-        made = f"{loaded.name}-{now[:19].replace(':', '')}-{secrets.token_hex(2)}"
+        made = f"{loaded.name[:90]}-{now[:19].replace(':', '')}-{secrets.token_hex(2)}"
         run_id = run_id or made
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", run_id):
-            raise InvalidArgumentError(
-                f"{run_id!r} cannot name a run, which names a folder: use letters, digits, . _ -"
-            )
+        layout.check_run_id(run_id)
         run = RunRecord(
             id=run_id,
             pipeline=loaded.name,

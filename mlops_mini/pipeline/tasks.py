@@ -8,14 +8,23 @@ import json
 import logging
 import shutil
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from mlops_mini.errors import MlopsMiniError, UnavailableError
-from mlops_mini.pipeline import attempts, digests, environments, placeholders
+from mlops_mini.pipeline import (
+    artifacts,
+    attempts,
+    digests,
+    environments,
+    layout,
+    placeholders,
+    python_functions,
+)
 from mlops_mini.pipeline.fork_server import ForkServer
+from mlops_mini.pipeline.inputs import Readers
 from mlops_mini.pipeline.records import Records, RunRecord, TaskRecord
 
 logger = logging.getLogger(__name__)
@@ -109,6 +118,7 @@ class TaskRunner:
         self._forks = forks
         self._mode = mode
         self._workers = asyncio.Semaphore(1 if mode == "inline" else n_workers)
+        self._readers = Readers()
         self._environments_root = environments_root
         self._on_task = on_task
 
@@ -171,8 +181,8 @@ class TaskRunner:
     ) -> TaskRecord:
         container = leaf.executor["container"]
         installs = environments.installs_of(container.get("command", []))
-        is_ours = attempts.is_python(container) and not installs
-        source = attempts.source_of(container)
+        is_ours = python_functions.is_python(container) and not installs
+        source = python_functions.source_of(container)
         reach = digests.reach(source if is_ours else "")
         caching = leaf.task.get("cachingOptions", {})
         named = {name: [one["digest"] for one in v] for name, v in leaf.inputs.artifacts.items()}
@@ -214,26 +224,40 @@ class TaskRunner:
                     )
                 logger.warning("%s: what %s has made was changed since", leaf.path, found.folder)
         python = ""
-        if attempts.is_python(container) and installs:
+        if python_functions.is_python(container) and installs:
             (self._folder / leaf.path).mkdir(parents=True, exist_ok=True)
             log_file = self._folder / leaf.path / "environment.log"
-            python = str(
-                await asyncio.to_thread(
+            # Tasks that need the same one wait for each other.
+            async with self._without_worker():
+                made = await asyncio.to_thread(
                     environments.python_of,
                     installs,
                     root=self._environments_root,
                     log_file=log_file,
                 )
-            )
+            python = str(made)
         policy = leaf.task.get("retryPolicy", {})
         for n_tried in range(int(policy.get("maxRetryCount", 0)) + 1):
-            if n_tried and await _is_set(stop, within_s=backoff_s(policy, n_tried)):
-                return replace(record, state="CANCELLED")
+            if n_tried:
+                async with self._without_worker():
+                    is_stopped = await _is_set(stop, within_s=backoff_s(policy, n_tried))
+                if is_stopped or stop.is_set():
+                    return replace(record, state="CANCELLED")
+            self._readers.begin(leaf.path, leaf.inputs.artifacts)
             record = await self._attempt(record, leaf, python, reach.installed, stop)
             if record.state != "FAILED":
                 break
             logger.warning("%s: attempt %d failed: %s", leaf.path, record.attempt, record.error)
         return record
+
+    @contextlib.asynccontextmanager
+    async def _without_worker(self) -> AsyncIterator[None]:
+        """Leave this task's worker to others meanwhile."""
+        self._workers.release()
+        try:
+            yield
+        finally:
+            await self._workers.acquire()
 
     async def _attempt(
         self,
@@ -255,7 +279,7 @@ class TaskRunner:
             container=leaf.executor["container"],
             component=leaf.component,
             parameters=leaf.inputs.parameters,
-            artifacts=leaf.inputs.artifacts,
+            inputs=leaf.inputs.artifacts,
             python=python,
         )
         record = replace(
@@ -263,6 +287,8 @@ class TaskRunner:
         )
         self._save(record)
         result = await self._result(unfinished, installed, stop)
+        if edited := await self._readers.end(leaf.path, leaf.inputs.artifacts):
+            result = {"error": "; ".join(filter(None, [edited, result["error"]]))}
         if result["error"]:
             failed = unfinished.rename(final.with_name(f"{final.name}.failed"))
             record = replace(record, folder=str(failed))
@@ -282,12 +308,15 @@ class TaskRunner:
     ) -> JsonObject:
         status = 0
         if self._mode == "inline":
-            (folder / "work").mkdir()
-            with contextlib.chdir(folder / "work"):
+            (folder / layout.WORK).mkdir()
+            with contextlib.chdir(folder / layout.WORK):
                 attempts.run(folder)
         else:
             try:
                 status = await self._fork(folder, installed, stop)
+                if status == 0 and not (folder / attempts.RESULT).exists():
+                    # The component has ended its process, and meant well: os._exit(0).
+                    status = await self._fork(folder, installed, stop)
             except UnavailableError as exc:
                 return {"error": str(exc)}
         if (folder / attempts.RESULT).exists():
@@ -316,8 +345,6 @@ class TaskRunner:
         importer = leaf.executor["importer"]
         source = importer["artifactUri"]
         uri = source.get("constant") or leaf.inputs.parameters[source["runtimeParameter"]]
-        if "://" not in uri and not Path(uri).exists():
-            raise FileNotFoundError(f"dsl.importer finds nothing at {uri}")
         name = next(iter(leaf.component["outputDefinitions"]["artifacts"]))
         parameters = {"inputs": {"parameters": leaf.inputs.parameters}}
         metadata = json.loads(
@@ -325,7 +352,8 @@ class TaskRunner:
                 json.dumps(importer.get("metadata", {})), parameters, what=f"task {leaf.path!r}"
             )
         )
-        made = attempts.describe(
+        uri = artifacts.imported(uri, metadata, task=f"task {leaf.path!r}")
+        made = artifacts.describe(
             uri, type_=importer["typeSchema"], metadata=metadata, is_read=False
         )
         return replace(
@@ -340,10 +368,7 @@ class TaskRunner:
 
 def is_intact(record: TaskRecord) -> bool:
     """Tell whether a task's artifacts still are what it has made."""
-    return all(
-        attempts.files_digest(one["uri"], one["metadata"]) == one["files_digest"]
-        for one in record.outputs["artifacts"].values()
-    )
+    return all(map(artifacts.is_unchanged, record.outputs["artifacts"].values()))
 
 
 def backoff_s(policy: Mapping[str, Any], n_tried: int) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mlops_mini.pipeline import attempts
+from mlops_mini.pipeline import artifacts, attempts
 
 SAYS = """
 def f() -> str:
@@ -24,6 +24,7 @@ def attempt(
     *,
     outputs: dict[str, Any] | None = None,
     python: str = "",
+    s: str = "it's",
 ) -> dict[str, Any]:
     """Run an attempt in a folder; its result."""
     folder.mkdir(exist_ok=True)
@@ -39,11 +40,11 @@ def attempt(
         "container": container,
         "component": {"outputDefinitions": declared},
         "executor_input": {
-            "inputs": {"parameterValues": {"n": 3.0, "s": "it's"}},
+            "inputs": {"parameterValues": {"n": 3.0, "s": s}},
             "outputs": {
                 "parameters": {name: {"outputFile": file} for name, file in files.items()},
                 "artifacts": artifacts,
-                "outputFile": str(folder / attempts.OUTPUT),
+                "outputFile": str(folder / "executor_output.json"),
             },
         },
         "python": python,
@@ -113,7 +114,7 @@ def test_the_error_of_a_component_names_its_line_although_it_is_in_no_file(
 
     result = attempt(tmp_path, function(source))
 
-    assert result["error"] == "KeyError: 'no' (line 3 of component.py: x['no'])"
+    assert result["error"] == "KeyError: 'no' (line 3 of ephemeral_component.py: x['no'])"
     assert "x['no']" in capsys.readouterr().err
 
 
@@ -189,7 +190,7 @@ def test_an_artifact_elsewhere_is_known_by_its_address_and_metadata_by_themselve
     tmp_path: Path,
 ) -> None:
     def digest(uri: str, metadata: dict[str, Any]) -> str:
-        return str(attempts.describe(uri, type_={}, metadata=metadata)["digest"])
+        return str(artifacts.describe(uri, type_={}, metadata=metadata)["digest"])
 
     nowhere = str(tmp_path / "nowhere")
     assert digest("gs://a/b", {"x": 1}) == digest("gs://a/b", {"x": 2}) != digest("gs://a/c", {})

@@ -1,0 +1,76 @@
+"""Where the files of runs and attempts lie, so that no name of a user's meets one of ours.
+
+::
+
+    ROOT/runs.sqlite, runs.lock, fork_server.log
+    ROOT/RUN/.lock
+    ROOT/RUN/TASK/attempt-1/job.json, result.json, log.txt, work/, ...
+    ROOT/RUN/TASK/attempt-1/artifacts/OUTPUT, executor_output.json
+    ROOT/RUN/TASK/attempt-1/parameters/OUTPUT
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mlops_mini.errors import InvalidArgumentError
+
+RUNS, FORK_SERVER_LOG = "runs.sqlite", "fork_server.log"
+# Also those that SQLite and locks make beside them; a disk may not tell `Runs` from `runs`.
+_OWN_IN_ROOT = ("runs.", "fork_server.")
+JOB, RESULT, LOG, WORK = "job.json", "result.json", "log.txt", "work"
+_EXECUTOR_OUTPUT = "executor_output.json"
+
+
+def check_run_id(run_id: str) -> None:
+    """Refuse what cannot name the folder of a run.
+
+    Raises:
+        InvalidArgumentError: It has other letters than a folder's name should, or is ours.
+
+    >>> check_run_id("judged-on-2013-03")
+    >>> check_run_id("runs.sqlite")
+    Traceback (most recent call last):
+    mlops_mini.errors.InvalidArgumentError: 'runs.sqlite' cannot name a run: names that begin with \
+'runs.' or 'fork_server.' are those of the runner's own files
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", run_id):
+        raise InvalidArgumentError(
+            f"{run_id!r} cannot name a run, which names a folder: use at most 128 letters, digits, "
+            "and . _ -, a letter or digit first"
+        )
+    if run_id.lower().startswith(_OWN_IN_ROOT):
+        raise InvalidArgumentError(
+            f"{run_id!r} cannot name a run: names that begin with "
+            f"{' or '.join(map(repr, _OWN_IN_ROOT))} are those of the runner's own files"
+        )
+
+
+def executor_output(attempt: Path) -> Path:
+    """Where kfp's executor writes; `dsl.get_uri` names files beside it."""
+    return attempt / "artifacts" / _EXECUTOR_OUTPUT
+
+
+def artifact(attempt: Path, name: str) -> Path:
+    """Where an attempt makes an output artifact.
+
+    Raises:
+        InvalidArgumentError: The name would lead elsewhere.
+    """
+    return attempt / "artifacts" / _checked(name)
+
+
+def parameter(attempt: Path, name: str) -> Path:
+    """Where an attempt may write an output parameter.
+
+    Raises:
+        InvalidArgumentError: The name would lead elsewhere.
+    """
+    return attempt / "parameters" / _checked(name)
+
+
+def _checked(name: str) -> str:
+    if name in {"", ".", "..", _EXECUTOR_OUTPUT} or "/" in name or "\0" in name:
+        raise InvalidArgumentError(f"{name!r} cannot name an output, which names a file: rename it")
+    return name
