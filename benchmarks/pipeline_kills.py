@@ -88,7 +88,7 @@ def kill_and_resume(workspace: Path, after_s: float) -> int | None:
         process.wait()
     runner = Runner(workspace / "runs")
     runs = runner.runs()
-    if runs and runs[0].state != "RUNNING":
+    if runs and runs[0].state != "INTERRUPTED":
         return None
     kept = 0
     if runs:

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 0.02
+_LOOK_S = 0.1
 T = TypeVar("T")
 
 
@@ -148,15 +149,37 @@ def locked(file: Path, *, if_taken: str = "") -> Iterator[int]:
     """
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if if_taken else 0))
-        except BlockingIOError as exc:
-            raise AlreadyExistsError(if_taken) from exc
+        deadline = time.monotonic() + _LOOK_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if if_taken else 0))
+                break
+            except BlockingIOError as exc:
+                # Whoever only looks (`is_locked`) holds it for a moment.
+                if time.monotonic() > deadline:
+                    raise AlreadyExistsError(if_taken) from exc
+                time.sleep(_POLL_S)
         yield descriptor
     finally:
         # Said aloud: a child forked meanwhile has the descriptor too, and would keep the lock.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
+
+
+def is_locked(file: Path) -> bool:
+    """Tell whether another process holds the lock of a file, without being in its way."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared, and for a moment: who wants it meanwhile asks again, as `locked` does.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 @contextmanager

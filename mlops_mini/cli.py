@@ -266,13 +266,14 @@ def submit(
 
 @pipeline_app.command("runs")
 def list_runs(workspace: Workspace = None, as_json: AsJson = False) -> None:
-    """List the runs of a workspace, newest first.
+    """List the runs of a workspace, newest first; INTERRUPTED ones were killed.
 
     Example: mlops-mini pipeline runs
     """
     from mlops_mini.pipeline.runner import Runner
 
-    found = Runner((workspace or _default_workspace()) / "runs").runs()
+    with Runner((workspace or _default_workspace()) / "runs") as runner:
+        found = runner.runs()
     rows = [(run.id, run.state, run.started_at[5:16], run.reason) for run in found]
     table = ("Runs", ("run", "state", "UTC", "why"), rows)
     _print([dataclasses.asdict(run) for run in found], table, as_json=as_json)
@@ -290,7 +291,8 @@ def show(
     """
     from mlops_mini.pipeline.runner import Runner
 
-    found = Runner((workspace or _default_workspace()) / "runs").show(run)
+    with Runner((workspace or _default_workspace()) / "runs") as runner:
+        found = runner.show(run)
     _print_run(found, as_json=as_json)
 
 

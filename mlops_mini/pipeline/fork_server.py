@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import ctypes
 import importlib
 import json
 import os
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ _PRELOADED = (
     "kfp.dsl.executor", "numpy", "pandas", "pandera.pandas", "pyarrow.parquet", "scipy.stats",
     "sklearn.metrics", "tensorflow", "keras",
 )  # fmt: skip
+
+_PR_SET_CHILD_SUBREAPER = 36
 
 Future = concurrent.futures.Future[int]
 
@@ -170,6 +173,7 @@ class ForkServer:
 
 def serve(connection: socket.socket) -> None:
     """Be the server: fork for each line that comes, say when a child has ended, until the end."""
+    _adopt_orphans()
     wake, woken = os.pipe()
     os.set_blocking(woken, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -184,8 +188,7 @@ def serve(connection: socket.socket) -> None:
                 if key.fileobj is connection:
                     data = connection.recv(65536)
                     if not data:
-                        for pid in children:
-                            _kill_group(pid)
+                        _end(children)
                         return
                     *lines, received = (received + data).split(b"\n")
                     for line in lines:
@@ -201,6 +204,9 @@ def serve(connection: socket.socket) -> None:
             for pid, status in _ended_children():
                 # What the attempt has started and left behind ends with it.
                 _kill_group(pid)
+                _kill_orphans(children)
+                if pid not in children:
+                    continue
                 code = os.waitstatus_to_exitcode(status)
                 _say(connection, {"folder": children.pop(pid), "status": code})
 
@@ -237,6 +243,7 @@ def _fork(job: dict[str, Any], descriptors: Iterable[int]) -> int:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setpgid(0, 0)
         _processes.die_with_parent(server_pid)
+        _adopt_orphans()
         for descriptor in descriptors:
             os.close(descriptor)
         with (folder / layout.LOG).open("ab") as log:
@@ -274,6 +281,37 @@ def _ended_children() -> list[tuple[int, int]]:
 def _kill_group(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
+
+
+def _end(attempts_there: Iterable[int]) -> None:
+    """End all attempts with all that they have started, and wait until nothing is left."""
+    for pid in attempts_there:
+        _kill_group(pid)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            # Each that ends may leave children of its own to us.
+            _kill_orphans(())
+            os.waitpid(-1, 0)
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of every process below this one whose own parent ends (Linux only).
+
+    An attempt adopts what it has started, as a container does, and the server what an attempt
+    leaves behind, be it in a session of its own. Where no kernel does it, as on macOS, what has
+    left the attempt's process group by `setsid` goes on.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _kill_orphans(own: Collection[int]) -> None:
+    """Kill the children of this process that it has not forked itself: attempts have left them."""
+    for file in Path("/proc/self/task").glob("*/children"):
+        for pid in map(int, file.read_text().split()):
+            if pid not in own:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def _say(connection: socket.socket, said: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from mlops_mini.errors import InvalidArgumentError
 RUNS, FORK_SERVER_LOG = "runs.sqlite", "fork_server.log"
 # Also those that SQLite and locks make beside them; a disk may not tell `Runs` from `runs`.
 _OWN_IN_ROOT = ("runs.", "fork_server.")
+RUN_LOCK = ".lock"
 JOB, RESULT, LOG, WORK = "job.json", "result.json", "log.txt", "work"
 _EXECUTOR_OUTPUT = "executor_output.json"
 

@@ -18,7 +18,13 @@ from pathlib import Path
 
 from mlops_mini import _processes
 from mlops_mini.data.partitions import whole_file
-from mlops_mini.errors import DataIntegrityError, NotFoundError, ResourceExhaustedError
+from mlops_mini.data.periods import Period
+from mlops_mini.errors import (
+    DataIntegrityError,
+    FailedPreconditionError,
+    NotFoundError,
+    ResourceExhaustedError,
+)
 from mlops_mini.pipeline.model_digest import model_digest
 
 logger = logging.getLogger(__name__)
@@ -155,6 +161,8 @@ def publish(
 
     Raises:
         NotFoundError: `export_folder` is no SavedModel; nothing was written.
+        FailedPreconditionError: The version that is served was judged on a later period, and the
+            new one would take its place; nothing was written.
         ResourceExhaustedError: The disk is too full, or became so; no part of the version stays.
         DataIntegrityError: The file with the last number holds something else.
 
@@ -181,6 +189,8 @@ def publish(
             if publication and (known := _published_before(publication, model_folder)):
                 logger.info("published before: version=%d path=%s", known.version, known.path)
                 return known
+            if publication:
+                _check_is_no_older(publication, model_folder)
             _check_room(model_folder, n_bytes)
             version = _next_version(last_version, model_folder)
             path = model_folder / str(version)
@@ -256,6 +266,19 @@ def _published_before(publication: Publication, model_folder: Path) -> Published
         if is_candidate and _answers_as(publication.model_digest, each.path, known):
             return each
     return None
+
+
+def _check_is_no_older(publication: Publication, model_folder: Path) -> None:
+    """Refuse a version that would be served in place of one judged on a later period."""
+    for newest in published_versions(model_folder)[-1:]:
+        known = Publication.read(newest.path)
+        if known and Period.parse(publication.test_period) < Period.parse(known.test_period):
+            raise FailedPreconditionError(
+                f"a model judged on {publication.test_period} would be served in place of version "
+                f"{newest.version} in {model_folder}, judged later, on {known.test_period}: judge "
+                f"it on {known.test_period} or later too, or first remove the versions judged "
+                f"after {publication.test_period}"
+            )
 
 
 def _answers_as(digest: str, version_folder: Path, known: Publication | None) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import threading
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,8 +102,8 @@ class RunRecord:
         pipeline: Its name.
         spec_digest: Digest of the compiled pipeline.
         arguments: Parameters as they were given.
-        state: RUNNING, SUCCEEDED, FAILED or CANCELLED. One that nobody works at any more may still
-            say RUNNING: it was killed and can be resumed.
+        state: RUNNING, SUCCEEDED, FAILED or CANCELLED. The record of one that was killed still says
+            RUNNING; the runner tells it by its lock, and shows INTERRUPTED: it can be resumed.
         reason: The first error; empty unless it failed.
         started_at: ISO 8601, UTC.
         ended_at: ISO 8601, UTC; None while it runs.
@@ -131,10 +133,19 @@ class Records:
         """
         self._file = file
         self._clock = clock
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
         # SQLite waits for no lock while a file changes its journal mode.
         with _processes.locked(file.with_suffix(".lock")), self._connect() as connection:
             connection.execute("pragma journal_mode = wal")
             connection.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the file, which the next call opens again."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
     def now(self) -> str:
         """The clock's time as it is written down."""
@@ -165,6 +176,10 @@ class Records:
         tasks = self._read("select * from task where run_id = ? order by rowid", run_id)
         by_path = {row["path"]: TaskRecord(**row) for row in tasks}
         return replace(RunRecord(**found[0]), tasks=by_path)
+
+    def has_run(self, run_id: str) -> bool:
+        """Tell whether there is a run of this id."""
+        return bool(self._read("select 1 from run where id = ?", run_id))
 
     def runs(self) -> list[RunRecord]:
         """Read all runs, newest first, without their tasks."""
@@ -201,7 +216,15 @@ class Records:
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self._file, timeout=60)) as connection:
-            connection.row_factory = sqlite3.Row
-            with connection:
+        """Hold the one connection, in a transaction; threads take turns."""
+        with self._lock:
+            if self._connection is None:
+                connection = sqlite3.connect(self._file, timeout=60, check_same_thread=False)
+                connection.row_factory = sqlite3.Row
+                # A commit outlives this process, if not a power failure, and need not wait.
+                connection.execute("pragma synchronous = normal")
+                # Whoever forgets to close it leaves no warning.
+                weakref.finalize(self, connection.close)
+                self._connection = connection
+            with self._connection as connection:
                 yield connection

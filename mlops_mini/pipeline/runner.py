@@ -23,9 +23,8 @@ from mlops_mini.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
     InternalError,
-    ResourceExhaustedError,
 )
-from mlops_mini.pipeline import environments, layout, spec
+from mlops_mini.pipeline import environments, layout, spec, write_errors
 from mlops_mini.pipeline.fork_server import ForkServer
 from mlops_mini.pipeline.graph import Graph
 from mlops_mini.pipeline.records import Records, RunRecord, TaskRecord
@@ -36,6 +35,13 @@ logger = logging.getLogger(__name__)
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _n_cpus() -> int:
+    """Count the cores that this process may use, which a container or `taskset` may limit."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Runner:
@@ -70,18 +76,26 @@ class Runner:
         Args:
             root: Receives `runs.sqlite` and a folder a run; made if it is not there. Several
                 runners, of several processes, may share it.
-            n_workers: Most tasks at the same time; the number of cores if None.
+            n_workers: Most tasks at the same time; as many as cores that this process may
+                use if None.
             mode: `fork` runs each task in a process of its own, forked from one that has imported
                 what the task needs; `inline` in this process, one at a time, for a debugger.
             on_task: Told of each change of a task, in another thread than the caller's.
             environments_root: See `environments.default_root`.
             clock: Says the time, with its zone.
+
+        Raises:
+            PermissionDeniedError: The root cannot be written; other reasons have other errors.
+            DataIntegrityError: `runs.sqlite` holds something else.
         """
         self.root = root.resolve()
-        self.root.mkdir(parents=True, exist_ok=True)
-        self._records = Records(self.root / layout.RUNS, clock=clock)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._records = Records(self.root / layout.RUNS, clock=clock)
+        except (OSError, sqlite3.DatabaseError) as exc:
+            raise write_errors.explained(exc, what="a runner", root=self.root) from exc
         self._forks = ForkServer(self.root / layout.FORK_SERVER_LOG)
-        self._n_workers = n_workers or os.cpu_count() or 1
+        self._n_workers = n_workers or _n_cpus()
         self._mode = mode
         self._on_task = on_task
         self._environments_root = environments_root or environments.default_root()
@@ -107,7 +121,7 @@ class Runner:
             InvalidArgumentError: The pipeline or an argument is not what it should be; nothing ran.
             AlreadyExistsError: There is such a run, or another process works at it.
             AbortedError: The run has failed or was canceled; the message says where and what now.
-            ResourceExhaustedError: The disk is full.
+            ResourceExhaustedError: The disk is full; other reasons have other errors.
         """
         loaded = spec.load(package)
         definitions = loaded.root.get("inputDefinitions", {}).get("parameters", {})
@@ -156,26 +170,50 @@ class Runner:
         return self._work(run, loaded, is_new=False)
 
     def runs(self) -> list[RunRecord]:
-        """List all runs under this root, newest first, without their tasks."""
-        return self._records.runs()
+        """List all runs under this root, newest first, without their tasks.
+
+        Returns:
+            Those that say RUNNING, and at which no process works any more, as INTERRUPTED.
+        """
+        return [self._as_it_is(run) for run in self._records.runs()]
 
     def show(self, run_id: str) -> RunRecord:
-        """Read one run with its tasks.
+        """Read one run with its tasks, INTERRUPTED like those of `runs`.
 
         Raises:
             NotFoundError: There is no such run.
         """
-        return self._records.run(run_id)
+        return self._as_it_is(self._records.run(run_id))
 
     def close(self) -> None:
         """End the processes that are kept warm."""
         self._forks.close()
+        self._records.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+    def _as_it_is(self, run: RunRecord) -> RunRecord:
+        """Say INTERRUPTED where the record says RUNNING and nobody works at the run."""
+        lock = self.root / run.id / layout.RUN_LOCK
+        if run.state != "RUNNING" or _processes.is_locked(lock):
+            return run
+        # It may have ended just now.
+        newest = self._records.run(run.id)
+        if newest.state != "RUNNING":
+            return newest if run.tasks else replace(newest, tasks={})
+        return replace(
+            run,
+            state="INTERRUPTED",
+            reason=f"its process ended before the run; --resume {run.id} goes on with it",
+            tasks={
+                path: replace(task, state="INTERRUPTED") if task.state == "RUNNING" else task
+                for path, task in run.tasks.items()
+            },
+        )
 
     def _work(self, run: RunRecord, package: spec.Package, *, is_new: bool) -> RunRecord:
         try:
@@ -186,7 +224,7 @@ class Runner:
                     if run.state == "SUCCEEDED":
                         return run
                     run = replace(run, state="RUNNING", reason="", ended_at=None)
-                elif any(there.id == run.id for there in self.runs()):
+                elif self._records.has_run(run.id):
                     raise AlreadyExistsError(
                         f"there is a run {run.id!r}: resume it, or name another"
                     )
@@ -195,10 +233,9 @@ class Runner:
                 state = "SUCCEEDED" if outcome.state in {"SUCCEEDED", "CACHED"} else outcome.state
                 run = replace(run, state=state, reason=outcome.error, ended_at=self._records.now())
                 self._records.save_run(run)
-        except (OSError, sqlite3.OperationalError) as exc:
-            raise ResourceExhaustedError(
-                f"run {run.id!r} cannot write below {self.root}: {exc}; make room there, "
-                "then resume it"
+        except (OSError, sqlite3.DatabaseError) as exc:
+            raise write_errors.explained(
+                exc, what=f"run {run.id!r}", root=self.root, then="resume it"
             ) from exc
         ended = self.show(run.id)
         if state != "SUCCEEDED":
@@ -271,7 +308,7 @@ class Runner:
                     with suppress(RuntimeError):  # The loop has just ended.
                         loop.call_soon_threadsafe(event.set)
         [outcome] = ended
-        if isinstance(outcome, (OSError, sqlite3.OperationalError)):
+        if isinstance(outcome, (OSError, sqlite3.DatabaseError)):
             raise outcome
         if isinstance(outcome, BaseException):
             raise InternalError(f"run {run.id!r} ended by our own fault: {outcome!r}") from outcome
@@ -283,5 +320,5 @@ class Runner:
         folder = self.root / run_id
         folder.mkdir(exist_ok=True)
         taken = f"another process works at run {run_id!r}: wait for it, or start another run"
-        with _processes.locked(folder / ".lock", if_taken=taken):
+        with _processes.locked(folder / layout.RUN_LOCK, if_taken=taken):
             yield folder

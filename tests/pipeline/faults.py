@@ -53,6 +53,27 @@ def leaves_a_child():
 
 
 @component
+def detaches():
+    """Leaves a child and a grandchild in sessions of their own, and waits if there is no gate."""
+    import os
+    import subprocess
+    import sys
+
+    from tests.pipeline import gates
+
+    sleeps = "import time; time.sleep(600)"
+    options = "start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL"
+    popen = f"subprocess.Popen([sys.executable, '-c', {sleeps!r}], {options})"
+    code = f"import subprocess, sys; print({popen}.pid)"
+    child = subprocess.Popen([sys.executable, "-c", sleeps], start_new_session=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], start_new_session=True, capture_output=True, check=True
+    )
+    gates.say(f"detached begins {os.getpid()} {child.pid} {int(done.stdout)}")
+    gates.wait_at("detached")
+
+
+@component
 def returns_text() -> int:
     return "many"
 
@@ -225,6 +246,19 @@ def one_item_fails():
 @dsl.pipeline
 def waiting(name: str):
     waits(name=name).set_caching_options(False)
+
+
+@dsl.pipeline
+def detached():
+    detaches().set_caching_options(False)
+
+
+@dsl.pipeline
+def pausing():
+    """As many pauses as workers, then a task that needs one."""
+    for _ in range(2):
+        unlucky().set_retry(1, backoff_duration="3600s").set_caching_options(False)
+    waits(name="it")
 
 
 @without_cache

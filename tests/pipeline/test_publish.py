@@ -11,7 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from mlops_mini.errors import DataIntegrityError, NotFoundError, ResourceExhaustedError
+from mlops_mini.errors import (
+    DataIntegrityError,
+    FailedPreconditionError,
+    NotFoundError,
+    ResourceExhaustedError,
+)
 from mlops_mini.pipeline import publish
 from mlops_mini.pipeline.model_digest import model_digest
 
@@ -267,7 +272,7 @@ def test_a_run_publishes_once(export: Path, tmp_path: Path) -> None:
         ({"model_digest": "b" * 64}, 2),  # the newest, judged on another period
         ({"model_digest": "a" * 64, "test_period": "2013-03"}, 1),  # an older one of this period
         ({"model_digest": "a" * 64, "test_period": "2013-05"}, 3),  # an older one, newly chosen
-        ({"model_digest": "c" * 64, "test_period": "2013-03"}, 3),
+        ({"model_digest": "c" * 64, "test_period": "2013-04"}, 3),
     ],
 )
 def test_a_model_that_answers_the_same_is_no_new_version(
@@ -278,6 +283,23 @@ def test_a_model_that_answers_the_same_is_no_new_version(
 
     assert publish_as(export, tmp_path / "m", run_id="run-3", **changes) == version
     assert publish_as(export, tmp_path / "m", run_id="run-3", **changes) == version
+
+
+@pytest.mark.parametrize("period", ["2013-03", "2013-W10"])
+def test_a_model_of_an_older_period_does_not_become_the_one_that_is_served(
+    period: str, export: Path, tmp_path: Path
+) -> None:
+    publish_as(export, tmp_path / "m", run_id="run-1", test_period=period)
+    publish_as(export, tmp_path / "m", run_id="run-2", test_period="2013-04", model_digest="b" * 64)
+    changed = {"test_period": period, "model_digest": "c" * 64}
+
+    with pytest.raises(FailedPreconditionError, match=rf"{period}.*version 2.*later, on 2013-04"):
+        publish_as(export, tmp_path / "m", run_id="run-3", **changed)
+    versions = [found.version for found in publish.published_versions(tmp_path / "m")]
+    shutil.rmtree(tmp_path / "m" / "2")
+
+    assert versions == [1, 2]
+    assert publish_as(export, tmp_path / "m", run_id="run-3", **changed) == 3
 
 
 def test_a_version_that_tells_nothing_is_recognized_by_what_it_answers(

@@ -104,6 +104,24 @@ def test_what_cannot_name_a_folder_cannot_name_a_run(
     }
 
 
+@pytest.mark.parametrize(
+    "run_id", ["runs.sqlite", "runs.lock", "runs.sqlite-wal", "Runs.SQLite", "fork_server.log"]
+)
+def test_a_run_cannot_be_called_as_a_file_of_ours(run_id: str, inline: Runner) -> None:
+    with pytest.raises(InvalidArgumentError, match="the runner's own files"):
+        inline.run(says, run_id=run_id)
+
+    assert inline.run(says, run_id="runs-of-mine").state == "SUCCEEDED"
+
+
+def test_a_pipeline_with_a_long_name_names_its_runs_shorter(inline: Runner) -> None:
+    @dsl.pipeline(name="n" * 120)
+    def long():
+        say(s="hello")
+
+    assert inline.run(long).id.startswith("n" * 90 + "-2")
+
+
 def test_a_root_may_be_relative_and_the_folder_may_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,9 +101,13 @@ def test_a_killed_run_is_resumed_and_what_was_finished_is_kept(
 
     with Runner(root) as runner:
         (left,) = runner.runs()
+        states = {task.state for task in runner.show(left.id).tasks.values()}
         run = runner.resume(left.id, faults.slowly)
 
-    assert (left.state, run.id, run.state) == ("RUNNING", left.id, "SUCCEEDED")
+    assert (left.state, run.id, run.state) == ("INTERRUPTED", left.id, "SUCCEEDED")
+    assert f"--resume {left.id}" in left.reason
+    assert "INTERRUPTED" in states
+    assert "RUNNING" not in states
     begun = Counter(line.split()[0] for line in gates.said() if " begins " in line)
     assert begun == {"a": 1, "slow": 1, "push": 1} | {where: 2}
     assert gates.said(beginning="pushed") == [f"pushed {run.id} whole hello"]
@@ -179,7 +183,7 @@ def test_however_often_it_is_killed_the_result_is_the_same_and_pushed_once(
             n_kills += 1
         with Runner(root) as runner:
             runs = [runner.show(run.id) for run in runner.runs()]
-        unfinished = [run.id for run in runs if run.state == "RUNNING"]
+        unfinished = [run.id for run in runs if run.state == "INTERRUPTED"]
 
     assert [run.state for run in runs] == ["SUCCEEDED"] * len(runs)
     pushed = sorted(f"pushed {run.id} whole hello" for run in runs)
@@ -292,6 +296,43 @@ def test_a_run_that_somebody_works_at_is_not_resumed(start, root: Path) -> None:
 
     assert first.wait(timeout=120) == 0
     assert len(gates.said(beginning="it begins")) == 1
+
+
+def test_a_run_that_goes_on_reads_running_and_is_not_disturbed_by_who_looks(
+    start, root: Path
+) -> None:
+    running = start("waiting", name="it")
+    pids_of("it")
+
+    with Runner(root) as runner:
+        seen = {runner.runs()[0].state for _ in range(100)}
+        seen |= {runner.show(runner.runs()[0].id).state for _ in range(100)}
+    gates.open_gates("it")
+
+    assert seen == {"RUNNING"}
+    assert running.wait(timeout=120) == 0
+
+
+def test_a_task_that_pauses_before_another_attempt_holds_no_worker(start, root: Path) -> None:
+    canceled = start("pausing")
+    pids_of("it")
+
+    canceled.send_signal(signal.SIGINT)
+
+    assert canceled.wait(timeout=120) == 1
+    with Runner(root) as runner:
+        tasks = runner.show(runner.runs()[0].id).tasks
+    assert {task.state for task in tasks.values()} == {"CANCELLED"}
+
+
+def test_nothing_in_a_session_of_its_own_is_left_when_the_runner_is_killed(start) -> None:
+    killed = start("detached")
+    pids = pids_of("detached")
+    assert all(map(gates.is_running, pids))
+
+    killed.kill()
+
+    wait_for_the_end_of(pids)
 
 
 # No room.

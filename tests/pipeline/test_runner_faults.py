@@ -127,6 +127,15 @@ def test_a_process_that_a_task_leaves_behind_ends_with_it(shared: Runner) -> Non
     wait_until(lambda: not gates.is_running(pid), "the end of the child")
 
 
+def test_what_a_task_leaves_in_a_session_of_its_own_ends_with_it(shared: Runner) -> None:
+    gates.open_gates("detached")
+
+    assert shared.run(faults.detached).state == "SUCCEEDED"
+
+    pids = [int(pid) for pid in gates.said(beginning="detached begins")[0].split()[2:]]
+    wait_until(lambda: not any(map(gates.is_running, pids)), "the end of what was left")
+
+
 def test_a_failed_exit_task_does_not_hide_the_first_error(shared: Runner) -> None:
     with pytest.raises(AbortedError, match="boom went off"):
         shared.run(faults.broken_exit)
