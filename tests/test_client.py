@@ -208,7 +208,6 @@ def test_rest_refuses_what_json_has_no_form_for(toy_server: Server, value: Any) 
         ("string", np.array("a", object), b"a"),
         ("string", b"a\0", b"a\0"),
     ],
-    ids=repr,
 )
 def test_what_numpy_and_pandas_hold_can_be_sent(
     client: Client, signature: str, value: Any, answer: Any
@@ -261,7 +260,6 @@ def test_an_argument_without_meaning_is_refused(
         {"timeout_s": math.inf},
         {"timeout_s": 10**400},
     ],
-    ids=repr,
 )
 def test_an_argument_may_be_of_any_type_that_fits(client: Client, given: dict[str, Any]) -> None:
     assert client.predict({"x": np.float32([1])}, **given).version == 1
@@ -282,7 +280,6 @@ def test_without_time_nothing_is_asked(client: Client, timeout_s: float) -> None
         ({"model": None}, "the model's name must be text .*; got None"),
         ({"model": "\ud800"}, "the model's name must be text "),
     ],
-    ids=repr,
 )
 @pytest.mark.parametrize("cls", [RestClient, GrpcClient])
 def test_a_client_is_not_made_of_what_has_no_meaning(
@@ -652,7 +649,6 @@ class _Undecodable(grpc.GenericRpcHandler):
         (b"\x0a\x06\x0a\x01y\x12\x01\xff", ("predict",)),
         (b"\x0a\x0b\x0a\x01y\x12\x06\x08\x01\x22\x02ab", ("predict",)),
     ],
-    ids=repr,
 )
 def test_grpc_answers_that_cannot_be_read_are_told(answer: bytes, calls: tuple[str, ...]) -> None:
     server = grpc.server(ThreadPoolExecutor(1), handlers=[_Undecodable(answer)])
