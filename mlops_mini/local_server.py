@@ -18,7 +18,7 @@ from mlops_mini._processes import ChildProcess
 from mlops_mini.client import Client, GrpcClient, RestClient
 from mlops_mini.errors import UnavailableError
 
-_START_TIMEOUT_S = 120.0
+_START_TIMEOUT_S = 300.0  # the ports open after the first load
 _LOAD_TIMEOUT_S = 180.0  # on a busy machine TensorFlow alone may take a minute
 _DIED_S = 2.0
 
