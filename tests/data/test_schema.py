@@ -112,7 +112,7 @@ def test_a_week_may_hold_the_months_it_touches():
         schema.split_rows(week, "2013-03")
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     rows=st.lists(st.integers(0, 199), max_size=10),
     column=st.sampled_from(["distance", "sched_dep_time", "flight", "day"]),

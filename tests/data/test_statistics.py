@@ -81,7 +81,7 @@ def test_any_partition_counts_as_the_whole(rows, cuts):
     assert_same(in_parts, of(whole))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(n_parts=st.integers(1, 9), seed=st.integers(0, 999))
 def test_any_partition_counts_as_the_whole_beyond_the_limit_of_memory(n_parts, seed):
     rng = np.random.default_rng(seed)
