@@ -1,6 +1,7 @@
 """Both clients against a real server."""
 
 import gzip
+import json
 import math
 import socket
 import subprocess
@@ -551,6 +552,27 @@ def _answering(*answers: tuple[int, bytes, dict[str, str]]) -> Iterator[Any]:
 def _fixed(*statuses: int) -> Any:
     bodies = {200: NO_VERSIONS}
     return _answering(*((code, bodies.get(code, b'{"error": "so"}'), {}) for code in statuses))
+
+
+def _metadata_of(version: int) -> tuple[int, bytes, dict[str, str]]:
+    shape = {"dim": [{"size": "-1"}], "unknown_rank": False}
+    tensor = {"dtype": "DT_FLOAT", "tensor_shape": shape, "name": "x:0"}
+    signature = {"inputs": {"x": tensor}, "outputs": {"y": tensor}, "method_name": ""}
+    described = {
+        "model_spec": {"name": "m", "version": str(version), "signature_name": ""},
+        "metadata": {"signature_def": {"signature_def": {"serving_default": signature}}},
+    }
+    return 200, json.dumps(described).encode(), {}
+
+
+def test_an_answer_that_another_version_may_have_given_is_asked_for_again() -> None:
+    first, second = ((200, b'{"outputs": [%d.0]}' % n, {}) for n in (1, 2))
+    answers = [_metadata_of(1), first, _metadata_of(2), second, _metadata_of(2)]
+    with _answering(*answers) as server, RestClient(server.address, model="m") as client:
+        answer = client.predict({"x": np.float32([0])})
+        n_asked = server.asked
+
+    assert (answer["y"].tolist(), answer.version, n_asked) == ([2.0], 2, 5)
 
 
 HTML = b"<!doctype html><title>nginx</title>"
