@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.pipeline.placeholders import text_of
+from mlops_mini.pipeline.values import text_of
 
 _MOST_NESTED = 32
 _QUOTED = r"'(?:[^'\\\r\n]|\\['\"\\n])*'|\"(?:[^\"\\\r\n]|\\['\"\\n])*\""
