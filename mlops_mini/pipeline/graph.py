@@ -21,6 +21,10 @@ from mlops_mini.pipeline.values import Source
 JsonObject = dict[str, Any]
 Outcomes = Mapping[str, asyncio.Future[Outcome]]
 
+_LOST = (
+    "kfp loses a field of a loop's item where an f-string uses it: give the field to the task as a "
+    "parameter of its own, and write the text in the component"
+)
 _STATES_OF_STATUS = {"SUCCEEDED": "SUCCEEDED", "CACHED": "SUCCEEDED", "CANCELLED": "CANCELLED"}
 
 
@@ -220,9 +224,13 @@ class Graph:
                 unfilled.add(name)
         # Constants refer to inputs that the component itself may not declare.
         declared = component.get("inputDefinitions", {}).get("parameters", {})
+        # Its type is often guessed wrong, and `values.loop_items` asks for a list anyway.
+        iterated = task.get("parameterIterator", {}).get("items", {}).get("inputParameter")
         converted = {
-            name: _converted(component, name, parameters[name], sources[name], path=path)
-            for name in parameters
+            name: value
+            if name == iterated
+            else _converted(component, name, value, sources[name], path=path)
+            for name, value in parameters.items()
             if name in declared
         }
         return Values(
@@ -250,6 +258,7 @@ class Graph:
                 raise InvalidArgumentError(
                     f"{what} refers to {name!r}, which has no value there; values are "
                     f"{', '.join(map(repr, scope.parameters)) or 'none'}"
+                    + (f"; {_LOST}" if "-subvar-" in name else "")
                 )
             return scope.parameters[name], Source.OUTER
         if "taskFinalStatus" in source:
@@ -263,8 +272,14 @@ class Graph:
             }
             return status, Source.STATUS
         output = source["taskOutputParameter"]
+        name = output["outputParameterKey"]
+        if "-loop-item-subvar-" in name:
+            raise InvalidArgumentError(
+                f"{what} comes from the output {name!r} of {output['producerTask']!r}, which is "
+                f"not there; {_LOST}"
+            )
         producer = outcomes[output["producerTask"]].result()
-        return producer.values.parameters.get(output["outputParameterKey"]), Source.UPSTREAM
+        return producer.values.parameters.get(name), Source.UPSTREAM
 
 
 def _waits_for(task: Mapping[str, Any]) -> list[str]:

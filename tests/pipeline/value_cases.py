@@ -296,6 +296,31 @@ def loop_over_a_field_of_an_output():
         text(v=x)
 
 
+@case(
+    **loop("'p'", "'q'", of="text", around="for-loop-2[0]/for-loop-3"),
+    **loop("'r'", of="text", around="for-loop-2[1]/for-loop-3"),
+    **loop("0.1", "1", of="real", around="for-loop-2"),
+)
+def loop_over_a_field_whose_type_kfp_guesses_wrong():
+    rows_of_two = [{"x": 0.1, "y": ["p", "q"]}, {"x": 1, "y": ["r"]}]
+    with dsl.ParallelFor(rows_of_two) as row:
+        real(v=row.x)
+        with dsl.ParallelFor(row.y) as letter:
+            text(v=letter)
+
+
+@case(error="input .*subvar-x' of task 'for-loop-1'.*kfp loses a field of a loop's item")
+def a_field_in_an_f_string():
+    with dsl.ParallelFor(rows().output) as row:
+        text(v=f"{row.x}")
+
+
+@case(error="input .*subvar-x' of task 'for-loop-2'.*kfp loses a field of a loop's item")
+def a_field_of_a_constant_in_an_f_string():
+    with dsl.ParallelFor([1, 2]) as outer, dsl.ParallelFor([{"x": 0.1}]) as row:
+        text(v=f"{outer}-{row.x}")
+
+
 @case(error="it loops over 'as it is', which is no list|must be LIST, got 'as it is'")
 def loop_over_a_field_that_is_no_list():
     with dsl.ParallelFor(rows().output) as row, dsl.ParallelFor(row.s) as x:
