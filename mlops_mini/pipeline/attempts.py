@@ -13,13 +13,14 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import thread as pools
 from pathlib import Path
 from typing import Any
 
 from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError, MlopsMiniError
-from mlops_mini.pipeline import digests, placeholders, spec
+from mlops_mini.pipeline import digests, placeholders, values
+from mlops_mini.pipeline.values import Source
 
 JsonObject = dict[str, Any]
 
@@ -34,6 +35,9 @@ def prepare(
     component: JsonObject,
     parameters: JsonObject,
     artifacts: Mapping[str, list[JsonObject]],
+    unfilled: Collection[str],
+    present: Collection[str],
+    job: Mapping[str, str],
     python: str,
 ) -> None:
     """Write `job.json`: all that an attempt needs to know.
@@ -45,13 +49,16 @@ def prepare(
         component: The definition of its inputs and outputs.
         parameters: Input parameters by name.
         artifacts: Lists of input artifacts by name, as `describe` returns them.
+        unfilled: Names of parameters whose placeholders are still to be filled.
+        present: Names of the inputs that do not only have their default.
+        job: Values of placeholders such as `{{$.pipeline_job_uuid}}`, by name.
         python: Interpreter of another environment; "" for a component that runs in this one.
     """
     declared = component.get("outputDefinitions", {})
 
     def listed(name: str, *made: JsonObject) -> JsonObject:
         known = ({k: one[k] for k in ("type", "uri", "metadata")} for one in made)
-        return {"artifacts": [{"name": name, **one} for one in known]}
+        return {"artifacts": [{"name": name, **values.plain(one)} for one in known]}
 
     (folder / "parameters").mkdir()
     outputs = {
@@ -62,7 +69,7 @@ def prepare(
         name: {"outputFile": str(folder / "parameters" / name)}
         for name in declared.get("parameters", {})
     }
-    executor_input = {
+    executor_input: dict[str, JsonObject] = {
         "inputs": {
             "parameterValues": parameters,
             "artifacts": {name: listed(name, *many) for name, many in artifacts.items()},
@@ -73,8 +80,25 @@ def prepare(
             "outputFile": str(folder / OUTPUT),
         },
     }
-    job = {"task": task, "container": container, "component": component, "python": python}
-    (folder / JOB).write_text(json.dumps({**job, "executor_input": executor_input}))
+    known = placeholders.of_attempt(executor_input, job)
+    filled = {
+        name: placeholders.fill_all(parameters[name], known, what=f"input {name!r} of {task}")
+        for name in unfilled
+    }
+    inputs = {**executor_input["inputs"], "parameterValues": {**parameters, **filled}}
+    (folder / JOB).write_text(
+        json.dumps(
+            {
+                "task": task,
+                "container": container,
+                "component": component,
+                "python": python,
+                "present": sorted(present),
+                "placeholders": dict(job),
+                "executor_input": {**executor_input, "inputs": inputs},
+            }
+        )
+    )
 
 
 def run(folder: Path) -> None:
@@ -131,9 +155,11 @@ def _execute(job: JsonObject, folder: Path) -> None:
         ]  # fmt: skip
         variables["_KFP_RUNTIME"] = "true"
     else:
-        values = _values_for_commands(given)
+        known = placeholders.of_attempt(given, job.get("placeholders", {}))
         both = [*container.get("command", []), *container.get("args", [])]
-        command = placeholders.fill_command(both, values, what=f"the command of {job['task']}")
+        command = placeholders.fill_command(
+            both, known, present=job.get("present", ()), what=f"the command of {job['task']}"
+        )
         if not command:
             raise FailedPreconditionError(
                 "the component has no command, and the image's own cannot be known here: state "
@@ -189,28 +215,6 @@ def _function_of(container: JsonObject) -> str:
     return str(args[args.index("--function_to_execute") + 1])
 
 
-def _values_for_commands(given: JsonObject) -> JsonObject:
-    """Lay an executor input out as placeholders in commands name it."""
-
-    def artifacts(side: str) -> JsonObject:
-        first = {k: v["artifacts"][0] for k, v in given[side].get("artifacts", {}).items()}
-        return {k: {**artifact, "path": artifact["uri"]} for k, artifact in first.items()}
-
-    files = given["outputs"].get("parameters", {})
-    return {
-        "": given,
-        "inputs": {
-            "parameters": given["inputs"].get("parameterValues", {}),
-            "artifacts": artifacts("inputs"),
-        },
-        "outputs": {
-            "parameters": {k: {"output_file": v["outputFile"]} for k, v in files.items()},
-            "artifacts": artifacts("outputs"),
-            "output_file": given["outputs"]["outputFile"],
-        },
-    }
-
-
 def _collect(job: JsonObject, folder: Path) -> JsonObject:
     """Read what the component has made, check it against its definition, and digest it."""
     declared = job["component"].get("outputDefinitions", {})
@@ -223,10 +227,14 @@ def _collect(job: JsonObject, folder: Path) -> JsonObject:
         returned = written.get("parameterValues", {}).get(name)
         output_file = Path(outputs["parameters"][name]["outputFile"])
         if returned is not None:
-            parameters[name] = spec.typed(returned, definition["parameterType"], what=what)
+            parameters[name] = values.convert(
+                returned, definition["parameterType"], Source.RETURNED, what=what
+            )
         elif output_file.exists():
             text = output_file.read_text()
-            parameters[name] = spec.parse(text, definition["parameterType"], what=what)
+            parameters[name] = values.convert(
+                text, definition["parameterType"], Source.FILE, what=what
+            )
         elif not definition.get("isOptional"):
             raise InvalidArgumentError(
                 f"{what} was not made: the component must return it or write {output_file.name}"
@@ -236,6 +244,7 @@ def _collect(job: JsonObject, folder: Path) -> JsonObject:
         made = outputs["artifacts"][name]["artifacts"][0]
         said = written.get("artifacts", {}).get(name, {"artifacts": [{}]})["artifacts"][0]
         metadata = said.get("metadata") or {}
+        values.finite(metadata, what=f"the metadata of output {name!r} of {job['task']}")
         uri = said.get("custom_path") or said.get("uri") or made["uri"]
         artifacts[name] = describe(uri, type_=made["type"], metadata=metadata)
     return {"parameters": parameters, "artifacts": artifacts, "error": ""}

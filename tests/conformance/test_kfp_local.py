@@ -24,6 +24,13 @@ FAULTS = {
     "for_empty": "what is collected from no item at all is not found",
     "if_missing": "a condition on a missing output reads as false",
     "literal_quote": "a literal that holds a quote makes the condition false",
+    "fields_to_text": "a field is not made text for a text input",
+    "for_field": "a loop over a field of a constant's item is not found",
+    "whole_defaults": "whole numbers in defaults become floats",
+    "whole_constants": "whole numbers in constants become floats",
+    "whole_in_lists": "whole numbers in constants become floats",
+    "fstring_of_types": "numbers, lists and structs are written as Python writes them",
+    "importer_metadata": "whole numbers in metadata become floats",
 }
 
 
