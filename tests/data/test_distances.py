@@ -30,6 +30,8 @@ def texts(values):
 def psi_by_hand(reference, current):
     """The definition, on raw values and in other words."""
     cuts = np.unique(np.quantile(reference.dropna(), np.arange(1, 10) / 10))
+    if cuts[-1] == reference.max():
+        cuts = np.append(cuts, np.nextafter(cuts[-1], np.inf))
     p, q = (
         [
             max(np.mean((values >= low) & (values < high)), 1e-4)
