@@ -212,12 +212,13 @@ def _plain_datetimes(column: "pd.Series[Any]", values: npt.NDArray[Any]) -> "pd.
     zones = {str(zone): zone for zone in (getattr(value, "tzinfo", None) for value in values)}
     if "None" in zones and len(zones) > 1:
         return column  # instants and local times have no order
+    is_local = "None" in zones
     try:
-        if "None" in zones:
-            return pd.to_datetime(column)
-        utc: pd.Series[Any] = pd.to_datetime(column, utc=True)
-    except pd.errors.OutOfBoundsDatetime:
-        return column
+        utc: pd.Series[Any] = pd.to_datetime(column, utc=not is_local)
+    except pd.errors.OutOfBoundsDatetime:  # of nanoseconds, such as the year 9999
+        utc = column.astype("datetime64[us]" if is_local else "datetime64[us, UTC]")
+    if is_local:
+        return utc
     return utc.dt.tz_convert(next(iter(zones.values()))) if len(zones) == 1 else utc
 
 

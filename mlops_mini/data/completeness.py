@@ -45,6 +45,8 @@ def completeness(weather: pd.DataFrame, period: Period | str) -> pd.DataFrame:
             " hours would be missing: convert it with .dt.tz_localize('UTC')"
         )
     period = Period.parse(period)
+    # First, for an hour of the year 9999 has no nanoseconds to be looked up by.
+    weather = weather[weather["time_hour"].between(period.start, period.end)]
     hours = pd.date_range(period.start, period.end, freq="h", inclusive="left")
     table = {}
     for origin in ORIGINS:

@@ -33,6 +33,7 @@ from mlops_mini.errors import DataIntegrityError, InvalidArgumentError
 
 MAX_DISTINCT = 16_384
 _FRACTION_BITS = 52  # of a float64
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -278,7 +279,8 @@ def _of_column(column: "pd.Series[Any]") -> ColumnStatistics:
             n_characters=int(lengths @ texts.to_numpy()),
         )
     if kind == "instant":
-        present = (present - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+        # Not by subtracting an instant, which would need nanoseconds: these end in 2262.
+        present = present.astype(np.int64) / _PER_SECOND[present.dt.unit]
     numbers = columns.numbers(present) + 0.0  # -0.0 becomes 0.0
     values, n_each = np.unique(numbers, return_counts=True)
     finite = numbers[np.isfinite(numbers)]

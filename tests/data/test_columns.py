@@ -105,7 +105,7 @@ def test_instants_of_several_zones_become_utc():
     [
         (pd.Series(["2013"], dtype="timestamp[ns][pyarrow]"), "local time"),
         (pd.Series([np.datetime64("2013-01-01")], dtype=object), "local time"),
-        (pd.Series([dt.datetime(9999, 1, 1, tzinfo=dt.UTC)], dtype=object), "other"),
+        (pd.Series([dt.datetime(9999, 1, 1, tzinfo=dt.UTC)], dtype=object), "instant"),
         (pd.Series([pd.Timestamp("2013"), INSTANTS[0]], dtype=object), "other"),
         (pd.Series([pd.Timedelta(1)], dtype=object), "duration"),
         (pd.Series([None, pd.NA], dtype=object), "empty"),

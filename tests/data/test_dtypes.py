@@ -1,7 +1,10 @@
 """Rules, statistics, schemas and drift do not depend on who has read a table."""
 
+import datetime as dt
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from mlops_mini.data import (
@@ -119,6 +122,22 @@ def test_hours_without_a_zone_are_not_called_missing(weather):
         completeness.completeness(naive, "2013-02")
     with pytest.raises(InvalidArgumentError, match=r"complete hours need the columns \['origin'\]"):
         completeness.completeness(weather[["time_hour"]], "2013-02")
+
+
+@pytest.mark.parametrize("dtype", [object, pd.ArrowDtype(pa.timestamp("us", tz="UTC"))])
+def test_instants_beyond_nanoseconds_are_counted(weather, dtype):
+    far = pd.Series([dt.datetime(9999, 1, 1, tzinfo=dt.UTC)] * 2, dtype=dtype)
+    hours = pd.concat(
+        [
+            weather[["origin", "time_hour"]].astype(object),
+            pd.DataFrame({"origin": "EWR", "time_hour": far.astype(object)}),
+        ]
+    )
+
+    assert of(far.to_frame("at")).columns["at"].maximum == 253_370_764_800
+    pd.testing.assert_frame_equal(
+        completeness.completeness(hours, "2013-02"), completeness.completeness(weather, "2013-02")
+    )
 
 
 def test_columns_of_one_name_as_text_are_refused():
