@@ -149,7 +149,7 @@ def test_more_bad_rows_than_the_limit_refuse_the_partition(march):
         (lambda flights: flights[:0], "no rows"),
         (lambda flights: flights.astype({"distance": str}), "'distance' is object, expected int16"),
         (lambda flights: flights.assign(carrier=1), "'carrier' is int64, expected string"),
-        (lambda flights: put(flights, 1, distance="far"), "'distance' is object, expected int16"),
+        (lambda flights: put(flights, 1, distance="far"), "'distance' is object with 'far' in row"),
     ],
 )
 def test_a_malformed_partition_is_refused_as_a_whole(march, change, message):
