@@ -37,11 +37,14 @@ app.add_typer(pipeline_app, name="pipeline")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 DataFolder = Annotated[
     Path | None,
-    typer.Option("--data", help="Folder with the data; else MLOPS_MINI_DATA, else data/."),
+    typer.Option("--data", help="Folder with the data; else MLOPS_MINI_DATA, else ./data."),
 ]
 Workspace = Annotated[
     Path | None,
-    typer.Option(help="Folder of models, verdicts, runs; else MLOPS_MINI_HOME/pipeline."),
+    typer.Option(
+        help="Folder of models, verdicts, runs;"
+        " else MLOPS_MINI_HOME/pipeline, else ./runs/pipeline."
+    ),
 ]
 PeriodText = Annotated[
     str, typer.Option("--period", help="Month or week to judge on, as 2013-03 or 2013-W10.")
@@ -67,7 +70,10 @@ def loop(
     first: Annotated[str, typer.Option(help="Month that the first model learns.")] = "2013-01",
     workspace: Annotated[
         Path | None,
-        typer.Option(help="Folder for models and logs; else MLOPS_MINI_HOME/loop, else runs/loop."),
+        typer.Option(
+            help="Folder for models and logs, emptied first if an earlier loop's;"
+            " else MLOPS_MINI_HOME/loop, else ./runs/loop."
+        ),
     ] = None,
     data: DataFolder = None,
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
@@ -79,21 +85,16 @@ def loop(
     """
     from mlops_mini import loop as loop_module
     from mlops_mini import report as report_module
-    from mlops_mini._processes import native_stderr_to
     from mlops_mini.data.periods import Period
+    from mlops_mini.workspace import runs_folder
 
-    workspace = workspace or loop_module.default_workspace()
-    workspace.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        native_stderr_to(workspace.with_suffix(".log")),
-        terminal.steps() as (on_step, on_task),
-        _canceled_by_sigterm(),
-    ):
+    with terminal.steps() as (on_step, on_task), _canceled_by_sigterm():
         report = loop_module.play(
             first=Period.parse(first),
             data_folder=data,
-            workspace=workspace,
+            workspace=workspace or runs_folder() / "loop",
             seed=seed,
+            is_quiet=True,
             on_step=on_step,
             on_task=on_task,
         )
@@ -150,7 +151,7 @@ def rebuild(
         typer.Option("--from", help="Folder with the source files; may be given more than once."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write; else MLOPS_MINI_DATA, else data/.")
+        Path | None, typer.Option(help="Folder to write; else MLOPS_MINI_DATA, else ./data.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -160,11 +161,11 @@ def rebuild(
 
     Example: mlops-mini data rebuild --out /tmp/data
     """
-    from mlops_mini.data import datasets
     from mlops_mini.data import rebuild as rebuild_module
+    from mlops_mini.workspace import data_folder
 
     digests = rebuild_module.rebuild(
-        out or datasets.default_folder(), sources=source or (), progress=terminal.print_line
+        out or data_folder(), sources=source or (), progress=terminal.print_line
     )
     _print(digests, ("Contents", ("file", "digest"), list(digests.items())), as_json=as_json)
 
@@ -307,9 +308,9 @@ def prepare() -> None:
 
 
 def _default_workspace() -> Path:
-    from mlops_mini import loop as loop_module
+    from mlops_mini.workspace import runs_folder
 
-    return loop_module.default_workspace().with_name("pipeline")
+    return runs_folder() / "pipeline"
 
 
 @contextlib.contextmanager

@@ -61,6 +61,22 @@ def test_what_cannot_be_done_is_one_line_and_status_1(arguments, words, tmp_path
     assert "Traceback" not in failed.stderr
 
 
+@pytest.mark.parametrize("held", ["a thesis", "nothing"])
+def test_a_loop_leaves_what_is_beside_its_workspace(tmp_path, held):
+    (tmp_path / "paper").mkdir()
+    if held == "a thesis":
+        (tmp_path / "paper" / "thesis.tex").write_text("years of work")
+    (tmp_path / "paper.log").write_text("of years of work")
+
+    failed = run("loop", "--workspace", str(tmp_path / "paper"), "--first", "2013-11")
+
+    assert failed.returncode == 1
+    said = "the mark of a loop" if held == "a thesis" else "no flights of 2014-01"
+    assert said in failed.stderr.strip().splitlines()[-1]
+    assert (tmp_path / "paper.log").read_text() == "of years of work"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["paper", "paper.log"]
+
+
 def test_a_wrong_flag_is_status_2():
     assert run("loop", "--frist", "2013-01").returncode == 2
 

@@ -268,8 +268,10 @@ _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
 
 def _as_numbers(left: str, sign: str, right: str) -> bool | None:
     """Compare two texts as numbers; None if they are not both numbers."""
-    numbers = _to_double(left), _to_double(right)
-    return None if None in numbers else bool(_COMPARE[sign](*numbers))
+    first, second = _to_double(left), _to_double(right)
+    if first is None or second is None:
+        return None
+    return bool(_COMPARE[sign](first, second))
 
 
 def _unquoted(text: str) -> str:
