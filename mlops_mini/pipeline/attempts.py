@@ -58,7 +58,7 @@ def prepare(
 
     def listed(name: str, *made: JsonObject) -> JsonObject:
         known = ({k: one[k] for k in ("type", "uri", "metadata")} for one in made)
-        return {"artifacts": [{"name": name, **one} for one in known]}
+        return {"artifacts": [{"name": name, **values.plain(one)} for one in known]}
 
     (folder / "parameters").mkdir()
     outputs = {
@@ -244,6 +244,7 @@ def _collect(job: JsonObject, folder: Path) -> JsonObject:
         made = outputs["artifacts"][name]["artifacts"][0]
         said = written.get("artifacts", {}).get(name, {"artifacts": [{}]})["artifacts"][0]
         metadata = said.get("metadata") or {}
+        values.finite(metadata, what=f"the metadata of output {name!r} of {job['task']}")
         uri = said.get("custom_path") or said.get("uri") or made["uri"]
         artifacts[name] = describe(uri, type_=made["type"], metadata=metadata)
     return {"parameters": parameters, "artifacts": artifacts, "error": ""}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from kfp import dsl
-from kfp.dsl import OutputPath
+from kfp.dsl import Dataset, Input, Output, OutputPath
 
 component = dsl.component(base_image="python:3.11", install_kfp_package=False)
 
@@ -319,6 +319,60 @@ def a_field_in_an_f_string():
 def a_field_of_a_constant_in_an_f_string():
     with dsl.ParallelFor([1, 2]) as outer, dsl.ParallelFor([{"x": 0.1}]) as row:
         text(v=f"{outer}-{row.x}")
+
+
+@component
+def says(s: str) -> str:
+    return s
+
+
+@case(
+    **loop("eq", of="condition-2/says"),
+    **loop("gt", of="condition-3/says-2"),
+    **loop("text", of="condition-4/says-3"),
+    **loop("bool", of="condition-5/says-4"),
+)
+def conditions_on_fields():
+    with dsl.ParallelFor(rows().output) as row:
+        with dsl.If(row.n == 1):
+            says(s="eq")
+        with dsl.If(row.half > 2.0):
+            says(s="gt")
+        with dsl.If(row.s == "as it is"):
+            says(s="text")
+        with dsl.If(row.yes == True):  # noqa: E712 - KFP's way to ask
+            says(s="bool")
+
+
+@case(error=r"'10' > '9.0'\), where '10' is less than '9'", arguments={"ds": [{"n": 10}]})
+def a_condition_that_would_compare_numbers_as_text(ds: list):
+    with dsl.ParallelFor(ds) as row, dsl.If(row.n > 9.0):
+        says(s="gt")
+
+
+@component
+def metadata_with_nan(made: Output[Dataset]):
+    made.metadata["loss"] = float("nan")
+
+
+@case(error="the metadata of output 'made' of task 'metadata-with-nan' holds nan")
+def nan_in_metadata():
+    metadata_with_nan()
+
+
+@component
+def metadata_with_numbers(made: Output[Dataset]):
+    made.metadata.update({"rows": 10.0, "shares": [0.5, 1.0]})
+
+
+@component
+def metadata_of(d: Input[Dataset]) -> str:
+    return repr(d.metadata)
+
+
+@case(metadata_of="{'rows': 10, 'shares': [0.5, 1]}")
+def whole_numbers_in_metadata():
+    metadata_of(d=metadata_with_numbers().outputs["made"])
 
 
 @case(error="it loops over 'as it is', which is no list|must be LIST, got 'as it is'")
