@@ -57,7 +57,9 @@ def plain(column: "pd.Series[Any]") -> "pd.Series[Any]":
         return _relabeled(pd.Series(column.to_numpy(exact, na_value=np.nan)), column)
     if isinstance(dtype, pd.StringDtype) or types.is_object_dtype(dtype):
         return _plain_objects(column.astype(object))
-    return column
+    return (
+        column.astype(np.float32) if dtype == np.float16 else column
+    )  # has no index, and is short
 
 
 def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
@@ -137,6 +139,29 @@ def numbers(column: "pd.Series[Any]") -> npt.NDArray[np.float64]:
         raise InvalidArgumentError(
             f"column {column.name!r} holds {shown(column.iloc[at])} in row {column.index[at]}, and"
             f" {int(is_other.sum())} of {len(column)} values are no numbers: correct or drop them"
+        )
+    return found
+
+
+def texts(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Read a column that must hold texts alone.
+
+    Args:
+        column: Of any dtype.
+
+    Returns:
+        Objects, None for missing.
+
+    Raises:
+        InvalidArgumentError: A value is no text; the message names the column and the row.
+    """
+    found = plain(column)
+    if found.isna().all():
+        return pd.Series(None, index=found.index, name=found.name, dtype=object)
+    if kind(found) != "text":
+        raise InvalidArgumentError(
+            f"column {found.name!r} is {found.dtype}, with {odd_one(found)}, expected texts:"
+            " convert it with .astype(str)"
         )
     return found
 

@@ -178,9 +178,10 @@ class TableRules:
         """Give columns without any value, which carry no type, the type that they would have."""
         kinds = {}
         for field in self.columns:
-            if not pa.types.is_string(field.type) and rows[field.name].isna().all():
+            if rows[field.name].isna().all():
                 is_instant = pa.types.is_timestamp(field.type)
-                kinds[field.name] = "datetime64[ns, UTC]" if is_instant else "float64"
+                other = "object" if pa.types.is_string(field.type) else "float64"
+                kinds[field.name] = "datetime64[ns, UTC]" if is_instant else other
         return rows.astype(kinds)
 
     def _column_problems(self, rows: pd.DataFrame) -> list[str]:

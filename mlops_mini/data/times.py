@@ -18,6 +18,9 @@ NumberOrColumn = TypeVar("NumberOrColumn", int, float, pd.Series)
 
 HORIZON = pd.Timedelta(minutes=60)
 
+# No delay is 19 years long, and longer ones have no place in 64 bits of nanoseconds.
+MOST_MINUTES = 1e7
+
 
 def minutes(hhmm: NumberOrColumn) -> NumberOrColumn:
     """Count the minutes since midnight of a clock time.
@@ -151,7 +154,7 @@ def derive_utc(flights: pd.DataFrame, zones: Mapping[str, str]) -> pd.DataFrame:
     sched_dep_utc = scheduled_departure(flights)
     columns.require(flights, ("dest",), "instants of flights")
     known = _numbers(flights, ("sched_dep_time", "sched_arr_time", "dep_delay", "arr_delay"))
-    shift_min = clock_shift_min(flights["dest"], sched_dep_utc, zones)
+    shift_min = clock_shift_min(columns.texts(flights["dest"]), sched_dep_utc, zones)
     block = block_min(known["sched_dep_time"], known["sched_arr_time"], shift_min)
     sched_arr_utc = sched_dep_utc + _lasting(block)
     return pd.DataFrame(
@@ -169,9 +172,18 @@ def derive_utc(flights: pd.DataFrame, zones: Mapping[str, str]) -> pd.DataFrame:
 def _numbers(flights: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
     """Take plain columns of numbers out of a table."""
     columns.require(flights, names, "instants of flights")
-    return flights[list(names)].apply(
+    found = flights[list(names)].apply(
         lambda column: pd.Series(columns.numbers(column), index=column.index)
     )
+    is_absurd = (found.abs() > MOST_MINUTES).to_numpy()
+    if is_absurd.any():
+        row, column = np.argwhere(is_absurd)[0]
+        raise InvalidArgumentError(
+            f"column {names[column]!r} holds {found.iloc[row, column]:g} in row"
+            f" {found.index[row]}, which is no part of a date, no time and no delay in minutes;"
+            " take such rows out first with schema.split_rows"
+        )
+    return found
 
 
 def _lasting(minutes: pd.Series) -> pd.Series:

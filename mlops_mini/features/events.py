@@ -100,7 +100,7 @@ def from_flights(flights: pd.DataFrame, *, zones: Mapping[str, str] | None = Non
     """
     columns.require(flights, ("flight_id", *_ENTITIES), "events")
     instants = times.derive_utc(flights, datasets.airport_zones() if zones is None else zones)
-    known = columns.plain_frame(flights[list(_ENTITIES)])
+    known = flights[list(_ENTITIES)].apply(columns.texts)
     known.insert(0, "flight_id", flight_ids(flights["flight_id"]))
     parts = [
         known.assign(
@@ -192,12 +192,15 @@ def checked_history(history: pd.DataFrame) -> pd.DataFrame:
     """
     columns.require(history, COLUMNS, "events")
     history = columns.plain_frame(history[list(COLUMNS)])
+    for name in ("kind", *_ENTITIES):
+        history[name] = columns.texts(history[name])
     history["delay_min"] = columns.numbers(history["delay_min"])
     is_complete = history["delay_min"].notna() | ~history["kind"].isin(_KINDS_WITH_DELAY)
     is_known = history["event_utc"].notna() & history["available_at"].notna() & is_complete
     known = history if is_known.all() else history[is_known]
     delays = known["delay_min"].to_numpy()
-    is_odd = ~np.isnan(delays) & ~(np.isfinite(delays) & (delays == np.floor(delays)))
+    is_whole = (np.abs(delays) < times.MOST_MINUTES) & (delays == np.floor(delays))
+    is_odd = ~np.isnan(delays) & ~is_whole
     if is_odd.any():
         raise InvalidArgumentError(
             f"{int(is_odd.sum())} delays are no whole minutes, such as {delays[is_odd][0]}: round"
@@ -232,6 +235,7 @@ def checked_weather(weather: pd.DataFrame) -> pd.DataFrame:
     needed = [rule.entity, rule.time, *names]
     columns.require(weather, needed, "weather")
     weather = columns.plain_frame(weather[needed])
+    weather[rule.entity] = columns.texts(weather[rule.entity])
     known = weather.assign(**{name: columns.numbers(weather[name]) for name in names})
     known = known[known[rule.time].notna()]
     event_s = seconds(known[rule.time])

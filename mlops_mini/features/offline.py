@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from mlops_mini.data import columns, datasets, times
-from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.features import events, prefix_sums
 from mlops_mini.features.definitions import (
     FLIGHT_COLUMNS,
@@ -69,6 +68,8 @@ def compute(
     columns.require(flights, ("flight_id", *FLIGHT_COLUMNS), "features")
     flight_id = events.flight_ids(flights["flight_id"])
     known = columns.plain_frame(flights[list(FLIGHT_COLUMNS)].reset_index(drop=True))
+    for name in ("origin", "carrier", "dest"):
+        known[name] = columns.texts(known[name])
     departure = times.scheduled_departure(known)
     asked = Questions(
         entities=known[["origin", "carrier", "dest"]],
@@ -96,17 +97,10 @@ def _schedule(
     for feature in SCHEDULE:
         values = feature.source.compute(inputs)
         is_text = feature.dtype == "string"
-        found[feature.name] = _texts(values) if is_text else values.astype("float32")
-    return found
-
-
-def _texts(column: pd.Series) -> pd.Series:
-    if columns.kind(column) not in {"text", "empty"}:
-        raise InvalidArgumentError(
-            f"column {column.name!r} is {column.dtype}, with {columns.odd_one(column)}, expected"
-            " texts: convert it with .astype(str)"
+        found[feature.name] = (
+            columns.texts(values).fillna("") if is_text else values.astype("float32")
         )
-    return column.fillna("")
+    return found
 
 
 def _weather(observed: pd.DataFrame, asked: Questions) -> dict[str, pd.Series]:

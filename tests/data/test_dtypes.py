@@ -86,6 +86,16 @@ def test_statistics_schemas_and_drift_are_alike(july, weather, convert):
         pd.testing.assert_frame_equal(drift.compare(after, half).table(), expected)
 
 
+@pytest.mark.parametrize("value", [np.inf, 2.0**70])
+def test_a_row_of_no_possible_date_is_set_aside(july, value):
+    change = july.astype({"day": float})
+    change.loc[3, "day"] = value
+
+    found = schema.split_rows(change, "2013-07", max_quarantined_share=0.1)
+
+    assert "is a date" in found.failures.loc[found.failures["row"] == 3, "rule"].tolist()
+
+
 def test_a_column_of_several_kinds_is_named_with_its_row(july):
     mixed = july.astype({"distance": object, "carrier": object})
     mixed.loc[3, "distance"] = "far"

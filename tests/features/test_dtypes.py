@@ -67,9 +67,8 @@ def test_online_takes_every_kind_of_missing_value(flights, gone):
 
 
 def put(flights, name, value):
-    changed = flights.head(3).astype({name: object})
-    changed.loc[1, name] = value
-    return changed
+    first, _, last = flights[name].head(3)
+    return flights.head(3).assign(**{name: pd.Series([first, value, last], dtype=object)})
 
 
 @pytest.mark.parametrize(
@@ -79,6 +78,8 @@ def put(flights, name, value):
         ("sched_arr_time", "noon", "'sched_arr_time' holds 'noon' in row 1"),
         ("sched_dep_time", "noon", "'sched_dep_time' holds 'noon' in row 1"),
         ("day", None, "1 of 3 flights have no date or scheduled time, such as row 1"),
+        ("day", np.inf, "'day' holds inf in row 1, which is no part of a date"),
+        ("dest", [1], r"'dest' is object, with \[1\] in row 1, expected texts"),
         ("carrier", 9, "'carrier' is object, with 9 in row 1, expected texts"),
         (
             "flight_id",
@@ -96,6 +97,8 @@ def test_what_no_feature_can_be_made_of_is_named_with_its_row(flights, name, val
 def test_delays_and_observations_that_are_no_numbers_are_named_with_their_row(flights, near):
     with pytest.raises(InvalidArgumentError, match="'dep_delay' holds 'late' in row 1"):
         events.from_flights(put(flights, "dep_delay", "late"))
+    with pytest.raises(InvalidArgumentError, match="'dep_delay' holds inf in row 1"):
+        events.from_flights(put(flights, "dep_delay", np.inf))
     with pytest.raises(InvalidArgumentError, match="'arr_delay' holds 'late' in row 1"):
         offline.labels(put(flights, "arr_delay", "late"))
     with pytest.raises(InvalidArgumentError, match="'temp' holds 'hot' in row 1"):
