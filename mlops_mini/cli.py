@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlops_mini import terminal
-from mlops_mini.errors import MlopsMiniError
+from mlops_mini.errors import MlopsMiniError, NotFoundError
 
 if TYPE_CHECKING:
     from mlops_mini.pipeline.records import RunRecord
+    from mlops_mini.pipeline.runner import Runner
     from mlops_mini.report import TextTable
 
 app = typer.Typer(
@@ -197,8 +198,21 @@ def run_pipeline(  # noqa: PLR0917 - typer passes them by name
     """
     from mlops_mini.pipeline import definition
     from mlops_mini.pipeline.runner import Runner
+    from mlops_mini.workspace import runs_folder
 
-    folder = workspace or _default_workspace()
+    folder = workspace or runs_folder() / "pipeline"
+    arguments = None
+    if not resume:  # before anything is made in the workspace
+        arguments = definition.arguments(
+            period,
+            models_folder=folder / "models" / "flights",
+            verdicts_folder=folder / "verdicts",
+            data_folder=data,
+            n_train_periods=n_train_periods,
+            seed=seed,
+            is_warm_start=warm_start,
+            with_challenger=challenger,
+        )
     with (
         terminal.tasks() as on_task,
         Runner(folder / "runs", mode="inline" if inline else "fork", on_task=on_task) as runner,
@@ -207,16 +221,6 @@ def run_pipeline(  # noqa: PLR0917 - typer passes them by name
         if resume:
             run = runner.resume(resume, definition.flights)
         else:
-            arguments = definition.arguments(
-                period,
-                models_folder=folder / "models" / "flights",
-                verdicts_folder=folder / "verdicts",
-                data_folder=data,
-                n_train_periods=n_train_periods,
-                seed=seed,
-                is_warm_start=warm_start,
-                with_challenger=challenger,
-            )
             run = runner.run(definition.flights, arguments)
     _print_run(run, as_json=as_json)
 
@@ -271,9 +275,7 @@ def list_runs(workspace: Workspace = None, as_json: AsJson = False) -> None:
 
     Example: mlops-mini pipeline runs
     """
-    from mlops_mini.pipeline.runner import Runner
-
-    found = Runner((workspace or _default_workspace()) / "runs").runs()
+    found = _runner(workspace).runs()
     rows = [(run.id, run.state, run.started_at[5:16], run.reason) for run in found]
     table = ("Runs", ("run", "state", "UTC", "why"), rows)
     _print([dataclasses.asdict(run) for run in found], table, as_json=as_json)
@@ -289,9 +291,7 @@ def show(
 
     Example: mlops-mini pipeline show judged-on-2013-03 --workspace runs/loop
     """
-    from mlops_mini.pipeline.runner import Runner
-
-    found = Runner((workspace or _default_workspace()) / "runs").show(run)
+    found = _runner(workspace).show(run)
     _print_run(found, as_json=as_json)
 
 
@@ -307,10 +307,17 @@ def prepare() -> None:
         typer.echo(python)
 
 
-def _default_workspace() -> Path:
+def _runner(workspace: Path | None) -> Runner:
+    """Open what pipelines have left in a workspace; asking makes none."""
+    from mlops_mini.pipeline.runner import Runner
     from mlops_mini.workspace import runs_folder
 
-    return runs_folder() / "pipeline"
+    folder = workspace or runs_folder() / "pipeline"
+    if not (folder / "runs").is_dir():
+        raise NotFoundError(
+            f"no runs in {folder}: name the workspace of an earlier run by --workspace"
+        )
+    return Runner(folder / "runs")
 
 
 @contextlib.contextmanager
