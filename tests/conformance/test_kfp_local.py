@@ -33,6 +33,9 @@ FAULTS = {
     "importer_metadata": "whole numbers in metadata become floats",
 }
 
+# What its hash seed decides.
+CHANCE = {"for_unused_item": "kfp leaves the dependency out: the loop may come before its list"}
+
 
 class InProcess(subprocess_task_handler.SubprocessTaskHandler):
     """Calls the component here: its process would only import kfp again, a second each time."""
@@ -72,8 +75,10 @@ def kfp_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_kfp_local_does_as_it_must(
     case: Case, kfp_local: Path, request: pytest.FixtureRequest
 ) -> None:
-    if reason := FAULTS.get(case.name):
-        request.applymarker(pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason))
+    for reasons, strict in ((FAULTS, True), (CHANCE, False)):
+        if reason := reasons.get(case.name):
+            mark = pytest.mark.xfail(strict=strict, raises=AssertionError, reason=reason)
+            request.applymarker(mark)
     error = None
     try:
         case.pipeline(**case.arguments_in(kfp_local.parent))
