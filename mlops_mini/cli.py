@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlops_mini import terminal
-from mlops_mini.errors import MlopsMiniError
+from mlops_mini.errors import MlopsMiniError, NotFoundError
 
 if TYPE_CHECKING:
     from mlops_mini.pipeline.records import RunRecord
+    from mlops_mini.pipeline.runner import Runner
     from mlops_mini.report import TextTable
 
 app = typer.Typer(
@@ -37,11 +38,14 @@ app.add_typer(pipeline_app, name="pipeline")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 DataFolder = Annotated[
     Path | None,
-    typer.Option("--data", help="Folder with the data; else MLOPS_MINI_DATA, else data/."),
+    typer.Option("--data", help="Folder with the data; else MLOPS_MINI_DATA, else ./data."),
 ]
 Workspace = Annotated[
     Path | None,
-    typer.Option(help="Folder of models, verdicts, runs; else MLOPS_MINI_HOME/pipeline."),
+    typer.Option(
+        help="Folder of models, verdicts, runs;"
+        " else MLOPS_MINI_HOME/pipeline, else ./runs/pipeline."
+    ),
 ]
 PeriodText = Annotated[
     str, typer.Option("--period", help="Month or week to judge on, as 2013-03 or 2013-W10.")
@@ -67,7 +71,10 @@ def loop(
     first: Annotated[str, typer.Option(help="Month that the first model learns.")] = "2013-01",
     workspace: Annotated[
         Path | None,
-        typer.Option(help="Folder for models and logs; else MLOPS_MINI_HOME/loop, else runs/loop."),
+        typer.Option(
+            help="Folder for models and logs, emptied first if an earlier loop's;"
+            " else MLOPS_MINI_HOME/loop, else ./runs/loop."
+        ),
     ] = None,
     data: DataFolder = None,
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
@@ -79,21 +86,16 @@ def loop(
     """
     from mlops_mini import loop as loop_module
     from mlops_mini import report as report_module
-    from mlops_mini._processes import native_stderr_to
     from mlops_mini.data.periods import Period
+    from mlops_mini.workspace import runs_folder
 
-    workspace = workspace or loop_module.default_workspace()
-    workspace.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        native_stderr_to(workspace.with_suffix(".log")),
-        terminal.steps() as (on_step, on_task),
-        _canceled_by_sigterm(),
-    ):
+    with terminal.steps() as (on_step, on_task), _canceled_by_sigterm():
         report = loop_module.play(
             first=Period.parse(first),
             data_folder=data,
-            workspace=workspace,
+            workspace=workspace or runs_folder() / "loop",
             seed=seed,
+            is_quiet=True,
             on_step=on_step,
             on_task=on_task,
         )
@@ -150,7 +152,7 @@ def rebuild(
         typer.Option("--from", help="Folder with the source files; may be given more than once."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write; else MLOPS_MINI_DATA, else data/.")
+        Path | None, typer.Option(help="Folder to write; else MLOPS_MINI_DATA, else ./data.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -160,11 +162,11 @@ def rebuild(
 
     Example: mlops-mini data rebuild --out /tmp/data
     """
-    from mlops_mini.data import datasets
     from mlops_mini.data import rebuild as rebuild_module
+    from mlops_mini.workspace import data_folder
 
     digests = rebuild_module.rebuild(
-        out or datasets.default_folder(), sources=source or (), progress=terminal.print_line
+        out or data_folder(), sources=source or (), progress=terminal.print_line
     )
     _print(digests, ("Contents", ("file", "digest"), list(digests.items())), as_json=as_json)
 
@@ -196,8 +198,21 @@ def run_pipeline(  # noqa: PLR0917 - typer passes them by name
     """
     from mlops_mini.pipeline import definition
     from mlops_mini.pipeline.runner import Runner
+    from mlops_mini.workspace import runs_folder
 
-    folder = workspace or _default_workspace()
+    folder = workspace or runs_folder() / "pipeline"
+    arguments = None
+    if not resume:  # before anything is made in the workspace
+        arguments = definition.arguments(
+            period,
+            models_folder=folder / "models" / "flights",
+            verdicts_folder=folder / "verdicts",
+            data_folder=data,
+            n_train_periods=n_train_periods,
+            seed=seed,
+            is_warm_start=warm_start,
+            with_challenger=challenger,
+        )
     with (
         terminal.tasks() as on_task,
         Runner(folder / "runs", mode="inline" if inline else "fork", on_task=on_task) as runner,
@@ -206,16 +221,6 @@ def run_pipeline(  # noqa: PLR0917 - typer passes them by name
         if resume:
             run = runner.resume(resume, definition.flights)
         else:
-            arguments = definition.arguments(
-                period,
-                models_folder=folder / "models" / "flights",
-                verdicts_folder=folder / "verdicts",
-                data_folder=data,
-                n_train_periods=n_train_periods,
-                seed=seed,
-                is_warm_start=warm_start,
-                with_challenger=challenger,
-            )
             run = runner.run(definition.flights, arguments)
     _print_run(run, as_json=as_json)
 
@@ -270,9 +275,7 @@ def list_runs(workspace: Workspace = None, as_json: AsJson = False) -> None:
 
     Example: mlops-mini pipeline runs
     """
-    from mlops_mini.pipeline.runner import Runner
-
-    with Runner((workspace or _default_workspace()) / "runs") as runner:
+    with _runner(workspace) as runner:
         found = runner.runs()
     rows = [(run.id, run.state, run.started_at[5:16], run.reason) for run in found]
     table = ("Runs", ("run", "state", "UTC", "why"), rows)
@@ -289,9 +292,7 @@ def show(
 
     Example: mlops-mini pipeline show judged-on-2013-03 --workspace runs/loop
     """
-    from mlops_mini.pipeline.runner import Runner
-
-    with Runner((workspace or _default_workspace()) / "runs") as runner:
+    with _runner(workspace) as runner:
         found = runner.show(run)
     _print_run(found, as_json=as_json)
 
@@ -308,10 +309,17 @@ def prepare() -> None:
         typer.echo(python)
 
 
-def _default_workspace() -> Path:
-    from mlops_mini import loop as loop_module
+def _runner(workspace: Path | None) -> Runner:
+    """Open what pipelines have left in a workspace; asking makes none."""
+    from mlops_mini.pipeline.runner import Runner
+    from mlops_mini.workspace import runs_folder
 
-    return loop_module.default_workspace().with_name("pipeline")
+    folder = workspace or runs_folder() / "pipeline"
+    if not (folder / "runs").is_dir():
+        raise NotFoundError(
+            f"no runs in {folder}: name the workspace of an earlier run by --workspace"
+        )
+    return Runner(folder / "runs")
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ has to be chosen or known.
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -18,7 +19,7 @@ from mlops_mini._processes import ChildProcess
 from mlops_mini.client import Client, GrpcClient, RestClient
 from mlops_mini.errors import UnavailableError
 
-_START_TIMEOUT_S = 120.0
+_START_TIMEOUT_S = 300.0  # the ports open after the first load
 _LOAD_TIMEOUT_S = 180.0  # on a busy machine TensorFlow alone may take a minute
 _DIED_S = 2.0
 
@@ -34,12 +35,12 @@ class LocalServer:
 
         Args:
             model_folder: The model's folder of versions; its name is the model's.
-            folder: Receives the server's log and addresses.
+            folder: Receives the server's log, `server.log`, appended.
             flags: More of the server's flags, such as `--model_config_file=/models/models.config`.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        address_file = folder / "addresses.json"
-        address_file.unlink(missing_ok=True)
+        # A name that nothing else has: whose it is need not be asked when it goes.
+        address_file = folder / f".addresses-{secrets.token_hex(8)}.json"
         self.process = ChildProcess(
             [
                 sys.executable,
@@ -62,10 +63,12 @@ class LocalServer:
                 what="the model server to listen",
                 timeout_s=_START_TIMEOUT_S,
             )
+            self._addresses = json.loads(address_file.read_text())
         except BaseException:
             self.process.close()
             raise
-        self._addresses = json.loads(address_file.read_text())
+        finally:
+            address_file.unlink(missing_ok=True)
 
     @property
     def rest_url(self) -> str:

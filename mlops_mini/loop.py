@@ -7,10 +7,8 @@ month, its second the first and the second; the third, which neither has seen, j
 from __future__ import annotations
 
 import itertools
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,9 @@ import pandas as pd
 
 from mlops_mini import _processes, arrivals
 from mlops_mini.arrivals import Arrivals, Partition
-from mlops_mini.data import times
+from mlops_mini.data import datasets, times
 from mlops_mini.data.periods import Period
-from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError
+from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.features import events, online
 from mlops_mini.features.store import Store
 from mlops_mini.local_server import LocalServer, Transport
@@ -31,20 +29,15 @@ from mlops_mini.pipeline.evaluation import Metrics, Verdict
 from mlops_mini.pipeline.records import RunRecord, TaskRecord
 from mlops_mini.pipeline.runner import Runner
 from mlops_mini.report import Questions, Report
+from mlops_mini.workspace import emptied
 
 MODEL_NAME = "flights"
-_LOCK = ".mlops-mini-loop"
+_MARK = ".mlops-mini-loop"
 _N_STEPS = 7
 _TRANSPORTS: tuple[Transport, ...] = ("rest", "grpc")
 
 Array = npt.NDArray[Any]
 OnStep = Callable[[str, int, int], None]
-
-
-def default_workspace() -> Path:
-    """Return `MLOPS_MINI_HOME`, else `runs/` of the repository, with `loop` below it."""
-    home = os.environ.get("MLOPS_MINI_HOME")
-    return (Path(home) if home else Path(__file__).resolve().parents[1] / "runs") / "loop"
 
 
 def play(
@@ -54,6 +47,7 @@ def play(
     workspace: Path,
     n_questions: int = 200,
     seed: int = 0,
+    is_quiet: bool = False,
     on_step: OnStep = lambda _step, _n_done, _n_all: None,
     on_task: Callable[[TaskRecord], None] = lambda _task: None,
 ) -> Report:
@@ -63,9 +57,11 @@ def play(
         first: The month that the first model is trained on; the two that follow are needed too.
         data_folder: Where the flights are; see `datasets.data_folder`.
         workspace: Receives models, logs and the record of rows set aside. It is emptied first, if
-            it is empty or an earlier loop's, and refused if it is anything else.
+            it is an earlier loop's, and refused if it is anything but that, empty or not there.
         n_questions: Predictions to ask for over each transport, before and after the verdict.
         seed: Of the training.
+        is_quiet: Whether what compiled libraries write to stderr goes to `native.log` in the
+            workspace.
         on_step: Told what begins, how many steps are done and how many there are.
         on_task: Told of each change of a pipeline's task, in another thread.
 
@@ -73,12 +69,13 @@ def play(
         What happened.
 
     Raises:
-        NotFoundError: A month is not there.
+        NotFoundError: The data folder or a month is not there.
         DataIntegrityError: A file is not what it should be, or too many of its rows are refused.
         UnavailableError: The model server ended before its time.
         AbortedError: A task of the pipeline has failed.
         AlreadyExistsError: Another loop is at work in the workspace.
-        FailedPreconditionError: The workspace holds what no loop has put there.
+        FailedPreconditionError: The workspace is not a loop's; see `workspace.emptied`. Nothing in
+            it or beside it has changed.
     """
     if first.kind != "month":
         raise InvalidArgumentError(f"the loop plays months, got {first}: use one like 2013-01")
@@ -88,7 +85,17 @@ def play(
     def begin(step: str) -> None:
         on_step(step, next(n_done), _N_STEPS)
 
-    with _own(workspace):
+    owned = emptied(
+        workspace,
+        mark=_MARK,
+        owner="a loop",
+        way_out="name an empty or a new folder as workspace",
+        needed=[datasets.data_folder(data_folder)],
+    )
+    with (
+        owned,
+        _processes.native_stderr_to(workspace / "native.log") if is_quiet else nullcontext(),
+    ):
         begin(f"read and check {first}, {second} and {third}")
         arrived = arrivals.read((first, second, third), data_folder=data_folder)
         partitions = arrived.partitions
@@ -155,26 +162,6 @@ def _verdict(run: RunRecord) -> Verdict:
     (gate,) = (task for task in run.tasks.values() if task.component == "gate")
     said = gate.outputs["parameters"]
     return Verdict(is_blessed=said["blessed"], reason=said["reason"])
-
-
-@contextmanager
-def _own(workspace: Path) -> Iterator[None]:
-    """Empty the workspace and hold it, so that two loops never share one."""
-    lock_file = workspace / _LOCK
-    if workspace.exists() and not lock_file.exists() and any(workspace.iterdir()):
-        raise FailedPreconditionError(
-            f"{workspace} holds other files than a loop's and would be emptied: name an empty or"
-            " new folder as workspace"
-        )
-    workspace.mkdir(parents=True, exist_ok=True)
-    taken = f"another loop is at work in {workspace}: wait for it or name another workspace"
-    with _processes.locked(lock_file, if_taken=taken):
-        for entry in workspace.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            elif entry != lock_file:
-                entry.unlink()
-        yield
 
 
 def _replay(

@@ -11,16 +11,17 @@ import math
 import os
 import random
 import re
-import shutil
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mlops_mini import workspace
 from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError
 
 # Seeds Python and numpy here; models take it where they are built, by keras.utils.set_random_seed.
@@ -37,6 +38,8 @@ _VARIABLES = {
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
 _THIS_MACHINE = "127.0.0.1,localhost,::1"
+_MARK = ".mlops-mini-notebook"
+_held = ExitStack()  # this process's workspace, until it ends
 _REFRESH = "MLOPS_MINI_REFRESH"  # set while outputs are being committed
 
 
@@ -46,7 +49,7 @@ class Notebook:
 
     Attributes:
         workspace: Folder that is this notebook's alone, absolute, empty at the start but for
-            `native.log`, which receives what compiled libraries write to stderr.
+            `native.log`, which receives what compiled libraries write to stderr, and a hidden mark.
         hash_seed: `PYTHONHASHSEED` of this interpreter, "random" unless it was set at its start.
     """
 
@@ -109,46 +112,57 @@ class Notebook:
 def begin(notebook_id: str) -> Notebook:
     """Prepare this kernel for a notebook; call it before TensorFlow is imported.
 
-    Empties the notebook's workspace, fixes threads and seeds, keeps log lines of compiled libraries
-    and below WARNING out of the outputs, keeps requests to this machine away from proxies, and sets
-    the style of the figures.
+    Empties the notebook's workspace and holds it while this process lives, fixes threads and seeds,
+    keeps log lines of compiled libraries and below WARNING out of the outputs, keeps requests to
+    this machine away from proxies, tells child processes where the data is, and sets the style of
+    the figures.
 
     Args:
         notebook_id: The two digits that the notebook's file name begins with.
 
     Returns:
-        The notebook, with its workspace: a folder named `notebook_id` in the folder that the
-        variable MLOPS_MINI_HOME names, else in `runs/` of the repository; the working directory
-        plays no part.
+        The notebook, with its workspace: a folder named `notebook_id` in the folder that
+        `workspace.runs_folder` tells.
 
     Raises:
         InvalidArgumentError: The id is not two digits, or MLOPS_MINI_HOME is a relative path.
-        FailedPreconditionError: TensorFlow is there already, with other settings.
+        FailedPreconditionError: TensorFlow is there already, with other settings; or the folder
+            holds what no notebook has put there.
+        AlreadyExistsError: Another process, such as a second kernel, works in the folder.
     """
     if not re.fullmatch(r"\d\d", notebook_id):
         raise InvalidArgumentError(
             f"{notebook_id!r} is no notebook: give the two digits of its file name, such as '05'"
         )
-    workspace = _home() / notebook_id
+    folder, data = workspace.runs_folder() / notebook_id, workspace.data_folder()
     as_needed = all(os.environ.get(name) == value for name, value in _VARIABLES.items())
     if "tensorflow" in sys.modules and not as_needed:
         raise FailedPreconditionError(
             "TensorFlow is imported already, so its threads and its log can no longer be set:"
             " restart the kernel and call begin() before anything imports TensorFlow"
         )
+    _held.close()  # by an earlier call in this process
+    own = _held.enter_context(
+        workspace.emptied(
+            folder,
+            mark=_MARK,
+            owner="a notebook",
+            way_out=f"remove it if you need nothing of it, or set {workspace.HOME} to another",
+            needed=[data],
+        )
+    )
     os.environ.update(_VARIABLES)
+    if data.is_dir():
+        os.environ[workspace.DATA] = str(data)
     ask_this_machine_directly()
     for name in ("tensorflow", "absl"):
         # A filter, since TensorFlow sets the level of its logger anew.
         logging.getLogger(name).addFilter(_is_warning)
-    if workspace.exists():
-        shutil.rmtree(workspace)
-    workspace.mkdir(parents=True)
-    _send_native_stderr_to(workspace / "native.log")
+    _send_native_stderr_to(own / "native.log")
     random.seed(SEED)
     np.random.seed(SEED)  # noqa: NPY002 - for libraries that draw from the global state
     _set_style()
-    return Notebook(workspace=workspace, hash_seed=os.environ.get("PYTHONHASHSEED", "random"))
+    return Notebook(workspace=own, hash_seed=os.environ.get("PYTHONHASHSEED", "random"))
 
 
 def ask_this_machine_directly() -> None:
@@ -157,18 +171,6 @@ def ask_this_machine_directly() -> None:
     if known != "*" and _THIS_MACHINE not in known:
         known = f"{known},{_THIS_MACHINE}".lstrip(",")
     os.environ.update({"no_proxy": known, "NO_PROXY": known})
-
-
-def _home() -> Path:
-    home = os.environ.get("MLOPS_MINI_HOME")
-    if not home:
-        return Path(__file__).resolve().parents[1] / "runs"
-    if not Path(home).is_absolute():
-        raise InvalidArgumentError(
-            f"MLOPS_MINI_HOME is {home!r}, which is another folder for each working directory:"
-            " give an absolute path"
-        )
-    return Path(home)
 
 
 def _is_warning(record: logging.LogRecord) -> bool:

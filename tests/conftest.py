@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from mlops_mini import notebook
@@ -10,6 +11,9 @@ from tests.certificates import Pair, make_pairs
 from tests.once import made_once
 from tests.serving import models
 from tests.serving.servers import Server, run_in_child
+
+hypothesis.settings.register_profile("busy", deadline=None)  # workers hold each other up
+hypothesis.settings.load_profile("busy")
 
 StartServer = Callable[..., Server]
 # Files that take longest, begun first so that no worker is left alone with one at the end.

@@ -44,7 +44,8 @@ def test_help_shows_an_example(verb):
         (["pipeline", "run", "--period", "2013-01"], "some periods before 2013-01 are needed"),
         (["pipeline", "run", "--period", "2014-05"], "no flights of 2014-05"),
         (["pipeline", "run", "--period", "2013-03", "--resume", "gone"], "no run 'gone' in"),
-        (["pipeline", "show", "gone"], "no run 'gone' in"),
+        (["pipeline", "show", "gone"], "no runs in"),
+        (["pipeline", "runs"], "no runs in"),
         (
             ["pipeline", "submit", "--period", "2013-03", "--host", "http://127.0.0.1:9"],
             "GET experiments at http://127.0.0.1:9: no Kubeflow Pipelines answers there",
@@ -52,13 +53,31 @@ def test_help_shows_an_example(verb):
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_status_1(arguments, words, tmp_path):
-    takes_workspace = arguments[0] == "loop" or arguments[1] in {"run", "show"}
+    takes_workspace = arguments[0] == "loop" or arguments[1] in {"run", "runs", "show"}
     workspace = ["--workspace", str(tmp_path / "loop")] if takes_workspace else []
     failed = run(*arguments, *workspace)
 
     assert failed.returncode == 1
     assert failed.stderr.strip().splitlines()[-1].startswith(f"mlops-mini: {words}")
     assert "Traceback" not in failed.stderr
+    made = [path.name for path in tmp_path.rglob("*")]
+    assert not made or arguments[0] == "loop" or "--resume" in arguments
+
+
+@pytest.mark.parametrize("held", ["a thesis", "nothing"])
+def test_a_loop_leaves_what_is_beside_its_workspace(tmp_path, held):
+    (tmp_path / "paper").mkdir()
+    if held == "a thesis":
+        (tmp_path / "paper" / "thesis.tex").write_text("years of work")
+    (tmp_path / "paper.log").write_text("of years of work")
+
+    failed = run("loop", "--workspace", str(tmp_path / "paper"), "--first", "2013-11")
+
+    assert failed.returncode == 1
+    said = "the mark of a loop" if held == "a thesis" else "no flights of 2014-01"
+    assert said in failed.stderr.strip().splitlines()[-1]
+    assert (tmp_path / "paper.log").read_text() == "of years of work"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["paper", "paper.log"]
 
 
 def test_a_wrong_flag_is_status_2():
@@ -138,3 +157,15 @@ def test_the_pipeline_compiles_to_a_file(tmp_path):
 
     assert written.stdout.strip() == str(tmp_path / "flights.yaml")
     assert "flights-continuous-training" in (tmp_path / "flights.yaml").read_text()
+
+
+def test_a_file_that_is_something_else_is_not_compiled_over(tmp_path):
+    (tmp_path / "pipeline.yaml").write_text("# PIPELINE DEFINITION\n# Name: mine\n")
+
+    failed = run("pipeline", "compile", "--out", str(tmp_path / "pipeline.yaml"))
+
+    assert failed.returncode == 1
+    assert "holds something else than the pipeline flights-cont" in failed.stderr
+    assert (tmp_path / "pipeline.yaml").read_text() == "# PIPELINE DEFINITION\n# Name: mine\n"
+    for _ in range(2):
+        assert run("pipeline", "compile", "--out", str(tmp_path / "flights.yaml")).returncode == 0

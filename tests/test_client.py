@@ -1,6 +1,7 @@
 """Both clients against a real server."""
 
 import gzip
+import json
 import math
 import socket
 import subprocess
@@ -208,7 +209,6 @@ def test_rest_refuses_what_json_has_no_form_for(toy_server: Server, value: Any) 
         ("string", np.array("a", object), b"a"),
         ("string", b"a\0", b"a\0"),
     ],
-    ids=repr,
 )
 def test_what_numpy_and_pandas_hold_can_be_sent(
     client: Client, signature: str, value: Any, answer: Any
@@ -261,7 +261,6 @@ def test_an_argument_without_meaning_is_refused(
         {"timeout_s": math.inf},
         {"timeout_s": 10**400},
     ],
-    ids=repr,
 )
 def test_an_argument_may_be_of_any_type_that_fits(client: Client, given: dict[str, Any]) -> None:
     assert client.predict({"x": np.float32([1])}, **given).version == 1
@@ -282,7 +281,6 @@ def test_without_time_nothing_is_asked(client: Client, timeout_s: float) -> None
         ({"model": None}, "the model's name must be text .*; got None"),
         ({"model": "\ud800"}, "the model's name must be text "),
     ],
-    ids=repr,
 )
 @pytest.mark.parametrize("cls", [RestClient, GrpcClient])
 def test_a_client_is_not_made_of_what_has_no_meaning(
@@ -556,6 +554,27 @@ def _fixed(*statuses: int) -> Any:
     return _answering(*((code, bodies.get(code, b'{"error": "so"}'), {}) for code in statuses))
 
 
+def _metadata_of(version: int) -> tuple[int, bytes, dict[str, str]]:
+    shape = {"dim": [{"size": "-1"}], "unknown_rank": False}
+    tensor = {"dtype": "DT_FLOAT", "tensor_shape": shape, "name": "x:0"}
+    signature = {"inputs": {"x": tensor}, "outputs": {"y": tensor}, "method_name": ""}
+    described = {
+        "model_spec": {"name": "m", "version": str(version), "signature_name": ""},
+        "metadata": {"signature_def": {"signature_def": {"serving_default": signature}}},
+    }
+    return 200, json.dumps(described).encode(), {}
+
+
+def test_an_answer_that_another_version_may_have_given_is_asked_for_again() -> None:
+    first, second = ((200, b'{"outputs": [%d.0]}' % n, {}) for n in (1, 2))
+    answers = [_metadata_of(1), first, _metadata_of(2), second, _metadata_of(2)]
+    with _answering(*answers) as server, RestClient(server.address, model="m") as client:
+        answer = client.predict({"x": np.float32([0])})
+        n_asked = server.asked
+
+    assert (answer["y"].tolist(), answer.version, n_asked) == ([2.0], 2, 5)
+
+
 HTML = b"<!doctype html><title>nginx</title>"
 JSON = {"Content-Type": "application/json"}
 
@@ -652,7 +671,6 @@ class _Undecodable(grpc.GenericRpcHandler):
         (b"\x0a\x06\x0a\x01y\x12\x01\xff", ("predict",)),
         (b"\x0a\x0b\x0a\x01y\x12\x06\x08\x01\x22\x02ab", ("predict",)),
     ],
-    ids=repr,
 )
 def test_grpc_answers_that_cannot_be_read_are_told(answer: bytes, calls: tuple[str, ...]) -> None:
     server = grpc.server(ThreadPoolExecutor(1), handlers=[_Undecodable(answer)])

@@ -1,5 +1,6 @@
 """Our server as a child process: it starts, takes flags, answers, and ends with its starter."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -34,6 +35,17 @@ def test_a_version_is_served_with_the_flags_that_were_given(
         with urllib.request.urlopen(server.rest_url) as answer:
             assert answer.headers["Access-Control-Allow-Origin"] == "*"
     assert not psutil.pid_exists(server.process.pid)
+
+
+def test_what_else_its_folder_holds_stays(toy_models: Path, tmp_path: Path) -> None:
+    (tmp_path / "addresses.json").write_text("somebody's own")
+
+    for flags in ((), ("--max_num_load_retries=many",)):
+        with contextlib.suppress(UnavailableError):
+            LocalServer(toy_models / "toy", tmp_path, flags=flags).close()
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["addresses.json", "server.log"]
+    assert (tmp_path / "addresses.json").read_text() == "somebody's own"
 
 
 def test_a_server_that_cannot_start_says_why(toy_models: Path, tmp_path: Path) -> None:

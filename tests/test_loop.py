@@ -40,6 +40,10 @@ def wait_until(condition, timeout_s: float = 240.0) -> None:
         time.sleep(0.02)
 
 
+def is_listening(log: Path) -> bool:
+    return log.exists() and "Running gRPC ModelServer" in log.read_text()
+
+
 def start_loop(workspace: Path, data: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*COMMAND, "--workspace", str(workspace), "--data", str(data)],
@@ -115,9 +119,9 @@ def test_a_worse_candidate_is_refused_and_the_baseline_stays(tmp_path):
 def test_a_killed_server_ends_the_loop_in_one_line_and_the_next_loop_can_begin(tmp_path):
     data = few_flights(tmp_path / "data", lambda _month, _flights: None)
     workspace = tmp_path / "loop"
-    addresses = workspace / "server" / "addresses.json"
+    log = workspace / "server" / "server.log"
     playing = start_loop(workspace, data)
-    wait_until(lambda: addresses.exists() or playing.poll() is not None)
+    wait_until(lambda: is_listening(log) or playing.poll() is not None)
     (server,) = (
         child
         for child in psutil.Process(playing.pid).children()
@@ -138,7 +142,7 @@ def test_a_killed_server_ends_the_loop_in_one_line_and_the_next_loop_can_begin(t
     while not begun.lstrip().startswith("[2/7]"):
         begun = again.stderr.readline()
         assert begun, "ended before its time"
-    assert not addresses.exists()
+    assert not log.exists()
     wait_until(psutil.Process(again.pid).children, timeout_s=60.0)
     children = psutil.Process(again.pid).children(recursive=True)
     again.send_signal(signal.SIGINT)
@@ -150,17 +154,44 @@ def test_a_killed_server_ends_the_loop_in_one_line_and_the_next_loop_can_begin(t
 def test_a_folder_with_other_files_is_not_emptied(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
 
-    with pytest.raises(FailedPreconditionError, match="holds other files than a loop's"):
+    with pytest.raises(FailedPreconditionError, match=r"mark of a loop.*name an empty or a new"):
         loop.play(first=Period.parse("2013-01"), workspace=tmp_path)
 
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_workspace_that_holds_the_data_is_not_emptied(tmp_path):
+    """Not even an earlier loop's, in which somebody has put data since."""
+    (tmp_path / "loop").mkdir()
+    (tmp_path / "loop" / ".mlops-mini-loop").touch()
+    data = few_flights(tmp_path / "loop" / "data", lambda _month, _flights: None)
+
+    with pytest.raises(FailedPreconditionError, match="holds what is needed"):
+        loop.play(first=Period.parse("2013-01"), workspace=tmp_path / "loop", data_folder=data)
+
+    assert len(list((data / "flights").iterdir())) == 3
+
+
+def test_without_data_an_earlier_loop_stays(tmp_path):
+    (tmp_path / "loop").mkdir()
+    (tmp_path / "loop" / ".mlops-mini-loop").touch()
+    (tmp_path / "loop" / "quarantine.csv").touch()
+
+    with pytest.raises(NotFoundError, match="no data folder"):
+        loop.play(
+            first=Period.parse("2013-01"),
+            workspace=tmp_path / "loop",
+            data_folder=tmp_path / "nowhere",
+        )
+
+    assert (tmp_path / "loop" / "quarantine.csv").exists()
 
 
 def test_a_workspace_in_use_is_refused(tmp_path):
     def play_again_inside(_step, _n_done, _n_all):
         loop.play(first=Period.parse("2013-01"), workspace=tmp_path)
 
-    with pytest.raises(AlreadyExistsError, match="another loop is at work"):
+    with pytest.raises(AlreadyExistsError, match=r"another process works in .*, as a loop"):
         loop.play(first=Period.parse("2013-01"), workspace=tmp_path, on_step=play_again_inside)
 
 

@@ -5,6 +5,7 @@ import logging
 import math
 import subprocess
 import sys
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,14 +32,63 @@ def run(code: str, home: Path, **variables: str) -> subprocess.CompletedProcess[
 
 
 def test_the_workspace_is_emptied_and_nothing_else(tmp_path):
-    (tmp_path / "05" / "old").mkdir(parents=True)
     (tmp_path / "06").mkdir()
+    code = 'nb = notebook.begin("05")\nprint(nb.workspace)\n(nb.workspace / "old").mkdir()'
 
-    done = run('print(notebook.begin("05").workspace)', tmp_path)
+    first, second = run(code, tmp_path), run(code, tmp_path)
 
-    assert done.stdout == f"{tmp_path}/05\n"
-    assert [path.name for path in (tmp_path / "05").iterdir()] == ["native.log"]
+    assert first.stdout == second.stdout == f"{tmp_path}/05\n", second.stderr
+    assert sorted(path.name for path in (tmp_path / "05").iterdir()) == [
+        ".mlops-mini-notebook",
+        "native.log",
+        "old",
+    ]
     assert (tmp_path / "06").exists()
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "native.log"])
+def test_a_folder_of_that_name_that_no_notebook_has_made_is_left_alone(tmp_path, name):
+    (tmp_path / "05").mkdir()
+    (tmp_path / "05" / name).write_text("years of work")
+
+    done = run('notebook.begin("05")', tmp_path)
+
+    assert done.returncode == 1
+    assert "the mark of a notebook" in done.stderr
+    assert "set MLOPS_MINI_HOME to another" in done.stderr
+    assert (tmp_path / "05" / name).read_text() == "years of work"
+
+
+def test_a_second_kernel_does_not_take_the_folder_away(tmp_path):
+    second = """
+import subprocess, sys
+nb = notebook.begin("05")
+(nb.workspace / "model").touch()
+code = 'from mlops_mini import notebook; notebook.begin("05")'
+done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+print(done.returncode, "another process works in" in done.stderr, (nb.workspace / "model").exists())
+"""
+
+    assert run(second, tmp_path).stdout == "1 True True\n"
+
+
+def test_what_a_notebook_starts_finds_the_data_wherever_it_works(tmp_path):
+    code = """
+import os, subprocess, sys
+os.chdir("notebooks")
+nb = notebook.begin("05")
+code = "from mlops_mini.data import datasets; print(datasets.data_folder())"
+subprocess.run([sys.executable, "-c", code], cwd=nb.workspace)
+"""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "data").mkdir()
+    for name in ("checksums.txt", "contents.json"):
+        (tmp_path / "data" / name).touch()
+
+    with tempfile.TemporaryDirectory() as elsewhere:
+        done = run(code, tmp_path, MLOPS_MINI_HOME=elsewhere)
+
+    assert done.stdout == f"{tmp_path}/data\n", done.stderr
 
 
 @pytest.mark.parametrize("notebook_id", ["5", "005", "../05", "", "ab", "05\n"])

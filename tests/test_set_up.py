@@ -82,6 +82,39 @@ def test_an_environment_is_ready_only_for_the_lock_it_was_made_from(tmp_path):
     assert not set_up.is_ready(str(tmp_path), "abc")
 
 
+@pytest.mark.parametrize("what", ["folder", "file", "link"])
+def test_what_set_up_has_not_made_is_not_removed(tmp_path, what):
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "paper" / "thesis.tex").write_text("years of work")
+    (tmp_path / "link").symlink_to(tmp_path / "paper")
+    (tmp_path / "lock.txt").touch()
+    folder = tmp_path / {"folder": "paper", "file": "paper/thesis.tex", "link": "link"}[what]
+
+    refused = subprocess.run(
+        [sys.executable, ROOT / "tools/set_up.py", folder, "--lock", tmp_path / "lock.txt"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert refused.returncode == 1
+    assert refused.stdout.startswith(f"set-up: {folder} is there, and set-up has not made it: move")
+    assert (tmp_path / "paper" / "thesis.tex").read_text() == "years of work"
+
+
+def test_what_a_killed_set_up_left_is_made_anew(tmp_path):
+    (tmp_path / "venv" / "half").mkdir(parents=True)
+    (tmp_path / "venv" / ".lock-digest").touch()
+    (tmp_path / "lock.txt").touch()
+    command = [sys.executable, ROOT / "tools/set_up.py", tmp_path / "venv"]
+
+    for _ in range(2):
+        subprocess.run([*command, "--lock", tmp_path / "lock.txt"], check=True)
+
+    assert not (tmp_path / "venv" / "half").exists()
+    assert (tmp_path / "venv" / "bin" / "python").exists()
+
+
 def test_make_alone_lists_every_target():
     listed = subprocess.check_output(["make"], cwd=ROOT, text=True)
 

@@ -215,6 +215,23 @@ the second way is open on loopback only, or to clients with a certificate.
 """
 
 
+WAITS = """
+## Who waits for whom
+
+A request never waits for the load of a model, nor for somebody else's long run or large body;
+[server_stalls](../benchmarks/server_stalls.md) measures how long answers take meanwhile. Short runs
+are made on the event loop. Which ones are short is learned from the requests: the first twenty of
+each signature and version go to threads, and so does an input of a size not seen yet.
+
+What can still hold everybody up for a moment:
+
+- one constant of many megabytes, or one very large function, in a graph that is loaded: TensorFlow
+  imports it in one piece. Weights in variables, as Keras exports them, don't;
+- text tensors, gRPC messages, and bodies for classify and regress, of many megabytes;
+- the first import of TensorFlow, with `--open_ports_early` only.
+"""
+
+
 def page() -> str:
     """Write the page as text."""
     lines = [
@@ -236,6 +253,7 @@ def page() -> str:
     lines += ["", "## Differences from TensorFlow Serving", ""]
     lines += ["| what | there | here | restored by |", "| --- | --- | --- | --- |"]
     lines += [f"| {' | '.join(row)} |" for row in DIFFERENCES]
+    lines += WAITS.rstrip().split("\n")
     return "\n".join(lines) + "\n"
 
 

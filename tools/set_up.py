@@ -84,10 +84,23 @@ def main():
     if no:
         print("set-up: " + no)
         return 1
+    mark = os.path.join(arguments.folder, ".lock-digest")
+    if os.path.lexists(arguments.folder):
+        is_folder = os.path.isdir(arguments.folder) and not os.path.islink(arguments.folder)
+        is_ours = is_folder and (os.path.isfile(mark) or not os.listdir(arguments.folder))
+        if not is_ours:
+            print(
+                "set-up: %s is there, and set-up has not made it: move or remove it, then run make"
+                " again" % arguments.folder
+            )
+            return 1
     print("set-up: making %s from %s (once; some minutes)" % (arguments.folder, arguments.lock))
     sys.stdout.flush()
     if os.path.exists(arguments.folder):
         shutil.rmtree(arguments.folder)
+    os.makedirs(arguments.folder)
+    with open(mark, "w", encoding="ascii"):
+        pass  # the mark comes first: what is made half-way is ours to remove, too
     pip = [os.path.join(arguments.folder, "bin", "python"), "-m", "pip", "-qq"]
     install = [*pip, "install", "--disable-pip-version-check", "-r", arguments.lock]
     commands = [[sys.executable, "-m", "venv", arguments.folder], install]
@@ -101,7 +114,7 @@ def main():
         if status:
             print("set-up: `%s` failed; mend what it says and run make again" % " ".join(command))
             return 1
-    with open(os.path.join(arguments.folder, ".lock-digest"), "w", encoding="ascii") as file:
+    with open(mark, "w", encoding="ascii") as file:
         file.write(stamp)
     return 0
 

@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
+from mlops_mini.data import inference
 from mlops_mini.data.inference import TYPES, number_domain, range_text
 from mlops_mini.data.statistics import ColumnStatistics, TableStatistics
+from mlops_mini.errors import InvalidArgumentError
 
 N_EXAMPLES = 5
 _Reason = anomalies_pb2.AnomalyInfo
@@ -36,12 +38,18 @@ def validate(statistics: TableStatistics, schema: schema_pb2.Schema) -> anomalie
     Returns:
         Anomalies by column; none if all is as expected.
 
+    Raises:
+        InvalidArgumentError: The schema expects something that is not looked at here, such as
+            unique values, so that nothing would ever be wrong with it.
+
     >>> from mlops_mini.data import datasets, inference, statistics
     >>> february = datasets.weather().query("month == 2")
     >>> counted = statistics.add(statistics.create(), february)
     >>> table(validate(counted, inference.reviewed("weather")))["description"].to_dict()
     {'wind_speed': '1 of 2010 values outside 0 to 100, such as 1048.36058'}
     """
+    for feature in schema.feature:
+        _require_known(schema, feature)
     anomalies = anomalies_pb2.Anomalies(baseline=schema)
     features = {feature.name: feature for feature in schema.feature}
     for name in dict.fromkeys([*features, *statistics.columns]):
@@ -54,9 +62,11 @@ def validate(statistics: TableStatistics, schema: schema_pb2.Schema) -> anomalie
                 text = f"no such column; there are {', '.join(statistics.columns)}"
                 report(anomalies, name, (_Reason.SCHEMA_MISSING_COLUMN, "missing column", text))
         else:
-            for found in (*_presence(feature, column), *_values(feature, column)):
+            texts = inference.vocabulary(schema, feature)
+            expected = _expected_kind(feature, texts)
+            for found in (*_presence(feature, column), *_values(feature, column, expected)):
                 report(anomalies, name, found)
-            _report_unseen(anomalies, feature, column)
+            _report_unseen(anomalies, feature, column, texts)
     return anomalies
 
 
@@ -100,9 +110,48 @@ def report(
     info.description = "; ".join(reason.description for reason in info.reason)
 
 
+# What is looked at, and what holds of every table or says nothing about values.
+_KNOWN_FIELDS = {
+    *("name", "type", "presence", "domain", "int_domain", "float_domain", "string_domain"),
+    *("distribution_constraints", "drift_comparator", "skew_comparator", "value_count", "shape"),
+    *("annotation", "deprecated", "lifecycle_stage", "in_environment", "not_in_environment"),
+}
+
+
+def _require_known(schema: schema_pb2.Schema, feature: Any) -> None:
+    """Refuse expectations that nothing here would ever check."""
+    fields = {field.name for field, _ in feature.ListFields()}
+    unknown = sorted(fields - _KNOWN_FIELDS)
+    if feature.type not in TYPES:
+        unknown.append(f"type {schema_pb2.FeatureType.Name(feature.type)}")
+    if feature.HasField("domain") and feature.domain not in {d.name for d in schema.string_domain}:
+        unknown.append(f"domain {feature.domain!r}, which the schema does not define,")
+    if (number_domain(feature) is not None) and feature.type == schema_pb2.BYTES:
+        unknown.append("a range of texts")
+    if fields & {"domain", "string_domain"} and feature.type in {schema_pb2.INT, schema_pb2.FLOAT}:
+        unknown.append("a vocabulary of numbers")
+    if unknown:
+        raise InvalidArgumentError(
+            f"the schema expects {', '.join(unknown)} of {feature.name!r}, which is not checked"
+            " here: use type, presence, a range of numbers or a vocabulary of texts, or take it out"
+        )
+
+
+def _expected_kind(feature: Any, texts: frozenset[str]) -> str | None:
+    """Tell what a column must hold: `text` or `number`, None if the schema does not say."""
+    if feature.type == schema_pb2.TYPE_UNKNOWN:
+        if number_domain(feature) is not None:
+            return "number"
+        return "text" if texts else None
+    return "text" if feature.type == schema_pb2.BYTES else "number"
+
+
 def _presence(feature: Any, column: ColumnStatistics) -> Iterator[_Found]:
     n_rows = column.n_present + column.n_missing
     least = feature.presence.min_fraction
+    if column.n_present < feature.presence.min_count and column.n_present:
+        text = f"{column.n_present} values, expected at least {feature.presence.min_count}"
+        yield _Reason.FEATURE_TYPE_LOW_NUMBER_PRESENT, "too few values", text
     if feature.presence.min_count and not column.n_present:
         text = f"not one value in {n_rows} rows"
         yield _Reason.FEATURE_TYPE_NOT_PRESENT, "wholly empty", text
@@ -111,12 +160,12 @@ def _presence(feature: Any, column: ColumnStatistics) -> Iterator[_Found]:
         yield _Reason.FEATURE_TYPE_LOW_FRACTION_PRESENT, "too many missing", text
 
 
-def _values(feature: Any, column: ColumnStatistics) -> Iterator[_Found]:
+def _values(feature: Any, column: ColumnStatistics, expected: str | None) -> Iterator[_Found]:
     if not column.n_present:
         return
-    is_text = feature.type == schema_pb2.BYTES
-    if is_text != (column.kind == "text"):
-        text = f"{'numbers' if is_text else 'texts'}, expected {TYPES[feature.type]}"
+    if expected not in {column.kind, None}:
+        is_unknown = feature.type == schema_pb2.TYPE_UNKNOWN
+        text = f"{column.kind}s, expected {f'{expected}s' if is_unknown else TYPES[feature.type]}"
         yield _Reason.UNEXPECTED_DATA_TYPE, "other type", text
         return
     if feature.type == schema_pb2.INT and column.n_fractional:
@@ -125,8 +174,20 @@ def _values(feature: Any, column: ColumnStatistics) -> Iterator[_Found]:
         example = f", such as {parts[0]:g}" if len(parts) else ""  # rounding may hide them all
         text = f"{column.n_fractional} of {column.n_present} values not whole{example}"
         yield _Reason.UNEXPECTED_DATA_TYPE, "other type", text
-    if domain := number_domain(feature):
+    domain = number_domain(feature)
+    if domain is not None:
+        yield from _not_finite(domain, column)
         yield from _range(domain, column)
+
+
+def _not_finite(domain: Any, column: ColumnStatistics) -> Iterator[_Found]:
+    n_infinite = column.n_present - column.n_finite
+    if getattr(domain, "disallow_inf", False) and n_infinite:
+        text = f"{n_infinite} of {column.n_present} values are infinite"
+        yield _Reason.FLOAT_TYPE_HAS_INF, "infinite values", text
+    if getattr(domain, "disallow_nan", False) and column.n_missing:
+        text = f"{column.n_missing} of {column.n_missing + column.n_present} rows are NaN"
+        yield _Reason.FLOAT_TYPE_HAS_NAN, "NaN", text
 
 
 def _range(domain: Any, column: ColumnStatistics) -> Iterator[_Found]:
@@ -153,11 +214,15 @@ def _range(domain: Any, column: ColumnStatistics) -> Iterator[_Found]:
 
 
 def _report_unseen(
-    anomalies: anomalies_pb2.Anomalies, feature: Any, column: ColumnStatistics
+    anomalies: anomalies_pb2.Anomalies,
+    feature: Any,
+    column: ColumnStatistics,
+    texts: frozenset[str],
 ) -> None:
-    if not feature.HasField("string_domain") or column.kind != "text" or not column.n_present:
+    is_asked = feature.HasField("string_domain") or feature.HasField("domain")
+    if not is_asked or column.kind != "text" or not column.n_present:
         return
-    unseen = column.counts[~column.counts.index.isin(list(feature.string_domain.value))]
+    unseen = column.counts[~column.counts.index.isin(list(texts))]
     if unseen.empty:
         return
     n_rows = column.counts.sum()

@@ -1,12 +1,16 @@
 """What a unit test of input data answers, and how its reason is put."""
 
-from collections.abc import Hashable, Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from mlops_mini.data.columns import plain_frame, shown
+from mlops_mini.errors import InvalidArgumentError
 
 Values = pd.DataFrame | pd.Series | NDArray[Any]
 
@@ -36,19 +40,57 @@ class CheckResult:
 
 
 def as_frame(values: Values) -> pd.DataFrame:
-    """Make a frame of columns given in any form, with positions as index for arrays."""
+    """Make a frame of plain columns from columns in any form, with positions as index for arrays.
+
+    Raises:
+        InvalidArgumentError: It is no frame, series or array with an axis of rows.
+    """
     if isinstance(values, pd.DataFrame):
-        return values
+        return plain_frame(values)
     if isinstance(values, pd.Series):
-        return values.to_frame("values" if values.name is None else values.name)
-    if values.ndim == 1:
-        return pd.DataFrame({"values": values})
-    return pd.DataFrame(values.reshape(len(values), -1))
+        return plain_frame(values.to_frame("values" if values.name is None else values.name))
+    given: Any = values  # of whatever type it really is
+    if not isinstance(given, np.ndarray) or not given.ndim or given.dtype.names:
+        raise InvalidArgumentError(
+            f"expected a frame, a series or an array with an axis of rows, got {type(values)}:"
+            " make one of it, such as with pd.Series or np.asarray"
+        )
+    if isinstance(values, np.ma.MaskedArray):
+        given = np.ma.getdata(values).astype(object)
+        given[np.ma.getmaskarray(values)] = None
+    if given.ndim == 1:
+        return plain_frame(pd.DataFrame({"values": given}))
+    return plain_frame(pd.DataFrame(given.reshape(len(given), math.prod(given.shape[1:]))))
+
+
+def has_rows(frame: pd.DataFrame) -> CheckResult:
+    """Check that there are rows and columns: of nothing, everything holds."""
+    if frame.shape[0] and frame.shape[1]:
+        return CheckResult(passed=True, reason=f"there are {len(frame)} rows")
+    what = "columns" if frame.shape[0] else "rows"
+    return CheckResult(passed=False, reason=f"there are no {what}", columns=names(frame))
+
+
+def has_values(frame: pd.DataFrame) -> CheckResult:
+    """Check that there are rows and columns, and that no column is missing in all rows."""
+    gone = [name for name, lacks in zip(names(frame), frame.isna().all(), strict=True) if lacks]
+    if len(frame) and gone:
+        reason = f"{gone[0]}: there is no value in {len(frame)} rows{also(gone)}"
+        return CheckResult(passed=False, reason=reason, columns=tuple(gone))
+    return has_rows(frame)
 
 
 def names(frame: pd.DataFrame) -> tuple[str, ...]:
     """Name the columns in words."""
     return tuple(str(name) for name in frame.columns)
+
+
+def by_column(
+    frame: pd.DataFrame, is_bad: Callable[[pd.Series], NDArray[np.bool_]]
+) -> pd.DataFrame:
+    """Ask of each column which of its values are wrong: true in a frame of the same shape."""
+    bad = {at: is_bad(frame.iloc[:, at]) for at in range(frame.shape[1])}
+    return pd.DataFrame(bad, index=frame.index)
 
 
 def judge(frame: pd.DataFrame, bad: pd.DataFrame, fault: str, fine: str) -> CheckResult:
@@ -61,9 +103,8 @@ def judge(frame: pd.DataFrame, bad: pd.DataFrame, fault: str, fine: str) -> Chec
     at = int(np.flatnonzero(n_bad)[0])
     first = int(np.argmax(is_bad[:, at]))
     value = frame.iloc[first, at]
-    shown = repr(value) if isinstance(value, str) else str(value)
     reason = (
-        f"{columns[0]}: {n_bad[at]} of {len(frame)} values {fault}, such as {shown} in row"
+        f"{columns[0]}: {n_bad[at]} of {len(frame)} values {fault}, such as {shown(value)} in row"
         f" {frame.index[first]}{also(columns)}"
     )
     rows = tuple(frame.index[np.flatnonzero(is_bad.any(axis=1))])

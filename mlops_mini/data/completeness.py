@@ -2,8 +2,10 @@
 
 import pandas as pd
 
+from mlops_mini.data import columns
 from mlops_mini.data.periods import Period
 from mlops_mini.data.rules import Finding
+from mlops_mini.errors import InvalidArgumentError
 
 ORIGINS = ("EWR", "JFK", "LGA")
 
@@ -24,6 +26,9 @@ def completeness(weather: pd.DataFrame, period: Period | str) -> pd.DataFrame:
         `longest_gap_h`, the most that are missing in a row, and `age_h`, the hours from the
         publication of the last observation to the end of the period, NaN without any.
 
+    Raises:
+        InvalidArgumentError: A column is not there, or `time_hour` has no time zone.
+
     >>> from mlops_mini.data import datasets
     >>> completeness(datasets.weather(), "2013-12")
             n_expected  n_missing  longest_gap_h  age_h
@@ -32,7 +37,16 @@ def completeness(weather: pd.DataFrame, period: Period | str) -> pd.DataFrame:
     JFK            744         29             29   29.0
     LGA            744         29             29   29.0
     """
+    columns.require(weather, ("origin", "time_hour"), "complete hours")
+    weather = columns.plain_frame(weather[["origin", "time_hour"]])
+    if columns.kind(weather["time_hour"]) not in {"instant", "empty"}:
+        raise InvalidArgumentError(
+            f"time_hour is {weather['time_hour'].dtype}, expected instants with a time zone, or all"
+            " hours would be missing: convert it with .dt.tz_localize('UTC')"
+        )
     period = Period.parse(period)
+    # First, for an hour of the year 9999 has no nanoseconds to be looked up by.
+    weather = weather[weather["time_hour"].between(period.start, period.end)]
     hours = pd.date_range(period.start, period.end, freq="h", inclusive="left")
     table = {}
     for origin in ORIGINS:
@@ -76,7 +90,7 @@ def weather_findings(weather: pd.DataFrame, period: Period | str) -> tuple[Findi
                 f" and is used for at most {max_age_h:.0f} h"
             )
             found.append(Finding(name="stale", column="time_hour", text=text))
-    is_empty = weather[["temp", "dewp", "humid"]].isna().all(axis=1)
+    is_empty = columns.plain_frame(weather[["temp", "dewp", "humid"]]).isna().all(axis=1)
     found += [
         Finding(
             name="empty observation",

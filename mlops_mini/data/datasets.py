@@ -1,12 +1,10 @@
 """Flights, weather and their companions, and a sample of Fashion-MNIST, each read and checked.
 
-Every loader takes the folder to read from. Without one it is the folder that the environment
-variable MLOPS_MINI_DATA names, else `data/` of the repository; its README.md tells sources and
-licenses.
+Every loader takes the folder to read from. Without one it is the folder that
+`workspace.data_folder` tells; its README.md has sources and licenses.
 """
 
 import csv
-import os
 import zipfile
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlops_mini import workspace
 from mlops_mini.data import integrity, tables, times
 from mlops_mini.data.periods import Period
 from mlops_mini.errors import DataIntegrityError, NotFoundError
@@ -40,17 +39,11 @@ FASHION_CLASSES = (
 )
 
 
-def default_folder() -> Path:
-    """Tell the folder that is meant when none is given, there or not."""
-    chosen = os.environ.get("MLOPS_MINI_DATA")
-    return Path(chosen) if chosen else Path(__file__).resolve().parents[2] / "data"
-
-
 def data_folder(folder: Path | str | None = None) -> Path:
     """Find the folder with the data.
 
     Args:
-        folder: The folder itself; without it `default_folder`.
+        folder: The folder itself; without it `workspace.data_folder()`.
 
     Returns:
         A folder that exists.
@@ -58,11 +51,12 @@ def data_folder(folder: Path | str | None = None) -> Path:
     Raises:
         NotFoundError: It does not.
     """
-    path = Path(folder) if folder else default_folder()
+    path = Path(folder) if folder else workspace.data_folder()
     if not path.is_dir():
         raise NotFoundError(
-            f"no data folder {path}; give folder=, set MLOPS_MINI_DATA, or make it with"
-            " `mlops-mini data rebuild`"
+            f"no data folder {path}, which should hold flights and weather: name one by --data"
+            " (folder=) or MLOPS_MINI_DATA, such as data/ in a checkout of mlops_mini, work below"
+            " such a checkout, or make one with `mlops-mini data rebuild`"
         )
     return path
 

@@ -17,17 +17,18 @@ def psi(reference: ColumnStatistics, current: ColumnStatistics) -> float:
     """Population stability index.
 
     The numbers are put into bins cut at the deciles of the reference, equal ones once, a number
-    that equals a cut above it; texts each into their own. Missing ones are a bin too. A share below
-    1e-4 counts as 1e-4. PSI is the sum over the bins of (q - p) ln(q / p), p the shares of the
-    reference and q the current ones.
+    that equals a cut above it; texts each into their own. Where the largest number of the
+    reference is a cut, as when it was constant, larger ones have a bin too. So have missing ones. A
+    share below 1e-4 counts as 1e-4. PSI is the sum over the bins of (q - p) ln(q / p), p the shares
+    of the reference and q the current ones.
 
     Args:
         reference: The column as it was; it alone sets the cuts.
         current: The column as it is.
 
     Returns:
-        0 for equal shares, and up: 8.28 when all numbers have left for the last of ten bins. Blind
-        to a number that was constant and has grown, for it stays above its only cut.
+        0 for equal shares, and up: 8.28 when all numbers have left for the last of ten bins. NaN if
+        a side has no rows.
 
     Raises:
         InvalidArgumentError: One holds texts, the other numbers.
@@ -37,6 +38,8 @@ def psi(reference: ColumnStatistics, current: ColumnStatistics) -> float:
         parts = _text_counts(a, b)
     else:
         cuts = np.unique(a.quantiles(_DECILES)) if a.n_present else np.empty(0)
+        if len(cuts) and cuts[-1] == a.counts.index[-1]:
+            cuts = np.append(cuts, np.nextafter(cuts[-1], np.inf))
         parts = (a.counts_between(cuts), b.counts_between(cuts))
     p, q = (
         np.maximum(_shares(np.append(rows, column.n_missing)), MIN_SHARE)
@@ -48,9 +51,10 @@ def psi(reference: ColumnStatistics, current: ColumnStatistics) -> float:
 def jensen_shannon(reference: ColumnStatistics, current: ColumnStatistics) -> float:
     """Jensen-Shannon divergence, base 2, missing ones left out.
 
-    Each text is a bin; numbers are counted between the edges of both sides' ten bins of equal
-    width. TFDV has these edges too, but spreads the rows of a bin evenly over it, which can be far
-    off: the `distance` of flights in July against January is 0.0024, by TFDV's estimate 0.026.
+    Each text is a bin, and each infinity; numbers are counted between the edges of both sides' ten
+    bins of equal width. TFDV has these edges too, but spreads the rows of a bin evenly over it,
+    which can be far off: the `distance` of flights in July against January is 0.0024, by TFDV's
+    estimate 0.026.
 
     Args:
         reference: One side.
@@ -67,7 +71,11 @@ def jensen_shannon(reference: ColumnStatistics, current: ColumnStatistics) -> fl
         parts = _text_counts(a, b)
     else:
         sides = [column.equal_width_edges(_N_BINS) for column in (a, b)]
-        edges = np.unique(np.concatenate(sides))[1:-1]
+        edges = np.unique(np.concatenate(sides))
+        # The ends are no edges, for nothing lies beyond them; but two constants have nothing else.
+        edges = edges[1:] if len(edges) == 2 else edges[1:-1]
+        if a.n_finite < a.n_present or b.n_finite < b.n_present:
+            edges = np.concatenate([[-np.finfo(np.float64).max], edges, [np.inf]])
         parts = (a.counts_between(edges), b.counts_between(edges))
     p, q = map(_shares, parts)
     middle = (p + q) / 2

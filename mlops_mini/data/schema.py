@@ -279,7 +279,10 @@ def _is_clock_time(column: pd.Series) -> "pd.Series[bool]":
 
 
 def _date_exists(flights: pd.DataFrame) -> "pd.Series[bool]":
-    return pd.to_datetime(flights[["year", "month", "day"]], errors="coerce").notna()
+    parts = flights[["year", "month", "day"]]
+    # Left out first, for infinite numbers raise even so.
+    possible = parts.where((parts >= 1) & (parts <= 9999))
+    return pd.to_datetime(possible, errors="coerce").notna()
 
 
 def _arrived_only_if_departed(flights: pd.DataFrame) -> "pd.Series[bool]":

@@ -27,12 +27,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pandas.api import types
 
+from mlops_mini.data import columns
 from mlops_mini.errors import DataIntegrityError, InvalidArgumentError
 
 MAX_DISTINCT = 16_384
 _FRACTION_BITS = 52  # of a float64
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -202,8 +203,8 @@ def add(statistics: TableStatistics, batch: pd.DataFrame) -> TableStatistics:
         Those of all rows.
 
     Raises:
-        InvalidArgumentError: Two columns share a name, or one holds neither numbers nor texts nor
-            instants with a time zone.
+        InvalidArgumentError: Two columns share a name, as text, or one holds neither numbers nor
+            texts nor instants with a time zone, or several of these; the message tells the row.
         DataIntegrityError: A column holds text here and numbers in the rows so far.
 
     >>> from mlops_mini.data import datasets
@@ -214,11 +215,12 @@ def add(statistics: TableStatistics, batch: pd.DataFrame) -> TableStatistics:
     >>> january.columns["carrier"].counts.nlargest(2).to_dict()
     {'UA': 4637, 'B6': 4427}
     """
-    if not batch.columns.is_unique:
-        twice = sorted(set(batch.columns[batch.columns.duplicated()]))
+    names = batch.columns.map(str)
+    if not names.is_unique:
+        twice = sorted(set(names[names.duplicated()]))
         raise InvalidArgumentError(f"columns {twice} are there more than once; rename or drop them")
-    columns = {str(name): _of_column(batch[name]) for name in batch.columns}
-    return merge(statistics, TableStatistics(n_rows=len(batch), columns=columns))
+    counted = {str(name): _of_column(column) for name, column in batch.items()}
+    return merge(statistics, TableStatistics(n_rows=len(batch), columns=counted))
 
 
 def merge(a: TableStatistics, b: TableStatistics) -> TableStatistics:
@@ -239,14 +241,14 @@ def merge(a: TableStatistics, b: TableStatistics) -> TableStatistics:
     >>> merge(*months).columns["dest"].n_distinct
     94
     """
-    columns = {}
+    merged = {}
     for name in dict.fromkeys([*a.columns, *b.columns]):
         parts = [
             part.columns.get(name, ColumnStatistics(kind="text", n_missing=part.n_rows))
             for part in (a, b)
         ]
-        columns[name] = _merge_columns(name, *parts)
-    return TableStatistics(n_rows=a.n_rows + b.n_rows, columns=columns)
+        merged[name] = _merge_columns(name, *parts)
+    return TableStatistics(n_rows=a.n_rows + b.n_rows, columns=merged)
 
 
 def value_counts(values: npt.ArrayLike, n_each: npt.ArrayLike) -> "pd.Series[Any]":
@@ -263,10 +265,11 @@ def value_counts(values: npt.ArrayLike, n_each: npt.ArrayLike) -> "pd.Series[Any
 
 
 def _of_column(column: "pd.Series[Any]") -> ColumnStatistics:
-    present = column.dropna()
+    column = columns.plain(column)
     kind = _kind(column)
+    present = column.dropna()
     if kind == "text":
-        texts = present.astype(object).value_counts(sort=False).sort_index()
+        texts = present.value_counts(sort=False).sort_index()
         lengths = texts.index.str.len().to_numpy(np.int64)
         return _bounded(
             kind="text",
@@ -276,8 +279,9 @@ def _of_column(column: "pd.Series[Any]") -> ColumnStatistics:
             n_characters=int(lengths @ texts.to_numpy()),
         )
     if kind == "instant":
-        present = (present - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
-    numbers = present.to_numpy(np.float64) + 0.0  # -0.0 becomes 0.0
+        # Not by subtracting an instant, which would need nanoseconds: these end in 2262.
+        present = present.astype(np.int64) / _PER_SECOND[present.dt.unit]
+    numbers = columns.numbers(present) + 0.0  # -0.0 becomes 0.0
     values, n_each = np.unique(numbers, return_counts=True)
     finite = numbers[np.isfinite(numbers)]
     mean = float(finite.mean()) if len(finite) else 0.0
@@ -295,19 +299,22 @@ def _of_column(column: "pd.Series[Any]") -> ColumnStatistics:
 
 
 def _kind(column: "pd.Series[Any]") -> Literal["number", "text", "instant"]:
-    if isinstance(column.dtype, pd.DatetimeTZDtype):
-        return "instant"
-    if types.is_numeric_dtype(column.dtype) and not types.is_complex_dtype(column.dtype):
-        return "number"
-    if types.infer_dtype(column, skipna=True) in {"string", "empty"} or (
-        isinstance(column.dtype, pd.CategoricalDtype)
-        and types.infer_dtype(column.cat.categories) in {"string", "empty"}
-    ):
-        return "text"
-    raise InvalidArgumentError(
-        f"column {column.name!r} is {column.dtype} of {types.infer_dtype(column, skipna=True)};"
-        " statistics are of numbers, texts and instants with a time zone: convert or drop it"
-    )
+    """Tell as what a plain column is counted."""
+    kinds: dict[str, Literal["number", "text", "instant"]] = {
+        "number": "number",
+        "boolean": "number",
+        "text": "text",
+        "empty": "text",
+        "instant": "instant",
+    }
+    kind = kinds.get(columns.kind(column))
+    if kind is None:
+        raise InvalidArgumentError(
+            f"column {column.name!r} is {column.dtype}, with {columns.odd_one(column)}; statistics"
+            " are of numbers, texts, or instants with a time zone, one of these in a column:"
+            " convert or drop it"
+        )
+    return kind
 
 
 def _merge_columns(name: str, a: ColumnStatistics, b: ColumnStatistics) -> ColumnStatistics:
@@ -328,7 +335,8 @@ def _merge_columns(name: str, a: ColumnStatistics, b: ColumnStatistics) -> Colum
         kind=a.kind,
         n_missing=a.n_missing + b.n_missing,
         n_present=a.n_present + b.n_present,
-        counts=pd.concat([a.counts, b.counts]).groupby(level=0).sum(),
+        # A group-by would take texts for the same that differ after a NUL only.
+        counts=a.counts.add(b.counts, fill_value=0).astype(np.int64),
         level=max(a.level, b.level),
         n_fractional=a.n_fractional + b.n_fractional,
         mean=a.mean + distance * share,

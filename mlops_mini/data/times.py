@@ -10,12 +10,16 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
+from mlops_mini.data import columns
 from mlops_mini.data.periods import NEW_YORK
 from mlops_mini.errors import InvalidArgumentError
 
 NumberOrColumn = TypeVar("NumberOrColumn", int, float, pd.Series)
 
 HORIZON = pd.Timedelta(minutes=60)
+
+# No delay is 19 years long, and longer ones have no place in 64 bits of nanoseconds.
+MOST_MINUTES = 1e7
 
 
 def minutes(hhmm: NumberOrColumn) -> NumberOrColumn:
@@ -56,7 +60,8 @@ def scheduled_departure(flights: pd.DataFrame) -> pd.Series:
     """Tell when flights are to leave, as instants.
 
     Args:
-        flights: Columns `year month day sched_dep_time` as `datasets.flights` gives them.
+        flights: Columns `year month day sched_dep_time` as `datasets.flights` gives them, or of
+            another dtype.
 
     Returns:
         `datetime64[ns, UTC]` named `sched_dep_utc`, index as given. On the night when the clocks go
@@ -64,8 +69,17 @@ def scheduled_departure(flights: pd.DataFrame) -> pd.Series:
         as `zoneinfo` reads a local time.
 
     Raises:
-        InvalidArgumentError: A date does not exist.
+        InvalidArgumentError: A column is not there, a value is missing or no number, or a date does
+            not exist.
     """
+    flights = _numbers(flights, ("year", "month", "day", "sched_dep_time"))
+    is_incomplete = flights.isna().any(axis=1).to_numpy()
+    if is_incomplete.any():
+        raise InvalidArgumentError(
+            f"{int(is_incomplete.sum())} of {len(flights)} flights have no date or scheduled time,"
+            f" such as row {flights.index[int(np.argmax(is_incomplete))]}; take such rows out first"
+            " with schema.split_rows"
+        )
     since_midnight = pd.to_timedelta(minutes(flights["sched_dep_time"]), unit="min")
     try:
         local = pd.to_datetime(flights[["year", "month", "day"]]) + since_midnight
@@ -95,6 +109,7 @@ def clock_shift_min(
     Returns:
         Minutes, float64, NaN for an airport without a zone.
     """
+    dest, instant = columns.plain(dest), columns.plain(instant)
     new_york = instant.dt.tz_convert(NEW_YORK).dt.tz_localize(None)
     shift = pd.Series(np.nan, index=dest.index, dtype="float64")
     zone = dest.map(zones)
@@ -123,7 +138,7 @@ def derive_utc(flights: pd.DataFrame, zones: Mapping[str, str]) -> pd.DataFrame:
         What needs the zone of an airport that has none in `zones` is missing.
 
     Raises:
-        InvalidArgumentError: A date does not exist.
+        InvalidArgumentError: As `scheduled_departure`, or a delay is no number.
 
     >>> from mlops_mini.data import datasets
     >>> flights = datasets.flights("2013-01").set_index("flight_id")
@@ -137,19 +152,38 @@ def derive_utc(flights: pd.DataFrame, zones: Mapping[str, str]) -> pd.DataFrame:
     Name: 3, dtype: object
     """
     sched_dep_utc = scheduled_departure(flights)
-    shift_min = clock_shift_min(flights["dest"], sched_dep_utc, zones)
-    block = block_min(flights["sched_dep_time"], flights["sched_arr_time"], shift_min)
+    columns.require(flights, ("dest",), "instants of flights")
+    known = _numbers(flights, ("sched_dep_time", "sched_arr_time", "dep_delay", "arr_delay"))
+    shift_min = clock_shift_min(columns.texts(flights["dest"]), sched_dep_utc, zones)
+    block = block_min(known["sched_dep_time"], known["sched_arr_time"], shift_min)
     sched_arr_utc = sched_dep_utc + _lasting(block)
     return pd.DataFrame(
         {
             "sched_dep_utc": sched_dep_utc,
             "pred_utc": sched_dep_utc - HORIZON,
-            "dep_utc": sched_dep_utc + _lasting(flights["dep_delay"]),
+            "dep_utc": sched_dep_utc + _lasting(known["dep_delay"]),
             "block_min": block,
             "sched_arr_utc": sched_arr_utc,
-            "arr_utc": sched_arr_utc + _lasting(flights["arr_delay"]),
+            "arr_utc": sched_arr_utc + _lasting(known["arr_delay"]),
         }
     )
+
+
+def _numbers(flights: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
+    """Take plain columns of numbers out of a table."""
+    columns.require(flights, names, "instants of flights")
+    found = flights[list(names)].apply(
+        lambda column: pd.Series(columns.numbers(column), index=column.index)
+    )
+    is_absurd = (found.abs() > MOST_MINUTES).to_numpy()
+    if is_absurd.any():
+        row, column = np.argwhere(is_absurd)[0]
+        raise InvalidArgumentError(
+            f"column {names[column]!r} holds {found.iloc[row, column]:g} in row"
+            f" {found.index[row]}, which is no part of a date, no time and no delay in minutes;"
+            " take such rows out first with schema.split_rows"
+        )
+    return found
 
 
 def _lasting(minutes: pd.Series) -> pd.Series:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_mini.data import datasets, times
+from mlops_mini.data import columns, datasets, times
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.features.definitions import EVENTS, WEATHER, WEATHER_OBSERVATION
 
@@ -27,6 +27,7 @@ COLUMNS = (
     "dest",
     "delay_min",
 )
+_ENTITIES = ("origin", "carrier", "dest")
 _KINDS_WITH_DELAY = tuple(event.kind for event in EVENTS if event.delay)
 
 
@@ -90,19 +91,23 @@ def from_flights(flights: pd.DataFrame, *, zones: Mapping[str, str] | None = Non
         `datetime64[ns, UTC]`, `delay_min` float64, NaN for an event without a delay.
 
     Raises:
-        InvalidArgumentError: A date does not exist.
+        InvalidArgumentError: A column is not there, a date does not exist, a delay is no number, or
+            a flight has no whole `flight_id`.
 
     >>> january = datasets.flights("2013-01")
     >>> from_flights(january)["kind"].value_counts().to_dict()  # 521 canceled, 85 diverted
     {'scheduled': 27004, 'departure': 26483, 'arrival': 26398}
     """
+    columns.require(flights, ("flight_id", *_ENTITIES), "events")
     instants = times.derive_utc(flights, datasets.airport_zones() if zones is None else zones)
+    known = flights[list(_ENTITIES)].apply(columns.texts)
+    known.insert(0, "flight_id", flight_ids(flights["flight_id"]))
     parts = [
-        flights[["flight_id", "origin", "carrier", "dest"]].assign(
+        known.assign(
             kind=event.kind,
-            event_utc=instants[event.time],
-            available_at=instants[event.time],
-            delay_min=flights[event.delay].astype("float64") if event.delay else np.nan,
+            event_utc=instants[event.time].array,
+            available_at=instants[event.time].array,
+            delay_min=columns.numbers(flights[event.delay]) if event.delay else np.nan,
         )
         for event in EVENTS
     ]
@@ -134,9 +139,9 @@ def stream(history: pd.DataFrame, weather: pd.DataFrame | None = None) -> list[S
                 origin='EWR', carrier='UA', dest='IAH', delay_min=11)
     """
     known = checked_history(history)
-    columns: list[list[Any]] = [known[name].tolist() for name in FlightEvent._fields[:-1]]
+    fields: list[list[Any]] = [known[name].tolist() for name in FlightEvent._fields[:-1]]
     delays = [None if math.isnan(delay) else int(delay) for delay in known["delay_min"]]
-    records: list[StreamEvent] = list(map(FlightEvent, *columns, delays))
+    records: list[StreamEvent] = list(map(FlightEvent, *fields, delays))
     if weather is not None:
         published = checked_weather(weather)
         names = [feature.source.value for feature in WEATHER]
@@ -185,19 +190,26 @@ def checked_history(history: pd.DataFrame) -> pd.DataFrame:
         InvalidArgumentError: A column is missing, an instant has no time zone, or a delay is no
             whole number of minutes.
     """
-    require(history, COLUMNS, "events")
+    columns.require(history, COLUMNS, "events")
+    history = columns.plain_frame(history[list(COLUMNS)])
+    for name in ("kind", *_ENTITIES):
+        history[name] = columns.texts(history[name])
+    history["delay_min"] = columns.numbers(history["delay_min"])
     is_complete = history["delay_min"].notna() | ~history["kind"].isin(_KINDS_WITH_DELAY)
     is_known = history["event_utc"].notna() & history["available_at"].notna() & is_complete
     known = history if is_known.all() else history[is_known]
-    delays = known["delay_min"].to_numpy("float64")
-    is_odd = ~np.isnan(delays) & ~(np.isfinite(delays) & (delays == np.floor(delays)))
+    delays = known["delay_min"].to_numpy()
+    is_whole = (np.abs(delays) < times.MOST_MINUTES) & (delays == np.floor(delays))
+    is_odd = ~np.isnan(delays) & ~is_whole
     if is_odd.any():
         raise InvalidArgumentError(
             f"{int(is_odd.sum())} delays are no whole minutes, such as {delays[is_odd][0]}: round"
             " them, or sums online and offline would differ in the last digits"
         )
     known = known.assign(
-        event_s=seconds(known["event_utc"]), available_s=seconds(known["available_at"])
+        flight_id=flight_ids(known["flight_id"]),
+        event_s=seconds(known["event_utc"]),
+        available_s=seconds(known["available_at"]),
     )
     known = known.drop(columns=["event_utc", "available_at"])
     known = known.sort_values("available_s", kind="stable", ignore_index=True)
@@ -215,12 +227,17 @@ def checked_weather(weather: pd.DataFrame) -> pd.DataFrame:
         1970-01-01 UTC; of two observations of the same airport and hour only the first.
 
     Raises:
-        InvalidArgumentError: A column is missing, or an instant has no time zone.
+        InvalidArgumentError: A column is missing, an instant has no time zone, or an observed value
+            is no number.
     """
     names = [feature.source.value for feature in WEATHER]
     rule = WEATHER_OBSERVATION
-    require(weather, (rule.entity, rule.time, *names), "weather")
-    known = weather[weather[rule.time].notna()]
+    needed = [rule.entity, rule.time, *names]
+    columns.require(weather, needed, "weather")
+    weather = columns.plain_frame(weather[needed])
+    weather[rule.entity] = columns.texts(weather[rule.entity])
+    known = weather.assign(**{name: columns.numbers(weather[name]) for name in names})
+    known = known[known[rule.time].notna()]
     event_s = seconds(known[rule.time])
     known = known.assign(event_s=event_s, available_s=event_s + rule.published_after_s)
     known = known.drop_duplicates([rule.entity, "event_s"])
@@ -231,16 +248,44 @@ def seconds(instants: pd.Series) -> npt.NDArray[np.int64]:
     """Turn instants into whole seconds since 1970-01-01 UTC.
 
     Raises:
-        InvalidArgumentError: They have no time zone.
+        InvalidArgumentError: They have no time zone, or one is missing.
     """
-    if not isinstance(instants.dtype, pd.DatetimeTZDtype):
+    instants = columns.plain(instants)
+    if not len(instants):
+        return np.zeros(0, np.int64)
+    if columns.kind(instants) != "instant":
         raise InvalidArgumentError(
             f"{instants.name} is {instants.dtype}, without a time zone: local times are ambiguous"
             " when clocks change; convert it with .dt.tz_localize(zone)"
         )
+    if instants.isna().any():
+        raise InvalidArgumentError(
+            f"{int(instants.isna().sum())} of {len(instants)} values of {instants.name} are"
+            " missing: leave these rows out"
+        )
     utc = instants.dt.tz_convert("UTC").dt.tz_localize(None)
     since: npt.NDArray[np.int64] = utc.to_numpy("datetime64[s]").astype(np.int64)
     return since
+
+
+def flight_ids(column: pd.Series) -> npt.NDArray[np.int64]:
+    """Read the ids of flights.
+
+    Raises:
+        InvalidArgumentError: One is missing or no whole number.
+    """
+    ids = columns.plain(column)
+    if not pd.api.types.is_integer_dtype(ids.dtype):
+        found = columns.numbers(ids)
+        is_odd = ~(np.isfinite(found) & (found == np.floor(found)))
+        if is_odd.any():
+            at = int(np.argmax(is_odd))
+            raise InvalidArgumentError(
+                f"{int(is_odd.sum())} of {len(ids)} values of {column.name} are no whole numbers,"
+                f" such as {ids.iloc[at]} in row {ids.index[at]}: number the flights"
+            )
+        return found.astype(np.int64)
+    return ids.to_numpy(np.int64)
 
 
 def epoch_s(instant: datetime) -> int:
@@ -258,12 +303,3 @@ def epoch_s(instant: datetime) -> int:
 
 def _available_s(event: StreamEvent) -> int:
     return event.available_s
-
-
-def require(frame: pd.DataFrame, names: Sequence[str], what: str) -> None:
-    """Raise `InvalidArgumentError` if a frame lacks columns that something needs."""
-    missing = [name for name in names if name not in frame.columns]
-    if missing:
-        raise InvalidArgumentError(
-            f"{what} need the columns {missing} too; there are {list(frame.columns)}"
-        )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from mlops_mini.data import datasets, times
+from mlops_mini.data import columns, datasets, times
 from mlops_mini.features import events, prefix_sums
 from mlops_mini.features.definitions import (
     FLIGHT_COLUMNS,
@@ -16,6 +16,8 @@ from mlops_mini.features.definitions import (
     is_late,
 )
 from mlops_mini.features.prefix_sums import Questions
+
+_NUMBERS = ("sched_dep_time", "sched_arr_time", "distance")
 
 
 def compute(
@@ -50,7 +52,8 @@ def compute(
 
     Raises:
         InvalidArgumentError: A column is not there, a date does not exist, instants have no time
-            zone, or a delay is no whole number of minutes.
+            zone, a delay is no whole number of minutes, or a column holds texts for numbers or the
+            other way round; the message names it and the row.
 
     >>> january = datasets.flights("2013-01")
     >>> compute(january).head(2)
@@ -62,21 +65,23 @@ def compute(
     >>> features.loc[20000, ["org_dep_n_1h", "car_late_n_6h", "org_overdue"]].to_dict()
     {'org_dep_n_1h': 5.0, 'car_late_n_6h': 39.0, 'org_overdue': -1.0}
     """
-    events.require(flights, ("flight_id", *FLIGHT_COLUMNS), "features")
-    flight_id = flights["flight_id"].to_numpy(np.int64)
-    known = flights[list(FLIGHT_COLUMNS)].reset_index(drop=True)
+    columns.require(flights, ("flight_id", *FLIGHT_COLUMNS), "features")
+    flight_id = events.flight_ids(flights["flight_id"])
+    known = columns.plain_frame(flights[list(FLIGHT_COLUMNS)].reset_index(drop=True))
+    for name in ("origin", "carrier", "dest"):
+        known[name] = columns.texts(known[name])
     departure = times.scheduled_departure(known)
     asked = Questions(
         entities=known[["origin", "carrier", "dest"]],
         at_s=events.seconds(departure - horizon),
         without=None if counts_own else flight_id,
     )
-    columns = _schedule(known, departure, datasets.airport_zones() if zones is None else zones)
+    values = _schedule(known, departure, datasets.airport_zones() if zones is None else zones)
     if weather is not None:
-        columns |= _weather(events.checked_weather(weather), asked)
+        values |= _weather(events.checked_weather(weather), asked)
     if history is not None:
-        columns |= _recent(events.checked_history(history), asked)
-    return pd.DataFrame(columns).set_index(pd.Index(flights["flight_id"]))
+        values |= _recent(events.checked_history(history), asked)
+    return pd.DataFrame(values).set_index(pd.Index(columns.plain(flights["flight_id"])))
 
 
 def _schedule(
@@ -84,33 +89,36 @@ def _schedule(
 ) -> dict[str, pd.Series]:
     midnight = pd.to_datetime(flights[["year", "month", "day"]])
     inputs = {name: flights[name] for name in FLIGHT_COLUMNS} | {
+        **{name: pd.Series(columns.numbers(flights[name])) for name in _NUMBERS},
         "epoch_day": (midnight - pd.Timestamp(0)).dt.days,
         "shift_min": times.clock_shift_min(flights["dest"], departure, zones),
     }
-    columns = {}
+    found = {}
     for feature in SCHEDULE:
         values = feature.source.compute(inputs)
         is_text = feature.dtype == "string"
-        columns[feature.name] = values.fillna("") if is_text else values.astype("float32")
-    return columns
+        found[feature.name] = (
+            columns.texts(values).fillna("") if is_text else values.astype("float32")
+        )
+    return found
 
 
 def _weather(observed: pd.DataFrame, asked: Questions) -> dict[str, pd.Series]:
     row = prefix_sums.latest_rows(WEATHER_OBSERVATION, observed, asked)
-    columns = {}
+    found = {}
     for feature in WEATHER:
         values = np.append(observed[feature.source.value].to_numpy("float32"), np.float32(np.nan))
-        columns[feature.name] = pd.Series(values[row])  # row -1 is the NaN at the end
-    return columns
+        found[feature.name] = pd.Series(values[row])  # row -1 is the NaN at the end
+    return found
 
 
 def _recent(history: pd.DataFrame, asked: Questions) -> dict[str, pd.Series]:
     by_kind = {str(kind): rows for kind, rows in history.groupby("kind", sort=False)}
-    columns = {}
+    found = {}
     for feature in RECENT:
         values = prefix_sums.window_values(feature.source, by_kind, asked)
-        columns[feature.name] = pd.Series(values.astype("float32"))
-    return columns
+        found[feature.name] = pd.Series(values.astype("float32"))
+    return found
 
 
 def labels(flights: pd.DataFrame) -> "pd.Series[float]":
@@ -127,7 +135,7 @@ def labels(flights: pd.DataFrame) -> "pd.Series[float]":
         `mean()`, the base rate, leaves these out.
 
     Raises:
-        InvalidArgumentError: A column is not there.
+        InvalidArgumentError: A column is not there, or a delay is no number.
 
     >>> labels(pd.DataFrame({"flight_id": [7, 8, 9], "arr_delay": [16.0, 15.0, float("nan")]}))
     flight_id
@@ -136,7 +144,8 @@ def labels(flights: pd.DataFrame) -> "pd.Series[float]":
     9    NaN
     Name: late, dtype: float64
     """
-    events.require(flights, ("flight_id", "arr_delay"), "labels")
-    delay = flights.set_index("flight_id")["arr_delay"]
+    columns.require(flights, ("flight_id", "arr_delay"), "labels")
+    index = pd.Index(columns.plain(flights["flight_id"]))
+    delay = pd.Series(columns.numbers(flights["arr_delay"]), index=index)
     late: pd.Series[float] = is_late(delay).astype("float64").where(delay.notna()).rename("late")
     return late

@@ -6,6 +6,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import pandas as pd
 
 from mlops_mini.data import datasets, times
 from mlops_mini.data.periods import NEW_YORK
@@ -31,8 +32,8 @@ def compute(
 
     Args:
         flight: `definitions.FLIGHT_COLUMNS`, in the units of `datasets.flights`. `carrier`,
-            `origin`, `dest` and `distance` may be None or NaN; what else it holds is not read, but
-            for its `flight_id`: with it the flight's own events do not count.
+            `origin`, `dest` and `distance` may be missing (None, NaN or pd.NA); what else it holds
+            is not read, but for its `flight_id`: with it the flight's own events do not count.
         store: Where weather and recent features come from; without it there are none of these.
         at: As of when, usually now; without it 60 minutes before the scheduled departure.
         zones: IANA zone by airport code; without it those of the default data folder.
@@ -63,7 +64,7 @@ def compute(
     reading = store.read(
         **{name: inputs[name] for name in _TEXT},
         at=inputs["departure"] - times.HORIZON if at is None else at,
-        without=flight.get("flight_id"),
+        without=None if pd.isna(flight.get("flight_id")) else flight["flight_id"],
     )
     return values | {name: float(np.float32(value)) for name, value in reading.features.items()}
 
@@ -76,7 +77,7 @@ def _look_up(flight: Mapping[str, Any], zones: Mapping[str, str]) -> dict[str, A
     try:
         day = date(int(flight["year"]), int(flight["month"]), int(flight["day"]))
         clock = {name: int(flight[name]) for name in ("sched_dep_time", "sched_arr_time")}
-        distance = np.nan if flight["distance"] is None else float(flight["distance"])
+        distance = np.nan if pd.isna(flight["distance"]) else float(flight["distance"])
     except (TypeError, ValueError, OverflowError) as exc:
         asked = {name: flight[name] for name in FLIGHT_COLUMNS if name not in _TEXT}
         raise InvalidArgumentError(

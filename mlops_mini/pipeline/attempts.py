@@ -12,12 +12,13 @@ import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError, MlopsMiniError
-from mlops_mini.pipeline import artifacts, layout, placeholders, python_functions, spec
+from mlops_mini.pipeline import artifacts, layout, placeholders, python_functions, values
+from mlops_mini.pipeline.values import Source
 
 JsonObject = dict[str, Any]
 
@@ -33,6 +34,9 @@ def prepare(
     component: JsonObject,
     parameters: JsonObject,
     inputs: Mapping[str, list[JsonObject]],
+    unfilled: Collection[str],
+    present: Collection[str],
+    job: Mapping[str, str],
     python: str,
 ) -> None:
     """Write `job.json`: all that an attempt needs to know.
@@ -44,13 +48,16 @@ def prepare(
         component: The definition of its inputs and outputs.
         parameters: Input parameters by name.
         inputs: Lists of input artifacts by name, as `artifacts.describe` returns them.
+        unfilled: Names of parameters whose placeholders are still to be filled.
+        present: Names of the inputs that do not only have their default.
+        job: Values of placeholders such as `{{$.pipeline_job_uuid}}`, by name.
         python: Interpreter of another environment; "" for a component that runs in this one.
     """
     declared = component.get("outputDefinitions", {})
 
     def listed(name: str, *made: JsonObject) -> JsonObject:
         known = ({k: one[k] for k in ("type", "uri", "metadata")} for one in made)
-        return {"artifacts": [{"name": name, **one} for one in known]}
+        return {"artifacts": [{"name": name, **values.plain(one)} for one in known]}
 
     outputs = {}
     for name, definition in declared.get("artifacts", {}).items():
@@ -65,7 +72,7 @@ def prepare(
     # As Kubeflow's launcher does, for a command makes no folders.
     for made_below in (output_file.parent, folder / "parameters"):
         made_below.mkdir()
-    executor_input = {
+    executor_input: dict[str, JsonObject] = {
         "inputs": {
             "parameterValues": parameters,
             "artifacts": {name: listed(name, *many) for name, many in inputs.items()},
@@ -76,8 +83,25 @@ def prepare(
             "outputFile": str(output_file),
         },
     }
-    job = {"task": task, "container": container, "component": component, "python": python}
-    (folder / JOB).write_text(json.dumps({**job, "executor_input": executor_input}))
+    known = placeholders.of_attempt(executor_input, job)
+    filled = {
+        name: placeholders.fill_all(parameters[name], known, what=f"input {name!r} of {task}")
+        for name in unfilled
+    }
+    all_filled = {**executor_input["inputs"], "parameterValues": {**parameters, **filled}}
+    (folder / JOB).write_text(
+        json.dumps(
+            {
+                "task": task,
+                "container": container,
+                "component": component,
+                "python": python,
+                "present": sorted(present),
+                "placeholders": dict(job),
+                "executor_input": {**executor_input, "inputs": all_filled},
+            }
+        )
+    )
 
 
 def run(folder: Path, *, is_own_process: bool = False) -> None:
@@ -126,9 +150,11 @@ def _execute(job: JsonObject, folder: Path, *, is_own_process: bool) -> None:
         command = python_functions.command(container, given, python=job["python"], folder=folder)
         variables["_KFP_RUNTIME"] = "true"
     else:
-        values = _values_for_commands(given)
+        known = placeholders.of_attempt(given, job.get("placeholders", {}))
         both = [*container.get("command", []), *container.get("args", [])]
-        command = placeholders.fill_command(both, values, what=f"the command of {job['task']}")
+        command = placeholders.fill_command(
+            both, known, present=job.get("present", ()), what=f"the command of {job['task']}"
+        )
         if not command:
             raise FailedPreconditionError(
                 "the component has no command, and the image's own cannot be known here: state "
@@ -157,28 +183,6 @@ def _execute(job: JsonObject, folder: Path, *, is_own_process: bool) -> None:
         raise FailedPreconditionError(f"{command[0]!r} ended with {how}{_last_line(folder)}")
 
 
-def _values_for_commands(given: JsonObject) -> JsonObject:
-    """Lay an executor input out as placeholders in commands name it."""
-
-    def first_of(side: str) -> JsonObject:
-        first = {k: v["artifacts"][0] for k, v in given[side].get("artifacts", {}).items()}
-        return {k: {**one, "path": str(artifacts.path_of(one["uri"]))} for k, one in first.items()}
-
-    files = given["outputs"].get("parameters", {})
-    return {
-        "": given,
-        "inputs": {
-            "parameters": given["inputs"].get("parameterValues", {}),
-            "artifacts": first_of("inputs"),
-        },
-        "outputs": {
-            "parameters": {k: {"output_file": v["outputFile"]} for k, v in files.items()},
-            "artifacts": first_of("outputs"),
-            "output_file": given["outputs"]["outputFile"],
-        },
-    }
-
-
 def _collect(job: JsonObject, folder: Path) -> JsonObject:
     """Read what the component has made, check it against its definition, and digest it."""
     declared = job["component"].get("outputDefinitions", {})
@@ -191,10 +195,14 @@ def _collect(job: JsonObject, folder: Path) -> JsonObject:
         returned = written.get("parameterValues", {}).get(name)
         output_file = Path(outputs["parameters"][name]["outputFile"])
         if returned is not None:
-            parameters[name] = spec.typed(returned, definition["parameterType"], what=what)
+            parameters[name] = values.convert(
+                returned, definition["parameterType"], Source.RETURNED, what=what
+            )
         elif output_file.exists():
             text = output_file.read_text()
-            parameters[name] = spec.parse(text, definition["parameterType"], what=what)
+            parameters[name] = values.convert(
+                text, definition["parameterType"], Source.FILE, what=what
+            )
         elif not definition.get("isOptional"):
             raise InvalidArgumentError(
                 f"{what} was not made: the component must return it or write {output_file.name}"
@@ -204,6 +212,7 @@ def _collect(job: JsonObject, folder: Path) -> JsonObject:
         made = outputs["artifacts"][name]["artifacts"][0]
         said = written.get("artifacts", {}).get(name, {"artifacts": [{}]})["artifacts"][0]
         metadata = said.get("metadata") or {}
+        values.finite(metadata, what=f"the metadata of output {name!r} of {job['task']}")
         uri = said.get("custom_path") or said.get("uri") or made["uri"]
         made_there[name] = artifacts.describe(uri, type_=made["type"], metadata=metadata)
         artifacts.protect(uri, within=folder)

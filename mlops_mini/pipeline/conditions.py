@@ -15,7 +15,8 @@ cannot be decided is an error and never false, for a condition is often the gate
 
 Both sides of `&&` and `||` are always evaluated, whatever the first one says: the language itself
 would let `false && (3 == 'a')` pass. Bools have no order here, as the compiler writes one only for
-a bool that was compared with a number.
+a bool that was compared with a number. Texts that are numbers have one only where it is that of the
+numbers: the compiler makes `row.n > 9.0` a comparison of texts.
 """
 
 import math
@@ -26,7 +27,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.pipeline.placeholders import text_of
+from mlops_mini.pipeline.values import text_of
 
 _MOST_NESTED = 32
 _QUOTED = r"'(?:[^'\\\r\n]|\\['\"\\n])*'|\"(?:[^\"\\\r\n]|\\['\"\\n])*\""
@@ -146,7 +147,12 @@ class _Evaluation:
             self._fail(f"compares two values of kind {kinds[0]} by {sign} {compared}")
         if any(isinstance(value, float) and math.isnan(value) for value in (left, right)):
             self._fail(f"compares with NaN {compared}, which is neither true nor false")
-        return _COMPARE[sign](left, right)
+        holds = _COMPARE[sign](left, right)
+        if kinds[0] == "string" and sign not in {"==", "!="}:
+            as_numbers = _as_numbers(left, sign, right)
+            if as_numbers not in {None, holds}:
+                self._fail(f"compares numbers as text {compared}, where '10' is less than '9'")
+        return holds
 
     def _operand(self) -> Any:
         negations = 0
@@ -258,6 +264,14 @@ _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
     "double": _to_double,
     "string": text_of,
 }
+
+
+def _as_numbers(left: str, sign: str, right: str) -> bool | None:
+    """Compare two texts as numbers; None if they are not both numbers."""
+    first, second = _to_double(left), _to_double(right)
+    if first is None or second is None:
+        return None
+    return bool(_COMPARE[sign](first, second))
 
 
 def _unquoted(text: str) -> str:

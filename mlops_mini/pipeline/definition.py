@@ -18,7 +18,7 @@ from kfp import compiler, dsl
 from mlops_mini import arrivals
 from mlops_mini.data import datasets
 from mlops_mini.data.periods import Period
-from mlops_mini.errors import NotFoundError
+from mlops_mini.errors import AlreadyExistsError, NotFoundError
 from mlops_mini.pipeline import challenger, components
 from mlops_mini.pipeline.publish import Publication, published_versions
 
@@ -122,11 +122,19 @@ def write_package(file: Path) -> Path:
     """Compile the pipeline to what Kubeflow and our runner take.
 
     Args:
-        file: A name that ends in .yaml; its folder exists.
+        file: A name that ends in .yaml; its folder exists. An earlier one of this pipeline is
+            replaced.
 
     Returns:
         The file; compiled again it has the same bytes.
+
+    Raises:
+        AlreadyExistsError: It is something else, and stays.
     """
+    if file.exists() and f"# Name: {NAME}\n" not in file.read_text(errors="replace"):
+        raise AlreadyExistsError(
+            f"{file} is there and holds something else than the pipeline {NAME}: name another file"
+        )
     compiler.Compiler().compile(flights, str(file))
     return file
 

@@ -31,7 +31,8 @@ _COMPLETE = ".complete"
 def default_root() -> Path:
     """Return `.cache/environments` of the repository, else of the user's cache folder."""
     repository = Path(__file__).resolve().parents[2]
-    if (repository / "pyproject.toml").is_file():
+    # Not pyproject.toml, which careless packages leave in site-packages.
+    if (repository / "tools" / "set_up.py").is_file():
         return repository / ".cache" / "environments"
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     return cache / "mlops_mini" / "environments"

@@ -17,6 +17,7 @@ from mlops_mini.errors import (
     UnavailableError,
     by_code,
 )
+from mlops_mini.pipeline import arguments as given_arguments
 from mlops_mini.pipeline import conditions, spec
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -153,7 +154,7 @@ def submit(
     platform = _platform(package, found.others)
     declared = found.root.get("inputDefinitions", {}).get("parameters", {})
     given = {name: value for name, value in (arguments or {}).items() if value is not None}
-    bound = spec.bind(declared, given, what=f"pipeline {found.name!r}")
+    bound = given_arguments.bind(declared, given, what=f"pipeline {found.name!r}")
     body: dict[str, Any] = {
         "display_name": run_name or found.name,
         "pipeline_spec": (

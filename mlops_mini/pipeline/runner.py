@@ -24,6 +24,7 @@ from mlops_mini.errors import (
     FailedPreconditionError,
     InternalError,
 )
+from mlops_mini.pipeline import arguments as given_arguments
 from mlops_mini.pipeline import environments, layout, spec, write_errors
 from mlops_mini.pipeline.fork_server import ForkServer
 from mlops_mini.pipeline.graph import Graph
@@ -111,7 +112,8 @@ class Runner:
 
         Args:
             package: See `spec.load`.
-            arguments: Values of its parameters; those with defaults may be left out.
+            arguments: Values of its parameters, see `arguments.bind`; those with defaults may be
+                left out.
             run_id: Names the run, and its folder; made from the pipeline and the time if None.
 
         Returns:
@@ -125,7 +127,7 @@ class Runner:
         """
         loaded = spec.load(package)
         definitions = loaded.root.get("inputDefinitions", {}).get("parameters", {})
-        bound = spec.bind(definitions, arguments or {}, what=f"pipeline {loaded.name!r}")
+        bound = given_arguments.bind(definitions, arguments or {}, what=f"pipeline {loaded.name!r}")
         now = self._records.now()
         # Sorts by time, and two of one second differ.
         made = f"{loaded.name[:90]}-{now[:19].replace(':', '')}-{secrets.token_hex(2)}"

@@ -2,14 +2,13 @@
 
 A pipeline is a `PipelineSpec`, as `kfp.compiler` writes it and Kubeflow's API server reads it
 (https://github.com/kubeflow/pipelines, api/v2alpha1/pipeline_spec.proto). This module knows the
-document and the types of its parameters, and nothing about running it.
+document, and nothing about running it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,15 +20,6 @@ from mlops_mini.errors import InvalidArgumentError, NotFoundError
 JsonObject = dict[str, Any]
 
 _SCHEMA_VERSION = "2.1.0"
-_KINDS: dict[str, tuple[type, ...]] = {
-    "NUMBER_INTEGER": (int,),
-    "NUMBER_DOUBLE": (int, float),
-    "STRING": (str,),
-    "BOOLEAN": (bool,),
-    "LIST": (list,),
-    "STRUCT": (dict,),
-    "TASK_FINAL_STATUS": (dict,),
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,92 +95,6 @@ def load(package: Path | Any) -> Package:
     )
 
 
-def typed(value: Any, parameter_type: str, *, what: str) -> Any:
-    """Check a parameter's value against its declared type.
-
-    Args:
-        value: A plain value; a whole float passes as integer, as it does in a protobuf.
-        parameter_type: As the specification calls it, such as `NUMBER_INTEGER`.
-        what: Whose value it is, for the message.
-
-    Returns:
-        The value, an int where an integer is declared and a float where a double is.
-
-    Raises:
-        InvalidArgumentError: The value is of another type.
-
-    >>> typed(3.0, "NUMBER_INTEGER", what="argument 'n'")
-    3
-    >>> typed("3", "NUMBER_INTEGER", what="argument 'n'")
-    Traceback (most recent call last):
-    mlops_mini.errors.InvalidArgumentError: argument 'n' must be NUMBER_INTEGER, got '3' (str)
-    """
-    if parameter_type == "NUMBER_INTEGER" and isinstance(value, float) and value.is_integer():
-        return int(value)
-    kinds = _KINDS.get(parameter_type)
-    if kinds is None:
-        raise InvalidArgumentError(
-            f"{what} is declared as {parameter_type}, which this runner does not know; it knows "
-            f"{', '.join(_KINDS)}"
-        )
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise InvalidArgumentError(
-            f"{what} must be {parameter_type}, got {value!r} ({type(value).__name__})"
-        )
-    if parameter_type == "NUMBER_DOUBLE":
-        return float(value)  # type: ignore[arg-type]
-    return value
-
-
-def parse(text: str, parameter_type: str, *, what: str) -> Any:
-    """Read a parameter that a component wrote into a file, as Kubeflow's launcher does.
-
-    >>> parse("[1, 2]", "LIST", what="output 'ids'"), parse("0.5", "NUMBER_DOUBLE", what="output")
-    ([1, 2], 0.5)
-    """
-    if parameter_type == "STRING":
-        return text
-    try:
-        value = json.loads(text.lower() if parameter_type == "BOOLEAN" else text)
-    except ValueError as exc:
-        raise InvalidArgumentError(f"{what} must be {parameter_type}, got {text!r}") from exc
-    return typed(value, parameter_type, what=what)
-
-
-def bind(definitions: Mapping[str, Any], given: Mapping[str, Any], *, what: str) -> dict[str, Any]:
-    """Complete parameters with their defaults and check their types.
-
-    Args:
-        definitions: `inputDefinitions.parameters` of the component that takes them.
-        given: Values by name; None counts as not given.
-        what: Who takes them, for messages, such as "task 'train'".
-
-    Returns:
-        The value of each parameter that has one; optional ones without a value are absent.
-
-    Raises:
-        InvalidArgumentError: One is missing, unknown, or of the wrong type.
-    """
-    if unknown := sorted(set(given) - set(definitions)):
-        raise InvalidArgumentError(
-            f"{what} takes no {', '.join(map(repr, unknown))}; it takes "
-            f"{', '.join(map(repr, definitions)) or 'no parameters'}"
-        )
-    bound = {}
-    for name, definition in definitions.items():
-        value = given.get(name)
-        if value is None:
-            value = definition.get("defaultValue")
-        if value is not None:
-            of = f"parameter {name!r} of {what}"
-            bound[name] = typed(value, definition["parameterType"], what=of)
-        elif not definition.get("isOptional"):
-            raise InvalidArgumentError(
-                f"{what} needs a value for {name!r} ({definition['parameterType']}), and has none"
-            )
-    return bound
-
-
 def _compile(pipeline: Any) -> str:
     from kfp import compiler
 
@@ -255,47 +159,3 @@ def _unread(given: Any, read: Any) -> str:
     if isinstance(given, list) and isinstance(read, list):
         return next(filter(None, map(_unread, given, read)), "")
     return ""
-
-
-def loop_items(task: JsonObject, inputs: Mapping[str, Any]) -> tuple[str, list[Any]] | None:
-    """Find over what a task is repeated: the input that takes an item, and the items.
-
-    Args:
-        task: A task of a DAG.
-        inputs: Its parameters and artifact lists by name.
-
-    Returns:
-        None for a task that runs once.
-
-    Raises:
-        InvalidArgumentError: The input over which it is repeated has no value.
-    """
-    for kind, source in (
-        ("parameterIterator", "inputParameter"),
-        ("artifactIterator", "inputArtifact"),
-    ):
-        if iterator := task.get(kind):
-            items = iterator["items"]
-            if "raw" in items:
-                found = json.loads(items["raw"])
-            elif (found := inputs.get(items[source])) is None:
-                raise InvalidArgumentError(
-                    f"it loops over {items[source]!r}, which has no value: give it a list"
-                )
-            return str(iterator["itemInput"]), list(found)
-    return None
-
-
-def select(expression: str, value: Any, *, what: str) -> Any:
-    """Take a field of a loop's item: `parseJson(string_value)["m"]`.
-
-    >>> select('parseJson(string_value)["m"]', {"m": 1}, what="input 's'")
-    1
-    """
-    if not re.fullmatch(r'parseJson\(string_value\)(\["[^"]*"\])+', expression):
-        raise InvalidArgumentError(f"{what} uses {expression!r}, which this runner cannot read")
-    for key in re.findall(r'\["([^"]*)"\]', expression):
-        if not isinstance(value, dict) or key not in value:
-            raise InvalidArgumentError(f"{what} asks for field {key!r} of {value!r}")
-        value = value[key]
-    return value

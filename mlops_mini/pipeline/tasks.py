@@ -22,6 +22,7 @@ from mlops_mini.pipeline import (
     layout,
     placeholders,
     python_functions,
+    values,
 )
 from mlops_mini.pipeline.fork_server import ForkServer
 from mlops_mini.pipeline.inputs import Readers
@@ -41,10 +42,12 @@ class Values:
     Attributes:
         parameters: Plain values by name.
         artifacts: Lists of artifacts by name, as `TaskRecord.outputs` describes them.
+        unfilled: Names of parameters with placeholders that only an attempt can fill.
     """
 
     parameters: JsonObject = field(default_factory=dict)
     artifacts: dict[str, list[JsonObject]] = field(default_factory=dict)
+    unfilled: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +75,8 @@ class Leaf:
         component: The component's definition.
         executor: A container or an importer.
         inputs: What it is given.
+        present: Names of those inputs that do not only have their default.
+        job: Values of placeholders such as `{{$.pipeline_job_uuid}}`, by name.
         outlives_cancel: True for exit tasks.
     """
 
@@ -80,6 +85,8 @@ class Leaf:
     component: JsonObject
     executor: JsonObject
     inputs: Values
+    present: frozenset[str]
+    job: dict[str, str]
     outlives_cancel: bool
 
 
@@ -194,6 +201,7 @@ class TaskRunner:
                 "image": container["image"],
                 "parameters": leaf.inputs.parameters,
                 "artifacts": named,
+                **_asked_by_command(leaf),
                 "library": reach.digest,
                 "environment": digests.installed_digest()
                 if is_ours
@@ -280,6 +288,9 @@ class TaskRunner:
             component=leaf.component,
             parameters=leaf.inputs.parameters,
             inputs=leaf.inputs.artifacts,
+            unfilled=leaf.inputs.unfilled,
+            present=leaf.present,
+            job=leaf.job,
             python=python,
         )
         record = replace(
@@ -346,11 +357,9 @@ class TaskRunner:
         source = importer["artifactUri"]
         uri = source.get("constant") or leaf.inputs.parameters[source["runtimeParameter"]]
         name = next(iter(leaf.component["outputDefinitions"]["artifacts"]))
-        parameters = {"inputs": {"parameters": leaf.inputs.parameters}}
-        metadata = json.loads(
-            placeholders.fill(
-                json.dumps(importer.get("metadata", {})), parameters, what=f"task {leaf.path!r}"
-            )
+        known = {**leaf.job, "inputs": {"parameters": leaf.inputs.parameters}}
+        metadata = placeholders.fill_all(
+            values.plain(importer.get("metadata", {})), known, what=f"task {leaf.path!r}"
         )
         uri = artifacts.imported(uri, metadata, task=f"task {leaf.path!r}")
         made = artifacts.describe(
@@ -364,6 +373,20 @@ class TaskRunner:
         self._records.save_task(record)
         self._newest[record.path] = record
         self._on_task(record)
+
+
+def _asked_by_command(leaf: Leaf) -> JsonObject:
+    """Say what else the command of a container depends on, for its key; {} for a function."""
+    container = leaf.executor["container"]
+    if python_functions.is_python(container):
+        return {}
+    command = python_functions.source_of(container)
+    asked: JsonObject = {}
+    if job := placeholders.named_of(leaf.job, command):
+        asked["job"] = job
+    if "IfPresent" in command:
+        asked["present"] = sorted(leaf.present)
+    return asked
 
 
 def is_intact(record: TaskRecord) -> bool:

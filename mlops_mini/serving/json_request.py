@@ -214,6 +214,8 @@ def _regular(value: Any, dtype: str) -> Array | None:
         fits = kinds <= {int} and (not level or (low <= min(level) and max(level) <= high))
     elif dtype == "bool":
         fits = kinds <= {bool}
+    elif dtype == "string" and kinds == {str}:
+        level, fits = [text.encode("utf-8", "surrogateescape") for text in level], True
     else:
         fits = dtype == "string" and kinds <= {str, dict}
         try:

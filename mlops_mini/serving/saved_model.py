@@ -206,16 +206,24 @@ class _Graph:
         import tensorflow as tf
 
         producer = meta_info.stripped_op_list if meta_info.HasField("stripped_op_list") else None
-        for name in self._called(nodes.values()):
-            piece = tf.compat.v1.GraphDef(versions=self._versions)
-            piece.library.function.append(self._functions[name])
-            if name in self._gradients:
-                piece.library.gradient.append(self._gradients[name])
-            _import_piece(graph, piece, producer)
+
+        def import_functions(names: Iterable[str]) -> None:
+            for name in names:
+                piece = tf.compat.v1.GraphDef(versions=self._versions)
+                piece.library.function.append(self._functions[name])
+                if name in self._gradients:
+                    piece.library.gradient.append(self._gradients[name])
+                _import_piece(graph, piece, producer)
+
+        called = self._called(nodes.values())
+        ops = {node.op for node in nodes.values()}
+        import_functions(name for name in called if name in ops)
         for piece_nodes in _pieces(nodes):
             piece = tf.compat.v1.GraphDef(versions=self._versions)
             piece.node.extend(piece_nodes)
             _import_piece(graph, piece, producer)
+        # Last: where a function is known, each node that calls it infers the shapes of all of it.
+        import_functions(name for name in called if name not in ops)
 
 
 def _import_piece(graph: Any, piece: Any, producer: Any) -> None:

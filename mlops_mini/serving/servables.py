@@ -41,8 +41,10 @@ Array = npt.NDArray[Any]
 _Call = Callable[..., list[Any]]
 
 _MAX_CALLABLES = 256
-# An op that may run long whatever the batch: never on the event loop.
-_LOOPS = re.compile(r"(Stateless)?While$|Enter$|(Eager)?PyFunc")
+# Ops that may take long, or make much, whatever the size of the input: never on the event loop.
+_UNBOUNDED = re.compile(
+    r"(Stateless)?While$|Enter$|(Eager)?PyFunc|Range$|LinSpace$|Fill$|Tile$|BroadcastTo$|Decode"
+)
 # With oneDNN, these abort the process when they are fed a tensor of another rank.
 _RANK_SENSITIVE = re.compile(r"Conv|Depthwise")
 # What TensorFlow's Python side raises for a folder it can make nothing of, beside its own errors.
@@ -202,7 +204,7 @@ class Servable:
                 " one than its convolution takes, a request ends this process",
                 key, self.name, self.version,
             )  # fmt: skip
-        costs = RunCosts(may_inline=not any(map(_LOOPS.match, ops)))
+        costs = RunCosts(may_inline=not any(map(_UNBOUNDED.match, ops)))
         return Signature(name=key, inputs=inputs, outputs=outputs, costs=costs, defaults=defaults)
 
     def close(self) -> None:

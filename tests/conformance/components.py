@@ -164,3 +164,52 @@ def flaky():
 @component
 def boom():
     raise RuntimeError("boom went off")
+
+
+@component
+def dicts_of_all() -> list[dict]:
+    return [{"n": 1, "x": 1e-7, "some": ["a", 1], "in": {"z": 1, "a": "ü"}, "yes": True}]
+
+
+@component
+def sizes(many: list[int] = [64, 32], few: dict = {"n": 2, "x": 0.5}) -> str:  # noqa: B006
+    import os
+    from pathlib import Path
+
+    with Path(os.environ["MLOPS_MINI_TEST_LINES"]).open("ab", buffering=0) as lines:
+        lines.write(f"{many} {few}\n".encode())
+    return "said"
+
+
+@component
+def says_types(v: list):
+    import os
+    from pathlib import Path
+
+    with Path(os.environ["MLOPS_MINI_TEST_LINES"]).open("ab", buffering=0) as lines:
+        lines.write(f"{' '.join(type(one).__name__ for one in v)}\n".encode())
+
+
+@component
+def says_input(v: str):
+    import json
+    import os
+    from pathlib import Path
+
+    inputs = json.loads(v)["inputs"]
+    with Path(os.environ["MLOPS_MINI_TEST_LINES"]).open("ab", buffering=0) as lines:
+        lines.write(f"{list(inputs['parameterValues'])}\n".encode())
+
+
+@component
+def says_metadata(d: Input[Dataset]):
+    import os
+    from pathlib import Path
+
+    with Path(os.environ["MLOPS_MINI_TEST_LINES"]).open("ab", buffering=0) as lines:
+        lines.write(f"{d.metadata['who']}, {d.metadata['size']}\n".encode())
+
+
+@component
+def outputs_of_types() -> NamedTuple("Types", [("n", int), ("x", float), ("v", list), ("d", dict)]):
+    return (7, 1e-7, ["ü", 1], {"k": 2})

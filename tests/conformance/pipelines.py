@@ -16,6 +16,7 @@ from tests.conformance.components import (
     boom,
     cat,
     dicts,
+    dicts_of_all,
     fin,
     flaky,
     joins,
@@ -25,12 +26,17 @@ from tests.conformance.components import (
     no_names,
     num,
     optc,
+    outputs_of_types,
     rd,
     say,
     say_again,
     say_unless,
     sayi,
+    says_input,
+    says_metadata,
+    says_types,
     silent,
+    sizes,
     text,
 )
 
@@ -395,3 +401,68 @@ def literal_quote():
         say(s="T")
     with dsl.Else():
         say(s="E")
+
+
+# What values become on their way, as Kubeflow's driver has it.
+
+
+@case("1", "0.0000001", "true", '["a",1]', '{"a":"ü","z":1}', before=())
+def fields_to_text():
+    with dsl.ParallelFor(dicts_of_all().output) as row:
+        say(s=row.n)
+        say(s=row.x)
+        say(s=row.yes)
+        say(s=row.some)
+        say(s=getattr(row, "in"))
+
+
+@case("1", "2", before=())
+def for_field():
+    with dsl.ParallelFor([{"v": [1, 2]}]) as row, dsl.ParallelFor(row.v) as item:
+        say(s=item)
+
+
+@case("[64, 32] {'n': 2, 'x': 0.5}")
+def whole_defaults():
+    sizes()
+
+
+@case("[1, 2] {'k': [3]}")
+def whole_constants():
+    sizes(many=[1, 2], few={"k": [3]})
+
+
+@case("int float str", x=2)
+def whole_in_lists(x: int):
+    says_types(v=[1, 2.5, f"{x}"])
+
+
+@case('7 0.0000001 ["ü",1] {"k":2}')
+def fstring_of_types():
+    made = outputs_of_types()
+    n, x, v, d = (made.outputs[name] for name in "nxvd")
+    say(s=f"{n} {x} {v} {d}")
+
+
+@case("['v']")
+def executor_input():
+    says_input(v=dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER)
+
+
+@case("say this")
+def task_name():
+    say(s=f"{dsl.PIPELINE_TASK_NAME_PLACEHOLDER} this")
+
+
+@case('say "hi", 3', uri="{folder}/imported.txt", who='say "hi"')
+def importer_metadata(uri: str, who: str):
+    made = dsl.importer(
+        artifact_uri=uri, artifact_class=dsl.Dataset, metadata={"who": who, "size": 3}
+    )
+    says_metadata(d=made.output)
+
+
+@case("a", "a", before=())
+def for_unused_item():
+    with dsl.ParallelFor(dicts().output):
+        say(s="a")

@@ -24,7 +24,17 @@ FAULTS = {
     "for_empty": "what is collected from no item at all is not found",
     "if_missing": "a condition on a missing output reads as false",
     "literal_quote": "a literal that holds a quote makes the condition false",
+    "fields_to_text": "a field is not made text for a text input",
+    "for_field": "a loop over a field of a constant's item is not found",
+    "whole_defaults": "whole numbers in defaults become floats",
+    "whole_constants": "whole numbers in constants become floats",
+    "whole_in_lists": "whole numbers in constants become floats",
+    "fstring_of_types": "numbers, lists and structs are written as Python writes them",
+    "importer_metadata": "whole numbers in metadata become floats",
 }
+
+# What its hash seed decides.
+CHANCE = {"for_unused_item": "kfp leaves the dependency out: the loop may come before its list"}
 
 
 class InProcess(subprocess_task_handler.SubprocessTaskHandler):
@@ -65,8 +75,10 @@ def kfp_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_kfp_local_does_as_it_must(
     case: Case, kfp_local: Path, request: pytest.FixtureRequest
 ) -> None:
-    if reason := FAULTS.get(case.name):
-        request.applymarker(pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason))
+    for reasons, strict in ((FAULTS, True), (CHANCE, False)):
+        if reason := reasons.get(case.name):
+            mark = pytest.mark.xfail(strict=strict, raises=AssertionError, reason=reason)
+            request.applymarker(mark)
     error = None
     try:
         case.pipeline(**case.arguments_in(kfp_local.parent))

@@ -120,7 +120,8 @@ def test_clients_that_show_a_certificate_may_change_the_models_from_anywhere(
     )
     server = start_server(toy_models / "toy", flag, "--bind_address=0.0.0.0")
     address = server.grpc.replace("0.0.0.0", "127.0.0.1")
-    with grpc.secure_channel(address, pairs["client"].client(pairs["ca"])) as channel:
+    credentials = channel_credentials(pairs["ca"], pairs["client"])
+    with grpc.secure_channel(address, credentials) as channel:
         call = channel.unary_unary("/tensorflow.serving.ModelService/HandleReloadConfigRequest")
         request = reload_request(model_list(m=toy_models / "toy"))
         if client_verify:
@@ -193,7 +194,7 @@ def test_predict_works_over_a_unix_socket_alone(toy_models: Path, tmp_path: Path
     process = start_main(argv, tmp_path / "log")
     log = tmp_path / "log"
     try:
-        wait_until(lambda: log.exists() and "Successfully loaded" in log.read_text(), "version 1")
+        wait_until(lambda: log.exists() and "Entering the event loop" in log.read_text(), "start")
         assert predict(grpc.insecure_channel(f"unix:{tmp_path}/s")) == {"y": [2.0]}
     finally:
         process.kill()

@@ -1,10 +1,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
 from mlops_mini.data import anomalies, datasets, inference
 from mlops_mini.data.periods import iterate
+from mlops_mini.errors import InvalidArgumentError
 from tests.data.test_statistics import of
 
 COLUMNS = ["severity", "anomaly", "description"]
@@ -228,3 +229,50 @@ def test_what_rounding_hides_is_an_anomaly_all_the_same():
         "1 of 40000 values not whole",
         "2 of 40000 values outside 5.49756e+11 to 2.19902e+12, such as 2.199023256e+12",
     ]
+
+
+def one_column(**feature):
+    return schema_pb2.Schema(
+        feature=[{"name": "a", **feature}],
+        string_domain=[{"name": "carriers", "value": ["UA", "B6"]}],
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "feature", "anomaly"),
+    [
+        (["UA", "XX"], {"type": "BYTES", "domain": "carriers"}, "unseen values"),
+        (["UA", "XX"], {"domain": "carriers"}, "unseen values"),
+        ([1, 2], {"domain": "carriers"}, "other type"),
+        (["x", "y"], {"int_domain": {"min": 0}}, "other type"),
+        ([1, 2], {"int_domain": {"max": 1}}, "out of range"),
+        ([1, None], {"type": "FLOAT", "presence": {"min_count": 2}}, "too few values"),
+        ([1, np.inf], {"type": "FLOAT", "float_domain": {"disallow_inf": True}}, "infinite values"),
+        ([1, np.nan], {"type": "FLOAT", "float_domain": {"disallow_nan": True}}, "NaN"),
+    ],
+)
+def test_what_a_schema_of_tfdv_expects_is_checked(values, feature, anomaly):
+    found = anomalies.validate(of(pd.DataFrame({"a": values})), one_column(**feature))
+
+    assert found.anomaly_info["a"].short_description == anomaly
+
+
+def test_a_column_of_no_type_may_hold_anything():
+    for values in (["x"], [1.5]):
+        assert not anomalies.validate(of(pd.DataFrame({"a": values})), one_column()).anomaly_info
+
+
+@pytest.mark.parametrize(
+    ("feature", "message"),
+    [
+        ({"unique_constraints": {"min": 1}}, "expects unique_constraints of 'a'"),
+        ({"type": "INT", "bool_domain": {}}, "expects bool_domain of 'a'"),
+        ({"type": "STRUCT"}, "expects type STRUCT of 'a'"),
+        ({"domain": "airports"}, "domain 'airports', which the schema does not define"),
+        ({"type": "BYTES", "int_domain": {"min": 0}}, "a range of texts"),
+        ({"type": "INT", "string_domain": {"value": ["x"]}}, "a vocabulary of numbers"),
+    ],
+)
+def test_an_expectation_that_is_not_checked_is_refused(feature, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        anomalies.validate(of(pd.DataFrame({"a": ["x"]})), one_column(**feature))

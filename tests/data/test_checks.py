@@ -1,10 +1,14 @@
+import datetime as dt
 import os
+import re
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from mlops_mini.data import checks, datasets
@@ -253,3 +257,198 @@ def test_rows_are_labels_of_the_index_given(july):
     part = july.loc[july["distance"] < 80]
 
     assert checks.in_range(part["distance"], low=50, high=5000).rows == tuple(part.index)
+
+
+NOTHING = {
+    "no rows": pd.DataFrame({"a": [], "b": []}),
+    "no columns": pd.DataFrame(index=[0, 1]),
+    "no rows in an array": np.empty((0, 3)),
+    "no columns in an array": np.empty((3, 0)),
+}
+OF_VALUES = {
+    "in_range": lambda values: checks.in_range(values, low=-np.inf, high=np.inf),
+    "no_empty": checks.no_empty,
+    "is_scaled": lambda values: checks.is_scaled(values, to="unit"),
+    "one_hot": checks.one_hot_is_valid,
+    "embedding": lambda values: checks.embedding_index_in_range(values, n_rows=3),
+    "used": lambda values: checks.embedding_index_used(values, n_rows=3),
+}
+
+
+@pytest.mark.parametrize("check", OF_VALUES.values(), ids=OF_VALUES)
+@pytest.mark.parametrize("values", NOTHING.values(), ids=NOTHING)
+def test_of_nothing_no_check_passes(values, check):
+    assert not check(values)
+
+
+def test_an_empty_table_has_no_types_and_no_key():
+    table = pd.DataFrame({"a": pd.Series([], dtype="float64")})
+
+    assert checks.types_are(table, {"a": "float64"}).reason == "there are no rows"
+    assert checks.is_join_key(table, ["a"]).reason == "there are no rows"
+
+
+@pytest.mark.parametrize("gone", [[None, None], [np.nan, np.nan], [pd.NaT, pd.NaT], [pd.NA] * 2])
+@pytest.mark.parametrize("kind", ["integer", "number", "string", "boolean", "instant"])
+def test_a_column_without_values_is_in_no_range_and_of_no_type(gone, kind):
+    frame = pd.DataFrame({"a": gone})
+
+    assert checks.in_range(frame, low=0, high=1).reason == "a: there is no value in 2 rows"
+    assert checks.types_are(frame, {"a": kind}).columns == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        (lambda a: checks.in_range(a, low=1, high=0), "no value is in 1 to 0"),
+        (lambda a: checks.in_range(a, low=np.nan, high=1), "no value is in nan to 1"),
+        (lambda a: checks.is_scaled(a, to="Standard"), "no scale 'Standard'"),
+        (lambda a: checks.is_scaled(a, to="unit", tolerance=np.inf), "tolerance is inf"),
+        (lambda a: checks.is_scaled(a, to="unit", tolerance=np.nan), "tolerance is nan"),
+        (checks.one_hot_is_valid, "one column, 'values', is no one-hot"),
+        (lambda a: checks.embedding_index_in_range(a, n_rows=0), "n_rows is 0"),
+        (lambda a: checks.embedding_index_used(a, n_rows=0), "n_rows is 0"),
+        (lambda a: checks.embedding_index_used(a, n_rows=2, min_share=np.nan), "min_share is nan"),
+        (lambda a: checks.embedding_index_used(a, n_rows=2, min_share=0), "min_share is 0"),
+        (lambda a: checks.types_are(pd.DataFrame({"a": a}), {}), "no column is expected"),
+        (lambda a: checks.is_join_key(pd.DataFrame({"a": a}), []), r"on is \[\]"),
+        (lambda a: checks.is_join_key(pd.DataFrame({"a": a}), "a"), "on is 'a'"),
+        (lambda a: checks.is_join_key(pd.DataFrame({"a": a}), ["b"]), r"need the columns \['b'\]"),
+        (lambda a: checks.in_range(a.tolist(), low=0, high=1), "got <class 'list'>"),
+        (lambda a: checks.in_range(a[0], low=0, high=1), "got <class 'numpy.int64'>"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(check, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        check(np.array([1, 1]))
+
+
+def test_values_that_are_no_numbers_are_named_with_their_row():
+    mixed = pd.Series([1, "far", None, True], index=[6, 7, 8, 9], name="a", dtype=object)
+
+    assert checks.in_range(mixed, low=0, high=1).reason == (
+        "a: 1 of 4 values are not in 0 to 1, such as 'far' in row 7"
+    )
+    assert checks.is_scaled(mixed, to="unit").reason == (
+        "a: 1 values are no numbers, such as 'far' in row 7"
+    )
+    assert checks.embedding_index_in_range(mixed, n_rows=3).rows == (7, 8)
+    assert checks.one_hot_is_valid(pd.DataFrame({"a": mixed, "b": 0})).rows == (7, 8)
+    assert checks.types_are(mixed.to_frame(), {"a": "number"}).rows == (7, 9)
+    assert checks.types_are(mixed.to_frame(), {"a": "string"}).rows == (6, 9)
+
+
+def test_instants_and_limits_both_have_a_time_zone_or_none():
+    hours = pd.Series(pd.to_datetime(["2013-01-01"], utc=True), name="hour")
+
+    for column in (hours, hours.astype("timestamp[us, tz=UTC][pyarrow]"), hours.astype(object)):
+        with pytest.raises(InvalidArgumentError, match=r"'hour' is datetime64.*a time zone if and"):
+            checks.in_range(column, low=pd.Timestamp("2013"), high=pd.Timestamp("2014"))
+    assert not checks.in_range(hours, low=0, high=1)
+
+
+def test_dates_are_in_a_range_and_texts_are_not():
+    days = pd.Series([dt.date(2013, 1, 1), "2013-01-01", None, dt.date(2014, 1, 1)])
+
+    low, high = dt.date(2013, 1, 1), dt.date(2013, 12, 31)
+    assert checks.in_range(days, low=low, high=high).rows == (1, 3)
+
+
+def test_an_infinite_column_is_not_scaled():
+    found = checks.is_scaled(np.array([0.0, np.inf]), to="standard")
+
+    assert found.reason == "values: 1 of 2 values are infinite"
+
+
+def test_an_arrow_nan_is_empty():
+    column = pd.Series(pd.array(pa.array([1.0, float("nan")]), pd.ArrowDtype(pa.float64())))
+
+    assert checks.no_empty(column).rows == (1,)
+
+
+def test_categories_of_numbers_are_no_texts():
+    frame = pd.DataFrame({"a": pd.Series([1, 2], dtype="category")})
+
+    assert not checks.types_are(frame, {"a": "string"})
+    assert checks.types_are(frame, {"a": "integer"})
+
+
+def test_large_keys_stay_apart_beside_a_missing_one():
+    table = pd.DataFrame({"id": pd.Series([2**53, 2**53 + 1, None], dtype="Int64")})
+
+    assert checks.is_join_key(table, ["id"]).rows == (2,)
+    lists = pd.DataFrame({"id": [[1], [2]], "day": 1})
+    with pytest.raises(InvalidArgumentError, match=r"values of \['id', 'day'\] cannot be compared"):
+        checks.is_join_key(lists, ["id", "day"])
+
+
+def test_a_masked_value_is_missing():
+    masked = np.ma.masked_array([1.0, 2.0], mask=[False, True])
+
+    assert checks.no_empty(masked).rows == (1,)
+
+
+AS = {
+    "nullable": lambda frame: frame.convert_dtypes(),
+    "arrow": lambda frame: frame.convert_dtypes(dtype_backend="pyarrow"),
+    "objects": lambda frame: frame.astype(object),
+    "categories": lambda frame: frame.astype("category"),
+    "numpy scalars": lambda frame: frame.map(scalar).astype(object),
+    "decimals": lambda frame: frame.map(decimal).astype(object),
+    "an index with a gap": lambda frame: frame.set_axis(
+        pd.Index([*range(7), pd.NA], dtype="Int64")
+    ),
+}
+FRAME = pd.DataFrame(
+    {
+        "distance": [50.0, 17.0, np.nan, 1400.0, 9e5, 200.0, 200.0, 60.0],
+        "code": [0, 1, 2, 3, 4, 1, 1, 0],
+        "carrier": ["UA", "B6", None, " ", "AA", "UA", "UA", "B6"],
+        "is_late": [True, False] * 4,
+        "hour": pd.to_datetime(["2013-01-01 05:00"] * 7 + ["2014-01-01 05:00"], utc=True),
+    }
+)
+CHECKS = {
+    "in_range": lambda f: checks.in_range(f[["distance", "code"]], low=1, high=1400),
+    "in_range of instants": lambda f: checks.in_range(
+        f["hour"],
+        low=pd.Timestamp("2013", tz="America/New_York"),
+        high=pd.Timestamp("2014", tz="UTC"),
+    ),
+    "no_empty": checks.no_empty,
+    "types": lambda f: checks.types_are(
+        f, {"code": "integer", "carrier": "string", "is_late": "boolean", "hour": "instant"}
+    ),
+    "wrong types": lambda f: checks.types_are(f, {"distance": "integer", "carrier": "number"}),
+    "is_scaled": lambda f: checks.is_scaled(f[["distance", "code", "is_late"]], to="standard"),
+    "is unit": lambda f: checks.is_scaled(f[["code", "is_late"]], to="unit"),
+    "one_hot": lambda f: checks.one_hot_is_valid(f[["code", "is_late"]]),
+    "embedding": lambda f: checks.embedding_index_in_range(f[["code", "distance"]], n_rows=4),
+    "embedding used": lambda f: checks.embedding_index_used(f["code"], n_rows=9),
+    "join key": lambda f: checks.is_join_key(f, ["code", "carrier"]),
+    "leakage": lambda f: checks.no_leakage_column(f, f["is_late"]),
+}
+
+
+def scalar(value):
+    return value if value is None or isinstance(value, pd.Timestamp) else np.array([value])[0]
+
+
+def decimal(value):
+    is_number = isinstance(value, float | int) and not isinstance(value, bool)
+    return Decimal(str(value)) if is_number else value
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+@pytest.mark.parametrize("convert", AS.values(), ids=AS)
+def test_equal_values_give_equal_results_whatever_their_dtype(check, convert):
+    plain, converted = check(FRAME), check(convert(FRAME))
+
+    assert told(plain) == told(converted)
+    assert (plain.passed, plain.columns) == (converted.passed, converted.columns)
+
+
+def told(found):
+    """What a result says of values and rows, without the dtype, the gap and `.0`."""
+    reason = re.sub(r"the type is .*, exp|\.0\b", "", found.reason.replace("row <NA>", "row 7"))
+    return re.sub("nan|None|<NA>", "missing", reason), [7 if r is pd.NA else r for r in found.rows]

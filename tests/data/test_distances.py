@@ -30,6 +30,8 @@ def texts(values):
 def psi_by_hand(reference, current):
     """The definition, on raw values and in other words."""
     cuts = np.unique(np.quantile(reference.dropna(), np.arange(1, 10) / 10))
+    if cuts[-1] == reference.max():
+        cuts = np.append(cuts, np.nextafter(cuts[-1], np.inf))
     p, q = (
         [
             max(np.mean((values >= low) & (values < high)), 1e-4)
@@ -122,3 +124,26 @@ def test_rounded_columns_are_compared_at_the_level_of_the_coarser():
 def test_a_distance_that_makes_no_sense_is_refused(distance, sides, message):
     with pytest.raises(InvalidArgumentError, match=message):
         distance(*sides)
+
+
+@pytest.mark.parametrize("now", [9.0, 1.0, math.inf, -math.inf])
+def test_a_constant_that_becomes_another_has_moved(now):
+    before, after = numbers([5.0] * 20), numbers([now] * 20)
+
+    assert distances.psi(before, after) > 5
+    assert distances.jensen_shannon(before, after) == 1.0
+    assert distances.jensen_shannon(after, before) == 1.0
+    assert distances.ks(before, after) == 1.0
+
+
+def test_numbers_that_outgrow_a_frequent_maximum_have_moved():
+    before, after = numbers([0, 1] * 20), numbers([0, 7] * 20)
+
+    assert distances.psi(before, after) > 1
+
+
+def test_infinite_numbers_have_bins_of_their_own():
+    before, after = numbers(range(10)), numbers([*range(9), math.inf])
+
+    assert distances.jensen_shannon(before, after) > 0.04
+    assert distances.jensen_shannon(after, after) == 0.0

@@ -1,3 +1,4 @@
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,6 @@ from mlops_mini.data import (
     distances,
     drift,
     inference,
-    statistics,
     statistics_proto,
     times,
 )
@@ -193,7 +193,8 @@ def test_drift_and_skew_have_their_own_comparators():
     training = of(pd.DataFrame({"delay_min": np.arange(100.0)}))
     serving = of(pd.DataFrame({"delay_min": np.arange(100.0) * 60}))  # seconds by mistake
 
-    assert not drift.validate(training, serving, schema, role="drift").drift_skew_info
+    with pytest.raises(InvalidArgumentError, match="no drift_comparator for any of its 1 columns"):
+        drift.validate(training, serving, schema, role="drift")
     found = drift.validate(training, serving, schema, role="skew")
     (reason,) = found.anomaly_info["delay_min"].reason
     assert reason.type == anomalies_pb2.AnomalyInfo.COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH
@@ -224,9 +225,50 @@ def test_columns_of_one_side_only_are_left_out():
     report = drift.compare(of(pd.DataFrame({"a": [1], "b": [2]})), of(pd.DataFrame({"b": [2]})))
 
     assert [found.column for found in report.columns] == ["b"]
-    assert drift.compare(statistics.create(), statistics.create()).table().empty
 
 
 def test_a_column_of_another_kind_is_refused_by_name():
     with pytest.raises(InvalidArgumentError, match="'a' holds text in the reference and number"):
         drift.compare(of(pd.DataFrame({"a": ["x"]})), of(pd.DataFrame({"a": [1]})))
+
+
+A = of(pd.DataFrame({"a": [1.0, 2.0]}))
+NO_ROWS = of(pd.DataFrame({"a": pd.Series([], dtype=float)}))
+
+
+@pytest.mark.parametrize(
+    ("reference", "current"), [(A, NO_ROWS), (NO_ROWS, A), (A, of(pd.DataFrame({"b": [1.0]})))]
+)
+def test_nothing_to_compare_is_no_calm(reference, current):
+    with pytest.raises(InvalidArgumentError, match="nothing to compare: the reference has"):
+        drift.compare(reference, current)
+
+
+def test_thresholds_of_columns_that_have_gone_are_refused():
+    with pytest.raises(InvalidArgumentError, match=r"of \['gone'\], which are not on both sides"):
+        drift.compare(A, A, thresholds={"a": 0.1, "gone": 0.1})
+
+
+@pytest.mark.parametrize("quantile", [np.nan, 1.5])
+def test_thresholds_that_nothing_exceeds_are_refused(quantile):
+    with pytest.raises(InvalidArgumentError, match="'a' has nothing to compare between spans 1"):
+        drift.calibrate([A, A, NO_ROWS, A])
+    with pytest.raises(InvalidArgumentError, match="expected a share from 0 to 1"):
+        drift.calibrate([A, A, A], quantile=quantile)
+
+
+@pytest.mark.parametrize(
+    ("comparator", "message"),
+    [
+        ({"normalized_abs_difference": {"threshold": 0.1}}, r"asks for \['normalized_abs_diff"),
+        ({"jensen_shannon_divergence": {"threshold": math.nan}}, "divergence nan, expected a thr"),
+    ],
+)
+def test_a_comparator_that_is_never_broken_is_refused(comparator, message):
+    schema = schema_pb2.Schema()
+    schema.feature.add(name="a", drift_comparator=comparator)
+
+    with pytest.raises(InvalidArgumentError, match=message):
+        drift.validate(A, A, schema)
+    with pytest.raises(InvalidArgumentError, match="no role 'shift'"):
+        drift.validate(A, A, schema, role="shift")

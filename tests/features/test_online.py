@@ -56,7 +56,7 @@ def test_online_equals_offline_on_flights_of_all_months():
     assert_equal_bit_for_bit(pd.concat([flights.sample(50, random_state=0) for flights in months]))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(flight_strategy, min_size=1, max_size=20))
 def test_online_equals_offline_on_any_schedule(flights):
     assert_equal_bit_for_bit(pd.DataFrame(flights).assign(flight_id=range(len(flights))))

@@ -26,7 +26,7 @@ from tests.features.toys import (
 HERE = {"origin": "EWR", "carrier": "UA", "dest": "IAH"}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(histories, entities, instants_s, st.none() | st.integers(0, 30))
 def test_windows_are_what_their_definition_says(history, entity, at_s, without):
     found = offline_values(history, entity, at_s, without=without)
@@ -37,7 +37,7 @@ def test_windows_are_what_their_definition_says(history, entity, at_s, without):
     assert (found["car_late_n_6h"] == 0) == math.isnan(found["car_late_mean_6h"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(histories, flight_events, entities, instants_s)
 def test_what_is_not_yet_known_changes_nothing(history, event, entity, at_s):
     event = event._replace(flight_id=99, available_s=max(event.available_s, at_s + 1))
@@ -48,7 +48,7 @@ def test_what_is_not_yet_known_changes_nothing(history, event, entity, at_s):
     assert same(before, offline_values([*history, event, future], entity, at_s))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(histories, entities, instants_s, st.randoms())
 def test_the_order_of_events_changes_nothing(history, entity, at_s, rng):
     shuffled = rng.sample(history, len(history))

@@ -24,7 +24,7 @@ from tests.features.toys import (
 HERE = {"origin": "EWR", "carrier": "UA", "dest": "IAH"}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(histories, entities, instants_s, st.none() | st.integers(0, 30))
 def test_online_equals_offline_whatever_the_order_of_arrival(history, entity, at_s, without):
     online = online_values(history, entity, at_s, without=without)
@@ -32,7 +32,7 @@ def test_online_equals_offline_whatever_the_order_of_arrival(history, entity, at
     assert same(online, offline_values(history, entity, at_s, without=without))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(histories, entities, st.lists(instants_s, min_size=2))
 def test_a_read_changes_no_later_or_earlier_read(history, entity, reads_s):
     windows = RunningWindows()
@@ -45,7 +45,7 @@ def test_a_read_changes_no_later_or_earlier_read(history, entity, reads_s):
     assert all(same(*pair) for pair in zip(answers, reversed(again), strict=True))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(histories, flight_events, entities, instants_s)
 def test_what_is_not_yet_known_is_not_seen(history, event, entity, at_s):
     hidden = event._replace(flight_id=99, available_s=max(event.available_s, at_s + 1))
@@ -65,7 +65,7 @@ def test_a_silent_entity_empties_itself_without_a_write():
     assert values == [10.0, 10.0, pytest.approx(math.nan, nan_ok=True)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(histories, entities, st.integers(0, 24))
 def test_what_is_forgotten_is_not_missed_by_later_reads(history, entity, hours):
     windows = RunningWindows()

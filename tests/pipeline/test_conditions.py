@@ -115,6 +115,9 @@ def test_and_binds_tighter_than_or_and_not_tighter_than_both(
         (f"{X} > 0.5", {"x": math.nan}, "compares with NaN"),
         (f"{X} != {X}", {"x": math.nan}, "compares with NaN"),
         (f"0.5 == {X}", {"x": math.nan}, "compares with NaN"),
+        # numbers as text
+        (f"{X} > '9.0'", {"x": "10"}, r"compares numbers as text \('10' > '9.0'\)"),
+        (f"{X} < '1e3'", {"x": "20"}, "compares numbers as text"),
         # missing
         (f"{X} == 1", {"y": 1, "z": 2}, r"needs the parameter 'x', .* there are: 'y', 'z'"),
         (f"{X} == 1", {}, "there are: none"),

@@ -202,7 +202,7 @@ def write_constants(folder: str) -> None:
 
 
 def write_composite(folder: str) -> None:
-    """A signature with a ragged output beside a plain one, and one that anybody can ask."""
+    """A signature with a ragged output beside a plain one, one that counts, one like any other."""
     import tensorflow as tf
 
     x = tf.TensorSpec([None], tf.float32, "x")
@@ -212,6 +212,7 @@ def write_composite(folder: str) -> None:
 
     signatures = {
         "ragged": _signature(ragged, x=x),
+        "count": _signature(lambda x: {"y": tf.reduce_sum(tf.range(x[0]))[None]}, x=x),
         "serving_default": _signature(lambda x: {"y": x * 2.0}, x=x),
     }
     tf.saved_model.save(tf.Module(), folder, signatures=signatures)

@@ -57,3 +57,26 @@ def others_at_work() -> Iterator[None]:
             program = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while 1: pass"]))
             stack.callback(program.kill)
         yield
+
+
+_SPINNING = """
+import threading, time
+threading.Thread(target=lambda: [None for _ in iter(int, 1)], daemon=True).start()
+longest, end = 0.0, time.perf_counter() + 2
+while time.perf_counter() < end:
+    began = time.perf_counter()
+    time.sleep(0.01)
+    longest = max(longest, time.perf_counter() - began - 0.01)
+print(longest)
+"""
+
+
+def noise_s() -> float:
+    """Measure how late a thread wakes up on this machine now, beside a busy one in its process.
+
+    In a server that is the thread that answers, beside one that loads a model, and has nothing to
+    do with how the load is written.
+    """
+    with others_at_work():
+        said = subprocess.check_output([sys.executable, "-c", _SPINNING], text=True)
+    return float(said)

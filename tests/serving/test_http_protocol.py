@@ -819,7 +819,7 @@ def test_a_stream_means_the_same_wherever_it_is_cut(end: bytes) -> None:
     assert _finals(_feed([bytes([byte]) for byte in stream])) == _finals(whole)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, len(STREAM)), max_size=20))
 def test_a_stream_means_the_same_cut_into_many(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(STREAM)]
@@ -843,7 +843,7 @@ TOKENS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.one_of(TOKENS, st.binary(max_size=8)), max_size=25))
 def test_no_bytes_break_a_connection(pieces: list[bytes]) -> None:
     asked, written, has_ended = _feed([piece for piece in pieces if piece])

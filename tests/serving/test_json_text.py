@@ -102,6 +102,8 @@ WORDS = [
 @example('{"a":"NaN","b":[null]}')
 @example('{"a":1,"b":[{"c":NaN}],"a":NaN}')
 @example(r'{"a":"\u003a","a":1}')
+@example(r'{"a":null,"a":"\u003a"}')
+@example(r'{"a":null,"a":"\u003A"}')
 @example('{"a":":","b":[{":":0}]}')
 def test_the_fast_way_reads_the_same_as_the_exact_one(text: str) -> None:
     answers = []
@@ -187,7 +189,7 @@ def test_an_error_behind_a_long_list_is_found_about_as_fast_as_others_read_it(
 
     broken_s = _seconds(lambda: json_text.parse(f"[{items}{end}".encode()))
 
-    assert broken_s < 20 * _seconds(lambda: json.loads(f"[{items}]"))
+    assert broken_s < 40 * _seconds(lambda: json.loads(f"[{items}]"))
 
 
 @pytest.mark.parametrize(

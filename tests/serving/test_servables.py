@@ -123,6 +123,24 @@ def test_an_old_bundle_and_an_empty_folder_are_told_apart(tmp_path: Path) -> Non
         _load(tmp_path)
 
 
+def _check_inline(toys: Path) -> None:
+    composite, slow = _load(toys / "composite/1"), _load(toys / "slow/1")
+    count, default = (composite.signatures[name] for name in ("count", "serving_default"))
+    for signature in (count, default, slow.signatures["serving_default"]):
+        for _ in range(30):
+            signature.costs.add(1, 1e-6)
+    # What one number asks for may be anything: neither a loop nor a range is for the event loop.
+    assert default.costs.inline_elements == 1
+    assert count.costs.inline_elements == -1
+    assert slow.signatures["serving_default"].costs.inline_elements == -1
+
+
+def test_what_a_number_may_make_long_never_runs_on_the_event_loop(
+    toy_models: Path, tmp_path: Path
+) -> None:
+    run_in_child(_check_inline, toy_models, log_file=tmp_path / "log")
+
+
 def _check_pieces(folder: Path) -> None:
     import tensorflow as tf
 

@@ -113,14 +113,24 @@ def test_a_taken_port_ends_the_start_with_a_reason(
     assert not (tmp_path / "a").exists()
 
 
-def test_a_strict_start_that_still_waits_can_be_stopped(base: Path, tmp_path: Path) -> None:
-    argv = [f"--model_base_path={base}", "--strict_start", "--port=0", f"--address_file={base}/a"]
+@pytest.mark.parametrize(
+    ("flag", "line"),
+    [
+        ("--strict_start", "No versions of servable"),
+        ("--file_system_poll_wait_seconds=-1", "Adding/updating models."),
+    ],
+)
+def test_a_start_that_still_waits_can_be_stopped(
+    base: Path, tmp_path: Path, flag: str, line: str
+) -> None:
+    argv = [f"--model_base_path={base}", flag, "--port=0", f"--address_file={base}/a"]
     process = start_main(argv, tmp_path / "log")
-    wait_for_line(tmp_path / "log", "No versions of servable")
+    wait_for_line(tmp_path / "log", line)
     process.terminate()
-    process.join(30)
+    process.join(60)
 
     assert process.exitcode == 0
+    assert not (base / "a").exists()
 
 
 def test_flags_that_do_nothing_yet_are_warned_about_one_a_line(

@@ -1,7 +1,7 @@
 """Copies of notebooks in which each hidden solution is a code cell, so that one run tests both.
 
 The copies run in a folder of their own, and need nothing beside them: `begin` finds a notebook's
-workspace by its id and the data by the package's own folder, whatever the working directory.
+workspace by its id, and the data of the checkout that their folder is in.
 """
 
 import ast
