@@ -47,11 +47,11 @@ def test_artifacts_have_uri_path_name_and_metadata(runner: Runner) -> None:
         '{"n":3,"who":"say \\"hi\\""}',
         'say \\"hi\\"',
         "d",
-        f"{folder}/m",
-        f"{folder}/m",
+        f"{folder}/artifacts/m",
+        f"{folder}/artifacts/m",
         "{}",
-        f"{folder}/executor_output.json",
-        f"{folder}/executor_output.json",
+        f"{folder}/artifacts/executor_output.json",
+        f"{folder}/artifacts/executor_output.json",
     ]
 
 
