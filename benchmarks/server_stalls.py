@@ -88,7 +88,9 @@ def measure(folder: Path) -> dict[str, tuple[float, float]]:
                     seconds.setdefault(name, []).append((longest, took))
                 with others_at_work():
                     longest = max(pulse.during(lambda: time.sleep(2)))
-                seconds.setdefault("nothing, beside a busy program a core", []).append((longest, 2))
+                seconds.setdefault("nothing, beside one busy program per core", []).append(
+                    (longest, 2)
+                )
     finally:
         channel.close()
         server.close()
