@@ -217,7 +217,7 @@ def foresight(
 
 
 def n_days(label: "pd.Series[Any]", predicted_at: "pd.Series[Any]") -> int:
-    """Count the days of which `foresight` could use the rest, if a column had a value at dawn.
+    """Count the days that `foresight` could use, if a column had a value at dawn of each.
 
     Args:
         label: Of two classes; missing where nobody knows.

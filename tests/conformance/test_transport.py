@@ -62,6 +62,17 @@ def ssl_config(file: Path, **fields: Any) -> str:
     return f"--ssl_config_file={file}"
 
 
+def tls_flag(file: Path, pairs: dict[str, Pair], *, client_verify: bool) -> str:
+    """Write the SSLConfig of a server that `ca` vouches for; return the flag."""
+    return ssl_config(
+        file,
+        server_key=pairs["server"].key,
+        server_cert=pairs["server"].certificate,
+        custom_ca=pairs["ca"].certificate,
+        client_verify=client_verify,
+    )
+
+
 @pytest.mark.parametrize("client_verify", [False, True])
 def test_with_keys_the_port_speaks_tls_and_may_ask_for_the_clients(
     pairs: dict[str, Pair],
@@ -70,14 +81,8 @@ def test_with_keys_the_port_speaks_tls_and_may_ask_for_the_clients(
     start_server: StartServer,
     client_verify: bool,
 ) -> None:
-    server_pair, ca, other, client = (pairs[name] for name in ("server", "ca", "other", "client"))
-    flag = ssl_config(
-        tmp_path / "ssl",
-        server_key=server_pair.key,
-        server_cert=server_pair.certificate,
-        custom_ca=ca.certificate,
-        client_verify=client_verify,
-    )
+    ca, other, client = (pairs[name] for name in ("ca", "other", "client"))
+    flag = tls_flag(tmp_path / "ssl", pairs, client_verify=client_verify)
     server = start_server(toy_models / "toy", flag, f"--grpc_socket_path={tmp_path}/s")
     server.wait_for(1)  # asked over REST, which stays plain
 
@@ -111,13 +116,7 @@ def test_clients_that_show_a_certificate_may_change_the_models_from_anywhere(
     start_server: StartServer,
     client_verify: bool,
 ) -> None:
-    flag = ssl_config(
-        tmp_path / "ssl",
-        server_key=pairs["server"].key,
-        server_cert=pairs["server"].certificate,
-        custom_ca=pairs["ca"].certificate,
-        client_verify=client_verify,
-    )
+    flag = tls_flag(tmp_path / "ssl", pairs, client_verify=client_verify)
     server = start_server(toy_models / "toy", flag, "--bind_address=0.0.0.0")
     address = server.grpc.replace("0.0.0.0", "127.0.0.1")
     credentials = channel_credentials(pairs["ca"], pairs["client"])

@@ -255,7 +255,7 @@ def detached():
 
 @dsl.pipeline
 def pausing():
-    """As many pauses as workers, then a task that needs one."""
+    """Every worker has a task that pauses, then comes a task that needs a worker."""
     for _ in range(2):
         unlucky().set_retry(1, backoff_duration="3600s").set_caching_options(False)
     waits(name="it")
