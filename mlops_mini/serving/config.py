@@ -142,6 +142,10 @@ class ServerConfig:
                 "At least one of server_options.grpc_port or server_options.grpc_socket_path must"
                 " be set."
             )
+        if self.rest_max_body_bytes < 0:
+            raise InvalidArgumentError(
+                f"--rest_max_body_bytes={self.rest_max_body_bytes} is no size: 0 is no limit"
+            )
         if self.strict_start and self.open_ports_early:
             raise InvalidArgumentError(
                 "--strict_start waits for the models before the ports open, --open_ports_early does"

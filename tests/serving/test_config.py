@@ -58,6 +58,11 @@ def test_a_number_that_is_no_port_is_refused(port: int) -> None:
         config.parse_flags([BASE, f"--rest_api_port={port}"])
 
 
+def test_a_body_of_less_than_nothing_is_refused_at_the_start() -> None:
+    with pytest.raises(InvalidArgumentError, match="--rest_max_body_bytes=-1 is no size"):
+        config.parse_flags([BASE, "--rest_max_body_bytes=-1"])
+
+
 def test_a_server_without_models_is_refused_in_tensorflow_servings_words() -> None:
     with pytest.raises(InvalidArgumentError, match=r"model_base_path and .* are empty!"):
         config.parse_flags([])
