@@ -4,7 +4,6 @@
 is known an hour before departure, it can't add what happened later.
 """
 
-import numpy as np
 import pandas as pd
 
 from mlops_mini.data import columns
