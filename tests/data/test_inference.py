@@ -1,7 +1,9 @@
+import numpy as np
+import pandas as pd
 import pytest
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from mlops_mini.data import datasets, inference
+from mlops_mini.data import datasets, inference, statistics
 from mlops_mini.errors import DataIntegrityError, NotFoundError
 from tests.data.test_statistics import of
 
@@ -132,3 +134,21 @@ def test_a_table_without_a_reviewed_schema_is_not_found():
         NotFoundError, match=r"no schema .*planes\.pbtxt; .*\['flights\.pbtxt', 'weather\.pbtxt'\]"
     ):
         inference.reviewed("planes")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kind"),
+    [
+        ([2**70, -1], schema_pb2.FLOAT),
+        ([2.0**63], schema_pb2.FLOAT),
+        ([-(2.0**63), 2.0**62], schema_pb2.INT),
+        ([np.inf, 1.0], schema_pb2.FLOAT),
+    ],
+)
+def test_whole_numbers_that_no_integer_of_a_schema_holds_are_floats(numbers, kind):
+    table = statistics.add(statistics.create(), pd.DataFrame({"n": numbers}))
+
+    (feature,) = inference.infer(table, literal=True).feature
+
+    assert feature.type == kind
+    assert inference.number_domain(feature).max == max(numbers)

@@ -1,3 +1,4 @@
+import datetime as dt
 import hashlib
 import os
 
@@ -70,6 +71,13 @@ def test_digest_knows_the_shape_of_arrays():
     digests = {integrity.contents_digest({"a": array.reshape(n, -1)}) for n in (1, 2, 3)}
 
     assert len(digests) == 3
+
+
+def test_digest_refuses_a_name_that_is_no_text():
+    table = pd.DataFrame({dt.date(2013, 1, 1): [1]})
+
+    with pytest.raises(InvalidArgumentError, match=r"named datetime.date\(2013, 1, 1\) \(date\)"):
+        integrity.contents_digest(table)
 
 
 def test_digest_refuses_other_objects_by_column():
