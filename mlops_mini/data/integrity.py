@@ -100,10 +100,14 @@ def checked_path(folder: Path, name: str) -> Path:
     """
     path, listing = folder / name, folder / CHECKSUMS
     if not path.is_file():
-        raise NotFoundError(
-            f"no file {name} in {folder}; get it with `git checkout -- data`"
-            " or `mlops-mini data rebuild`"
+        # A folder of others may be in a checkout of theirs: nobody is told to reset that.
+        way_out = (
+            "get it with `git checkout -- data` or `mlops-mini data rebuild`"
+            if listing.is_file()
+            else f"nor the list {CHECKSUMS}, so these are hardly the data of mlops_mini: name"
+            " their folder by --data (folder=) or MLOPS_MINI_DATA"
         )
+        raise NotFoundError(f"no file {name} in {folder}; {way_out}")
     if not listing.is_file():
         logger.info("not checked against a checksum, %s has no %s: %s", folder, CHECKSUMS, name)
         return path

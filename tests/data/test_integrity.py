@@ -143,6 +143,15 @@ def test_names_a_missing_file_and_the_way_out(folder):
         integrity.checked_path(folder, "c.bin")
 
 
+def test_nobody_is_told_to_reset_a_data_folder_of_others(tmp_path):
+    with pytest.raises(
+        NotFoundError, match=r"nor the list checksums\.txt.*MLOPS_MINI_DATA"
+    ) as error:
+        integrity.checked_path(tmp_path, "c.bin")
+
+    assert "git" not in str(error.value)
+
+
 @pytest.mark.parametrize("line", ["abc  a.bin", "0" * 64, "0" * 64 + " a.bin", "0" * 64 + "  "])
 def test_refuses_a_broken_list(folder, line):
     (folder / "checksums.txt").write_text(line + "\n")
