@@ -205,7 +205,8 @@ def _scale_fault(column: pd.Series, *, to: str, tolerance: float) -> str:
     if n_infinite := int(np.isinf(present).sum()):
         return f"{n_infinite} of {len(column)} values are infinite"
     if to == "standard":
-        words, found = ("mean", "standard deviation"), (present.mean(), present.std())
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite says enough
+            words, found = ("mean", "standard deviation"), (present.mean(), present.std())
         is_right = np.allclose(found, (0.0, 1.0), rtol=0, atol=tolerance)
     else:
         words, found = ("minimum", "maximum"), (present.min(), present.max())

@@ -32,7 +32,8 @@ def contents_digest(columns: pd.DataFrame | Mapping[str, NDArray[np.generic]]) -
         SHA-256, 64 hex digits.
 
     Raises:
-        InvalidArgumentError: A column holds other things than numbers, strings or instants.
+        InvalidArgumentError: A column holds other things than numbers, strings or instants, or its
+            name is nothing that JSON has.
 
     >>> table = pd.DataFrame({"carrier": ["UA", None], "delay_min": [3.0, float("nan")]})
     >>> contents_digest(table)[:12]
@@ -45,7 +46,13 @@ def contents_digest(columns: pd.DataFrame | Mapping[str, NDArray[np.generic]]) -
     digest = hashlib.sha256()
     for name, values in columns.items():
         dtype, shape, data = _encode(str(name), values)
-        digest.update(json.dumps([name, dtype, shape, len(data)]).encode())
+        try:
+            digest.update(json.dumps([name, dtype, shape, len(data)]).encode())
+        except TypeError as exc:
+            raise InvalidArgumentError(
+                f"a column is named {name!r} ({type(name).__name__}); name it by a string for a"
+                " digest"
+            ) from exc
         digest.update(data)
     return digest.hexdigest()
 
@@ -93,10 +100,14 @@ def checked_path(folder: Path, name: str) -> Path:
     """
     path, listing = folder / name, folder / CHECKSUMS
     if not path.is_file():
-        raise NotFoundError(
-            f"no file {name} in {folder}; get it with `git checkout -- data`"
-            " or `python -m tools.rebuild_data`"
+        # A folder of others may be in a checkout of theirs: nobody is told to reset that.
+        way_out = (
+            "get it with `git checkout -- data` or `python -m tools.rebuild_data`"
+            if listing.is_file()
+            else f"nor the list {CHECKSUMS}, so these are hardly the data of mlops_mini: name"
+            " their folder by --data (folder=) or MLOPS_MINI_DATA"
         )
+        raise NotFoundError(f"no file {name} in {folder}; {way_out}")
     if not listing.is_file():
         logger.info("not checked against a checksum, %s has no %s: %s", folder, CHECKSUMS, name)
         return path

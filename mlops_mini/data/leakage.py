@@ -55,6 +55,8 @@ def two_classes(label: "pd.Series[Any]") -> "pd.Series[float]":
             f"label {label.name!r} has {len(classes)} different values ({examples}, ...), expected"
             " two classes: make a yes or no of it, such as label == one class, or label > a limit"
         )
+    if not classes:
+        return pd.Series(np.nan, index=values.index, name=values.name)
     if not set(classes) <= {0, 1}:
         values = values.map({value: at for at, value in enumerate(classes)})
     return values.astype("float64")
@@ -180,6 +182,8 @@ def presence_gain(column: "pd.Series[Any]", label: "pd.Series[Any]") -> tuple[fl
         if 0 < is_missing.sum() < len(known) and ((known == value) == is_missing).all():
             return 1.0, "missing"
     best = (0.0, "missing")
+    if not len(known):
+        return best
     for group, rows in (("missing", known[is_missing]), ("there", known[~is_missing])):
         for value in (0.0, 1.0):
             n_expected = len(rows) * float((known != value).mean())

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -246,8 +247,13 @@ def is_text(column: pd.Series) -> bool:
 
 
 def is_whole(column: pd.Series) -> "pd.Series[bool]":
-    """Tell which values are whole numbers, as integers or as floats."""
-    return column % 1 == 0
+    """Tell which values of a column are whole numbers, as integers or as floats.
+
+    >>> is_whole(pd.Series([2, 0.5, None, "2"])).tolist()
+    [True, False, False, False]
+    """
+    numbers, _ = columns.as_numbers(column)
+    return pd.Series(np.isfinite(numbers) & (numbers == np.trunc(numbers)), index=column.index)
 
 
 def reasons(failures: pd.DataFrame) -> "pd.Series[str]":

@@ -68,10 +68,11 @@ def bind(definitions: Mapping[str, Any], given: Mapping[str, Any], *, what: str)
     for name, value in given.items():
         if value is not None:
             of = f"parameter {name!r} of {what}"
+            parameter_type = definitions[name]["parameterType"]
             bound[name] = values.convert(
-                _plain(value, of), definitions[name]["parameterType"], values.Source.ARGUMENT,
-                what=of,
-            )  # fmt: skip
+                _plain(value, of), parameter_type, values.Source.ARGUMENT, what=of
+            )
+            values.require_literal(bound[name], definitions[name], what=of)
     return values.complete(definitions, bound, what=what)
 
 
@@ -103,7 +104,7 @@ def _text(value: str, what: str, _depth: int) -> str:
 
 
 def _float(value: float, what: str, _depth: int) -> float:
-    values.finite(float(value), what=what)
+    values.require_json(float(value), what=what)
     return float(value)
 
 

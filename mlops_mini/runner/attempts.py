@@ -199,7 +199,14 @@ def _collect(job: JsonObject, folder: Path) -> JsonObject:
                 returned, definition["parameterType"], Source.RETURNED, what=what
             )
         elif output_file.exists():
-            text = output_file.read_text()
+            try:
+                # As it is: `read_text` would turn \r\n into \n.
+                text = output_file.read_bytes().decode()
+            except UnicodeDecodeError as exc:
+                raise InvalidArgumentError(
+                    f"{what} is in a file that is no UTF-8 text: {exc}; hand on other data as an "
+                    "artifact"
+                ) from exc
             parameters[name] = values.convert(
                 text, definition["parameterType"], Source.FILE, what=what
             )
@@ -212,7 +219,7 @@ def _collect(job: JsonObject, folder: Path) -> JsonObject:
         made = outputs["artifacts"][name]["artifacts"][0]
         said = written.get("artifacts", {}).get(name, {"artifacts": [{}]})["artifacts"][0]
         metadata = said.get("metadata") or {}
-        values.finite(metadata, what=f"the metadata of output {name!r} of {job['task']}")
+        values.require_json(metadata, what=f"the metadata of output {name!r} of {job['task']}")
         uri = said.get("custom_path") or said.get("uri") or made["uri"]
         made_there[name] = artifacts.describe(uri, type_=made["type"], metadata=metadata)
         artifacts.protect(uri, within=folder)

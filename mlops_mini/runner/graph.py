@@ -22,8 +22,8 @@ JsonObject = dict[str, Any]
 Outcomes = Mapping[str, asyncio.Future[Outcome]]
 
 _LOST = (
-    "kfp loses a field of a loop's item where an f-string uses it: give the field to the task as a "
-    "parameter of its own, and write the text in the component"
+    "kfp loses a loop's item, or a field of it, where an f-string uses it: give it to the task as "
+    "a parameter of its own, and write the text in the component"
 )
 _STATES_OF_STATUS = {"SUCCEEDED": "SUCCEEDED", "CACHED": "SUCCEEDED", "CANCELLED": "CANCELLED"}
 
@@ -116,7 +116,7 @@ class Graph:
                     raise InvalidArgumentError(f"{what} needs the artifact {name!r}, and has none")
             executor = {} if "dag" in component else self._package.executor(component)
             for name in parameters if executor else ():
-                values.finite(parameters[name], what=f"input {name!r} of {what}")
+                values.require_json(parameters[name], what=f"input {name!r} of {what}")
         except MlopsMiniError as exc:
             named = task["componentRef"]["name"].removeprefix("comp-")
             return self._runner.note(path, named, "FAILED", error=str(exc))
@@ -206,7 +206,9 @@ class Graph:
                 constants[name] = values.plain(source["runtimeValue"]["constant"])
                 continue
             what = f"input {name!r} of task {path!r}"
-            value, kind = self._source(source, scope, outcomes, what=what)
+            definition = component.get("inputDefinitions", {}).get("parameters", {}).get(name, {})
+            is_text = definition.get("parameterType") == "STRING"
+            value, kind = self._source(source, scope, outcomes, what=what, is_text=is_text)
             if value is None:
                 continue
             if "parameterExpressionSelector" in source:
@@ -249,16 +251,23 @@ class Graph:
         }
 
     def _source(
-        self, source: JsonObject, scope: Values, outcomes: Outcomes, *, what: str
+        self, source: JsonObject, scope: Values, outcomes: Outcomes, *, what: str, is_text: bool
     ) -> tuple[Any, Source]:
-        """Find a value, None if there is none, and say where it comes from."""
+        """Find a value, None if there is none, and say where it comes from.
+
+        Where an f-string uses the item of a loop, kfp has what is around that loop ask for the item
+        as an output of the task that makes the list. As on Kubeflow an empty text stands for it,
+        and the loop inside puts its item in that place; other types have nothing that could.
+        """
         if "componentInputParameter" in source:
             name = source["componentInputParameter"]
             if name not in scope.parameters:
+                is_lost = "-subvar-" in name or name.endswith("-loop-item")
+                is_lost = is_lost or f"{name}-loop-item" in scope.parameters
                 raise InvalidArgumentError(
                     f"{what} refers to {name!r}, which has no value there; values are "
                     f"{', '.join(map(repr, scope.parameters)) or 'none'}"
-                    + (f"; {_LOST}" if "-subvar-" in name else "")
+                    + (f"; {_LOST}" if is_lost else "")
                 )
             return scope.parameters[name], Source.OUTER
         if "taskFinalStatus" in source:
@@ -273,13 +282,16 @@ class Graph:
             return status, Source.STATUS
         output = source["taskOutputParameter"]
         name = output["outputParameterKey"]
-        if "-loop-item-subvar-" in name:
+        made = outcomes[output["producerTask"]].result().values.parameters
+        is_item = name.endswith("-loop-item") and name not in made
+        if is_item and is_text:
+            return "", Source.UPSTREAM
+        if is_item or "-loop-item-subvar-" in name:
             raise InvalidArgumentError(
                 f"{what} comes from the output {name!r} of {output['producerTask']!r}, which is "
                 f"not there; {_LOST}"
             )
-        producer = outcomes[output["producerTask"]].result()
-        return producer.values.parameters.get(name), Source.UPSTREAM
+        return made.get(name), Source.UPSTREAM
 
 
 def _waits_for(task: Mapping[str, Any]) -> list[str]:
@@ -321,6 +333,8 @@ def _converted(component: JsonObject, name: str, value: Any, source: Source, *, 
     if definition is None:
         return value
     what = f"input {name!r} of task {path!r}"
+    if source is not Source.ITEM:
+        values.require_literal(value, definition, what=what)
     return values.convert(value, definition["parameterType"], source, what=what)
 
 

@@ -20,6 +20,10 @@ https://github.com/kubeflow/pipelines); values are written as Kubeflow's launche
 | `{{$.pipeline_task_name}}`, `{{$.pipeline_task_uuid}}` | the task's name in its DAG, its id |
 
 Behind any of them `.json_escape[n]` escapes its text n times, so that it fits into a JSON string.
+A number is the same text in every command. Kubeflow's driver, which since March 2026 fills those
+elements of a command that name no output (backend/src/v2/driver/util.go, pbValueToString), writes
+1e-05 and 1.2345675e+06 there, and its launcher 0.00001 and 1234567.5, as we do.
+
 What starts with `{{$` and is none of these stays as it is, as on Kubeflow: it may be a shell's or
 another program's own.
 """

@@ -11,6 +11,7 @@ What we do otherwise, each time to refuse what Kubeflow would lose without a wor
 - An output is checked where it is made, and not only where it is used.
 - A loop over a text that holds JSON but no list is an error (there it runs for no item at all).
 - Whole numbers beyond 2**53 are kept as they are (there they are rounded).
+- Minus zero is zero.
 """
 
 from __future__ import annotations
@@ -141,9 +142,13 @@ def _json_number(value: float) -> str:
 
 
 def _number_file(text: str) -> float | None:
+    is_hex = re.fullmatch(r"[+-]?0x[0-9a-f.]+p[+-]?[0-9]+", text, re.IGNORECASE)
     try:
-        value = float("nan" if "_" in text else text)
-    except ValueError:
+        # Python also reads the digits of other scripts.
+        value = float.fromhex(text) if is_hex else float(text if text.isascii() else "")
+    except (ValueError, OverflowError):
+        return None
+    if "_" in text:
         return None
     # Neither `1_000` nor what is too large for a double is a number there.
     is_named = re.fullmatch(r"[+-]?(inf|infinity)|nan", text, re.IGNORECASE)
@@ -151,18 +156,25 @@ def _number_file(text: str) -> float | None:
 
 
 def _integer_file(text: str) -> int | None:
-    is_integer = re.fullmatch(r"[+-]?\d{1,19}", text, re.ASCII) and int(text) in _INT64
+    is_integer = re.fullmatch(r"[+-]?0*\d{1,19}", text, re.ASCII) and int(text) in _INT64
     return int(text) if is_integer else None
 
 
 def _json_file(text: str) -> Any:
-    def refuse(_name: str) -> None:
-        raise ValueError
+    """Read JSON as protobuf does: each name once, all numbers finite, all texts Unicode."""
+
+    def struct(pairs: list[tuple[str, Any]]) -> JsonObject:
+        read = dict(pairs)
+        if len(read) < len(pairs):
+            raise InvalidArgumentError("a name is there twice")
+        return read
 
     try:
-        return json.loads(text, parse_constant=refuse)
-    except ValueError:
+        read = json.loads(text, object_pairs_hook=struct)
+        require_json(read, what="it")
+    except (ValueError, RecursionError, InvalidArgumentError):
         return None
+    return read
 
 
 def _list_file(text: str) -> list[Any] | None:
@@ -308,21 +320,53 @@ def convert(value: Any, parameter_type: str, source: Source, *, what: str) -> An
             f"{what} must be {parameter_type}, got {value!r} ({type(value).__name__})"
         )
     if source is Source.RETURNED:
-        finite(converted, what=what)
+        require_json(converted, what=what)
     return converted
 
 
-def finite(value: Any, *, what: str) -> None:
-    """Refuse NaN and infinity, however deep: a task is given its values as JSON, which has none.
+def require_literal(value: Any, definition: Mapping[str, Any], *, what: str) -> None:
+    """Refuse what is none of the values that a definition lists as the only ones.
 
-    >>> finite([1.0, {"loss": float("nan")}], what="input 'x'")
+    Kubeflow does so in common/util/validate_literal.go, ValidateLiteralParameter, for arguments of
+    a run and for inputs of a task, though not for items of a loop and not for defaults.
+
+    Args:
+        value: Plain, before it is converted.
+        definition: Of the parameter; without `literals` it takes any value.
+        what: Whose value it is, for the message.
+
+    >>> require_literal("c", {"literals": ["a", "b"]}, what="input 'x'")
+    Traceback (most recent call last):
+    mlops_mini.errors.InvalidArgumentError: input 'x' must be "a" or "b", got "c"
+    """
+    allowed = [json_text(one) for one in definition.get("literals", [])]
+    if allowed and json_text(value) not in allowed:
+        raise InvalidArgumentError(f"{what} must be {' or '.join(allowed)}, got {json_text(value)}")
+
+
+def require_json(value: Any, *, what: str) -> None:
+    """Refuse what JSON cannot carry, however deep: NaN, infinity, and texts that are no Unicode.
+
+    A task is given its values as JSON.
+
+    >>> require_json([1.0, {"loss": float("nan")}], what="input 'x'")
     Traceback (most recent call last):
     mlops_mini.errors.InvalidArgumentError: input 'x' holds nan, which JSON, and so Kubeflow, cannot
     carry: leave it out, or pass it on as text or in an artifact's file
     """
-    if isinstance(value, (list, dict)):
-        for one in value.values() if isinstance(value, dict) else value:
-            finite(one, what=what)
+    if isinstance(value, dict):
+        require_json([*value, *value.values()], what=what)
+    elif isinstance(value, list):
+        for one in value:
+            require_json(one, what=what)
+    elif isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as exc:
+            raise InvalidArgumentError(
+                f"{what} holds {value!a}, which is no Unicode text, and JSON, and so Kubeflow, "
+                "cannot carry it: rename the file, or read the text by its real encoding"
+            ) from exc
     elif kind_of(value) == "not finite":
         raise InvalidArgumentError(
             f"{what} holds {value}, which JSON, and so Kubeflow, cannot carry: leave it out, or "

@@ -132,7 +132,8 @@ class ColumnStatistics:
         low = values[np.searchsorted(last, whole, side="right")]
         high = values[np.searchsorted(last, np.ceil(position), side="right")]
         step = np.where(low == high, 0.0, position - whole)
-        with np.errstate(invalid="ignore"):  # between two infinite numbers lies none
+        # Between two infinite numbers lies none, and a gap may be too large for a number.
+        with np.errstate(invalid="ignore", over="ignore"):
             gap = high - low
             found: npt.NDArray[np.float64] = np.where(
                 step < 0.5, low + np.where(step > 0, gap * step, 0.0), high - gap * (1 - step)
@@ -150,7 +151,10 @@ class ColumnStatistics:
             is no finite number.
         """
         values = self.counts.index[np.isfinite(self.counts.index)]
-        return np.linspace(values[0], values[-1], n_bins + 1) if len(values) else np.empty(0)
+        if not len(values):
+            return np.empty(0)
+        # Halved, for the whole width may be too large for a number.
+        return 2 * np.linspace(values[0] / 2, values[-1] / 2, n_bins + 1)
 
     def counts_between(self, edges: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Count the numbers in bins.
@@ -204,7 +208,8 @@ def add(statistics: TableStatistics, batch: pd.DataFrame) -> TableStatistics:
 
     Raises:
         InvalidArgumentError: Two columns share a name, as text, or one holds neither numbers nor
-            texts nor instants with a time zone, or several of these; the message tells the row.
+            texts nor instants with a time zone, or several of these; the message tells the row. A
+            text is no Unicode.
         DataIntegrityError: A column holds text here and numbers in the rows so far.
 
     >>> from mlops_mini.flights import datasets
@@ -219,6 +224,8 @@ def add(statistics: TableStatistics, batch: pd.DataFrame) -> TableStatistics:
     if not names.is_unique:
         twice = sorted(set(names[names.duplicated()]))
         raise InvalidArgumentError(f"columns {twice} are there more than once; rename or drop them")
+    for name in names:
+        _require_unicode(name, "the name of a column")
     counted = {str(name): _of_column(column) for name, column in batch.items()}
     return merge(statistics, TableStatistics(n_rows=len(batch), columns=counted))
 
@@ -269,7 +276,9 @@ def _of_column(column: "pd.Series[Any]") -> ColumnStatistics:
     kind = _kind(column)
     present = column.dropna()
     if kind == "text":
-        texts = present.value_counts(sort=False).sort_index()
+        texts = present.astype(object).value_counts(sort=False).sort_index()
+        for text in texts.index:
+            _require_unicode(text, f"column {column.name!a}")
         lengths = texts.index.str.len().to_numpy(np.int64)
         return _bounded(
             kind="text",
@@ -292,10 +301,25 @@ def _of_column(column: "pd.Series[Any]") -> ColumnStatistics:
         counts=value_counts(values, n_each),
         n_fractional=int(n_each[~whole].sum()),
         mean=mean,
-        squares=float(np.square(finite - mean).sum()),
+        squares=_squares(finite - mean),
         minimum=float(values.min(initial=np.inf)),
         maximum=float(values.max(initial=-np.inf)),
     )
+
+
+def _require_unicode(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise InvalidArgumentError(
+            f"{what} holds {text!a}, which is no Unicode text, and no schema can name it: read it"
+            " by its real encoding"
+        ) from exc
+
+
+def _squares(distances: npt.NDArray[np.float64]) -> float:
+    with np.errstate(over="ignore"):  # infinite says enough
+        return float(np.square(distances).sum())
 
 
 def _kind(column: "pd.Series[Any]") -> Literal["number", "text", "instant"]:
@@ -308,6 +332,8 @@ def _kind(column: "pd.Series[Any]") -> Literal["number", "text", "instant"]:
         "instant": "instant",
     }
     kind = kinds.get(columns.kind(column))
+    if kind is None and column.isna().all():
+        return "text"  # as an empty column of objects: nothing tells what would be in it
     if kind is None:
         raise InvalidArgumentError(
             f"column {column.name!r} is {column.dtype}, with {columns.odd_one(column)}; statistics"
@@ -340,7 +366,7 @@ def _merge_columns(name: str, a: ColumnStatistics, b: ColumnStatistics) -> Colum
         level=max(a.level, b.level),
         n_fractional=a.n_fractional + b.n_fractional,
         mean=a.mean + distance * share,
-        squares=a.squares + b.squares + distance**2 * n_a * share,
+        squares=a.squares + b.squares + distance * distance * n_a * share,
         minimum=min(a.minimum, b.minimum),
         maximum=max(a.maximum, b.maximum),
         n_characters=a.n_characters + b.n_characters,

@@ -89,7 +89,11 @@ def infer(statistics: TableStatistics, *, literal: bool = False) -> schema_pb2.S
                     1.0 if literal else MIN_DOMAIN_MASS
                 )
         else:
-            feature.type = schema_pb2.FLOAT if column.n_fractional else schema_pb2.INT
+            # An INT of a schema has 64 bits.
+            is_int = not column.n_fractional and (
+                (column.maximum < 2**63 and column.minimum >= -(2**63)) or not column.n_finite
+            )
+            feature.type = schema_pb2.INT if is_int else schema_pb2.FLOAT
             if literal and column.n_finite:
                 _set_range(feature, column)
     return schema

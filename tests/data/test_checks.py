@@ -453,3 +453,10 @@ def told(found):
     """What a result says of values and rows, without the dtype, the gap and `.0`."""
     reason = re.sub(r"the type is .*, exp|\.0\b", "", found.reason.replace("row <NA>", "row 7"))
     return re.sub("nan|None|<NA>", "missing", reason), [7 if r is pd.NA else r for r in found.rows]
+
+
+def test_numbers_too_large_to_be_squared_are_not_scaled():
+    found = checks.is_scaled(pd.Series([1e308, -1e308], name="a"), to="standard")
+
+    assert not found
+    assert "standard deviation inf" in found.reason

@@ -1,3 +1,4 @@
+import datetime as dt
 import hashlib
 import os
 
@@ -72,6 +73,13 @@ def test_digest_knows_the_shape_of_arrays():
     assert len(digests) == 3
 
 
+def test_digest_refuses_a_name_that_is_no_text():
+    table = pd.DataFrame({dt.date(2013, 1, 1): [1]})
+
+    with pytest.raises(InvalidArgumentError, match=r"named datetime.date\(2013, 1, 1\) \(date\)"):
+        integrity.contents_digest(table)
+
+
 def test_digest_refuses_other_objects_by_column():
     with pytest.raises(InvalidArgumentError, match="'a' holds other objects than strings"):
         integrity.contents_digest(pd.DataFrame({"a": [1, "1"]}))
@@ -133,6 +141,15 @@ def test_takes_a_folder_without_a_list_as_it_is_and_says_so(tmp_path, caplog):
 def test_names_a_missing_file_and_the_way_out(folder):
     with pytest.raises(NotFoundError, match=r"no file c\.bin in .*python -m tools.rebuild_data"):
         integrity.checked_path(folder, "c.bin")
+
+
+def test_nobody_is_told_to_reset_a_data_folder_of_others(tmp_path):
+    with pytest.raises(
+        NotFoundError, match=r"nor the list checksums\.txt.*MLOPS_MINI_DATA"
+    ) as error:
+        integrity.checked_path(tmp_path, "c.bin")
+
+    assert "git" not in str(error.value)
 
 
 @pytest.mark.parametrize("line", ["abc  a.bin", "0" * 64, "0" * 64 + " a.bin", "0" * 64 + "  "])

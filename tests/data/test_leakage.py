@@ -296,3 +296,18 @@ def test_a_season_leaks_alike_whatever_its_dtypes(season, late, local_time, back
     )
 
     assert (converted, plain.columns) == (plain, ("arr_delay",))
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[ns]", "timedelta64[ns]", "category", "Int64"])
+def test_a_label_that_nobody_knows_is_refused_whatever_its_dtype(dtype):
+    label = pd.Series([None] * 4, dtype=dtype, name="late")
+
+    assert leakage.two_classes(label).isna().all()
+    with pytest.raises(InvalidArgumentError, match="label 'late' has 0 rows of one class and 0"):
+        checks.no_leakage_column(pd.DataFrame({"a": range(4)}), label)
+
+
+def test_of_no_rows_nothing_is_gained():
+    nothing = pd.Series([], dtype=float)
+
+    assert leakage.presence_gain(nothing, nothing) == (0.0, "missing")

@@ -158,6 +158,9 @@ def test_arguments_are_completed_and_unknown_ones_named() -> None:
     assert bound == {"n": 3, "b": False}
     with pytest.raises(InvalidArgumentError, match=r"task 't' needs a value for 'b' \(BOOLEAN\)"):
         arguments.bind(definitions, {}, what="task 't'")
+    chosen = {"mode": {"parameterType": "STRING", "literals": ["fast", "exact"]}}
+    with pytest.raises(InvalidArgumentError, match='must be "fast" or "exact", got "slow"'):
+        arguments.bind(chosen, {"mode": "slow"}, what="task 't'")
     with pytest.raises(InvalidArgumentError, match="takes no 'c'; it takes 'n', 's', 'b'"):
         arguments.bind(definitions, {"b": True, "c": 1}, what="task 't'")
 

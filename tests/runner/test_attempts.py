@@ -161,6 +161,18 @@ def test_a_command_is_filled_in_and_its_output_files_are_read(tmp_path: Path) ->
     assert result["artifacts"]["made"]["uri"] == str(tmp_path / "made")
 
 
+def test_a_text_in_an_output_file_is_taken_byte_for_byte(tmp_path: Path) -> None:
+    file = "{{$.outputs.parameters['Output'].output_file}}"
+
+    def made(name: str, octal: str) -> dict[str, Any]:
+        command = ["sh", "-c", f"printf '{octal}' > \"$0\"", file]
+        return attempt(tmp_path / name, {"command": command}, outputs=output("STRING"))
+
+    assert made("lines", r"a\r\nb\r\303\274\n")["parameters"] == {"Output": "a\r\nb\rü\n"}
+    error = made("bytes", r"\377")["error"]
+    assert error.startswith("output 'Output' of task 't' is in a file that is no UTF-8 text")
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [

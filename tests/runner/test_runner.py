@@ -1,5 +1,10 @@
 """The life of a run: its name, its root, who else works at it, and our own faults."""
 
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -178,3 +183,48 @@ def test_nothing_runs_on_when_the_run_ends_by_a_fault_of_ours(tmp_path: Path) ->
 
     assert run.state == "SUCCEEDED"
     assert gates.said(beginning="it ends") == ["it ends"]
+
+
+def test_as_many_workers_as_cores_that_this_process_may_use(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from mlops_mini.pipeline.runner import Runner
+if hasattr(os, "sched_setaffinity"):  # as `taskset` and containers do; macOS has no such limit
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+with Runner(Path(sys.argv[1])) as runner:
+    print(runner._n_workers)
+"""
+
+    told = subprocess.check_output([sys.executable, "-c", code, tmp_path], text=True)
+
+    assert int(told) == (1 if hasattr(os, "sched_setaffinity") else os.cpu_count())
+
+
+def test_a_run_opens_its_records_once_however_many_tasks_it_has(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+opened = []
+sys.addaudithook(lambda event, args: opened.append(args) if event == "sqlite3.connect" else None)
+from mlops_mini.pipeline.runner import Runner
+from tests.pipeline.test_runner import loops
+with Runner(Path(sys.argv[1]), mode="inline") as runner:
+    runner.run(loops, {"items": ["a", "b", "c", "d"]})
+print(len(opened))
+"""
+
+    told = subprocess.check_output([sys.executable, "-c", code, tmp_path / "runs"], text=True)
+
+    assert int(told.split()[-1]) == 1
+
+
+def test_a_run_reads_no_other_run(inline: Runner) -> None:
+    other = inline.run(says, {"s": "other"})
+    with contextlib.closing(sqlite3.connect(inline.root / "runs.sqlite")) as connection:
+        connection.execute("update run set arguments = 'unreadable' where id = ?", (other.id,))
+        connection.commit()
+
+    assert inline.run(says, {"s": "this"}, run_id="this").state == "SUCCEEDED"
+    with pytest.raises(AlreadyExistsError, match=f"there is a run '{other.id}'"):
+        inline.run(says, run_id=other.id)

@@ -81,6 +81,11 @@ def test_each_combination_is_in_at_most_one_row_and_each_row_says_where_it_is_fr
         (" +3\n", "NUMBER_INTEGER", Source.FILE, 3),
         ("1e-7", "NUMBER_DOUBLE", Source.FILE, 1e-7),
         ("-inf", "NUMBER_DOUBLE", Source.FILE, -math.inf),
+        ("-0X1.8p+1\n", "NUMBER_DOUBLE", Source.FILE, -3),
+        ("0x1p-2", "NUMBER_DOUBLE", Source.FILE, 0.25),
+        ("-00000000000000000000012", "NUMBER_INTEGER", Source.FILE, -12),
+        ('"\\ud83d\\ude00"', "STRING", Source.FILE, '"\\ud83d\\ude00"'),
+        ('["\\ud83d\\ude00"]', "LIST", Source.FILE, ["😀"]),
         ('"quoted"', "STRING", Source.FILE, '"quoted"'),
         ("", "STRING", Source.FILE, ""),
         (' {"a": null}\n', "STRUCT", Source.FILE, {"a": None}),
@@ -120,6 +125,16 @@ def test_a_value_becomes_what_the_parameter_takes(
         ("3.0", "NUMBER_INTEGER", Source.FILE),
         ("9223372036854775808", "NUMBER_INTEGER", Source.FILE),
         ("1_000", "NUMBER_DOUBLE", Source.FILE),
+        ("٣.5", "NUMBER_DOUBLE", Source.FILE),
+        ("0x10", "NUMBER_DOUBLE", Source.FILE),
+        ("0x1p9999", "NUMBER_DOUBLE", Source.FILE),
+        ("+nan", "NUMBER_DOUBLE", Source.FILE),
+        ("٣", "NUMBER_INTEGER", Source.FILE),
+        ("[1e999]", "LIST", Source.FILE),
+        ('{"a": 1, "a": 1}', "STRUCT", Source.FILE),
+        ('[{"a": {"b": 1, "b": 2}}]', "LIST", Source.FILE),
+        ('["\\ud800"]', "LIST", Source.FILE),
+        ("[" * 100_000, "LIST", Source.FILE),
         ("1e999", "NUMBER_DOUBLE", Source.FILE),
     ],
 )
@@ -187,3 +202,29 @@ def test_a_loop_is_over_a_list_or_its_json_and_nothing_else() -> None:
         values.loop_items(task, {})
     with pytest.raises(InvalidArgumentError, match=r"loops over '\{\}', which is no list"):
         values.loop_items(task, {"xs": "{}"})
+
+
+def test_texts_that_are_no_unicode_are_refused_however_deep() -> None:
+    for value, kind in (
+        ("\udcff", "STRING"),
+        ([{"a": "\udcff"}], "LIST"),
+        ({"\udcff": 1}, "STRUCT"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=r"output 'x' holds '\\udcff', which is no"):
+            values.convert(value, kind, Source.RETURNED, what="output 'x'")
+
+
+@pytest.mark.parametrize(
+    ("value", "is_one"),
+    [("a", True), (1, True), (1.0, True), (True, False), ("1", False), ([1], True), (None, False)],
+)
+def test_a_parameter_may_name_the_only_values_that_it_takes(value: object, is_one: bool) -> None:
+    definition = {"parameterType": "STRING", "literals": ["a", 1.0, [1.0]]}
+
+    if is_one:
+        values.require_literal(value, definition, what="input 'x'")
+    else:
+        with pytest.raises(
+            InvalidArgumentError, match=r"input 'x' must be \"a\" or 1 or \[1\], got"
+        ):
+            values.require_literal(value, definition, what="input 'x'")

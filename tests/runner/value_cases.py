@@ -309,16 +309,49 @@ def loop_over_a_field_whose_type_kfp_guesses_wrong():
             text(v=letter)
 
 
-@case(error="input .*subvar-x' of task 'for-loop-1'.*kfp loses a field of a loop's item")
+@case(error="input .*subvar-x' of task 'for-loop-1'.*kfp loses a loop's item, or a field")
 def a_field_in_an_f_string():
     with dsl.ParallelFor(rows().output) as row:
         text(v=f"{row.x}")
 
 
-@case(error="input .*subvar-x' of task 'for-loop-2'.*kfp loses a field of a loop's item")
+@case(error="input .*subvar-x' of task 'for-loop-2'.*kfp loses a loop's item, or a field")
 def a_field_of_a_constant_in_an_f_string():
     with dsl.ParallelFor([1, 2]) as outer, dsl.ParallelFor([{"x": 0.1}]) as row:
         text(v=f"{outer}-{row.x}")
+
+
+@component
+def letters() -> list[str]:
+    return ["p", "q"]
+
+
+@case(**loop("'p is p'", of="condition-3/text", around="condition-1/for-loop-2"))
+def an_item_in_an_f_string_and_the_list_kept():
+    given = letters()
+    with dsl.If(flag(v=True).output == "True"), dsl.ParallelFor(given.output) as letter:  # noqa: SIM117
+        with dsl.If(letter == "p"):
+            text(v=f"{letter} is p")
+
+
+@case(error="input 'pipelinechannel--letters-Output'.*has no value there.*kfp loses a loop's item")
+def an_item_in_an_f_string_and_the_list_lost():
+    given = letters()
+    with dsl.ParallelFor([1]), dsl.ParallelFor(given.output) as letter:
+        text(v=f"{letter}")
+
+
+@case(error="input .*letters-loop-item'.*kfp loses a loop's item", arguments={"letters": ["p"]})
+def an_item_of_an_argument_in_an_f_string(letters: list[str]):
+    with dsl.ParallelFor([1]), dsl.ParallelFor(letters) as letter:
+        text(v=f"{letter}")
+
+
+@case(error="the output 'Output-loop-item' of 'integers', which is not there; kfp loses")
+def a_number_in_an_f_string():
+    given = integers()
+    with dsl.ParallelFor([1]), dsl.ParallelFor(given.output) as n:
+        text(v=f"{n}")
 
 
 @component

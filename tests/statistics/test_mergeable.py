@@ -254,3 +254,32 @@ def test_a_batch_and_what_was_counted_stay_as_they_are():
 
     assert batch["a"].tolist() == [3.0, 0.0, 1.0]
     pd.testing.assert_series_equal(counted.columns["a"].counts, before)
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[ns]", "timedelta64[ns]", "category", object])
+def test_a_column_of_any_dtype_without_a_value_is_missing(dtype):
+    found = of(pd.DataFrame({"a": pd.Series([None, None], dtype=dtype)})).columns["a"]
+
+    assert (found.n_missing, found.n_present) == (2, 0)
+
+
+def test_numbers_too_large_to_be_squared_are_counted():
+    apart = [of(pd.DataFrame({"a": [number]})) for number in (1e308, -1e308)]
+    whole = of(pd.DataFrame({"a": [1e308, -1e308]}))
+
+    for found in (mergeable.merge(*apart).columns["a"], whole.columns["a"]):
+        assert (found.minimum, found.maximum, found.std) == (-1e308, 1e308, np.inf)
+        assert found.quantiles([0.0, 1.0]).tolist() == [-1e308, 1e308]
+        assert found.equal_width_edges(2).tolist() == [-1e308, 0, 1e308]
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (pd.DataFrame({"a": ["x", "\ud800"]}), r"column 'a' holds '\\ud800', which is no Unicode"),
+        (pd.DataFrame({"\ud800": [1]}), r"the name of a column holds '\\ud800'"),
+    ],
+)
+def test_what_is_no_unicode_is_refused_before_a_schema_would_name_it(frame, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        of(frame)

@@ -1,9 +1,11 @@
+import numpy as np
+import pandas as pd
 import pytest
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from mlops_mini.errors import DataIntegrityError, NotFoundError
 from mlops_mini.flights import datasets, tables
-from mlops_mini.statistics import schemas
+from mlops_mini.statistics import mergeable, schemas
 from tests.statistics.test_mergeable import of
 
 TABLES = ("flights", "weather")
@@ -133,3 +135,21 @@ def test_a_table_without_a_reviewed_schema_is_not_found():
         NotFoundError, match=r"no schema .*planes\.pbtxt; .*\['flights\.pbtxt', 'weather\.pbtxt'\]"
     ):
         tables.reviewed("planes")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kind"),
+    [
+        ([2**70, -1], schema_pb2.FLOAT),
+        ([2.0**63], schema_pb2.FLOAT),
+        ([-(2.0**63), 2.0**62], schema_pb2.INT),
+        ([np.inf, 1.0], schema_pb2.FLOAT),
+    ],
+)
+def test_whole_numbers_that_no_integer_of_a_schema_holds_are_floats(numbers, kind):
+    table = mergeable.add(mergeable.create(), pd.DataFrame({"n": numbers}))
+
+    (feature,) = schemas.infer(table, literal=True).feature
+
+    assert feature.type == kind
+    assert schemas.number_domain(feature).max == max(numbers)
