@@ -84,6 +84,8 @@ def test_a_planted_violation_is_reported(
         ("mlops_mini.data.drift", {"pandas"}),
         ("mlops_mini.plots", {"pandas"}),
         ("mlops_mini.pipeline.training", {"pandas"}),
+        ("mlops_mini.pipeline.publish", set()),
+        ("mlops_mini.pipeline.attempts", set()),
         ("mlops_mini.serving.inference", set()),
     ],
 )

@@ -165,3 +165,34 @@ def test_a_canceled_task_is_not_said_to_have_failed_of_memory(
     assert "memory" not in str(caught.value)
     task = runner.show(runner.runs()[0].id).tasks["waits-for-long"]
     assert (task.state, task.error) == ("CANCELLED", "")
+
+
+@component
+def reaches_sklearn(imports: bool) -> bool:
+    """Tell whether sklearn was imported before it began."""
+    import sys
+
+    import mlops_mini_test_rarely as rarely
+
+    was_there = "sklearn.metrics" in sys.modules
+    if imports:
+        rarely.use()
+    return was_there
+
+
+def test_a_package_that_a_task_only_might_import_is_not_imported_until_one_does(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mlops_mini_test_rarely.py").write_text("def use():\n    import sklearn.metrics\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    @dsl.pipeline
+    def three() -> None:
+        first = reaches_sklearn(imports=False)
+        second = reaches_sklearn(imports=True).after(first)
+        reaches_sklearn(imports=False).set_caching_options(enable_caching=False).after(second)
+
+    tasks = runner.run(three).tasks
+
+    was_there = [task.outputs["parameters"]["Output"] for task in tasks.values()]
+    assert was_there == [False, False, True]
