@@ -1,11 +1,11 @@
 """Processes for tasks: forked from one that has imported what takes long, and does nothing else.
 
-Importing TensorFlow takes seconds, a fork milliseconds. The server imports what the next task will
-import at once, and whatever tasks have imported in the course of their work so far; a package that
-no task ever needs costs nothing. It only imports: it starts no thread and runs no operation, so a
-child begins as if it had imported everything itself. (Arrow's allocator and OpenBLAS start threads
-of their own, and see to them at a fork.) When the process that started it is gone, however it died,
-it ends its children with all that they have started, and itself.
+Importing TensorFlow takes seconds, a fork milliseconds. The server imports what the next task is
+said to need, and whatever tasks have imported in the course of their work so far. It only imports:
+it starts no thread and runs no operation, so a child begins as if it had imported everything
+itself. (Arrow's allocator and OpenBLAS start threads of their own, and see to them at a fork.) When
+the process that started it is gone, however it died, it ends its children with all that they have
+started, and itself.
 """
 
 from __future__ import annotations
@@ -76,8 +76,7 @@ class ForkServer:
 
         Args:
             folder: See `attempts.run`.
-            at_once: Installed packages that it imports first of all; those worth it are imported
-                before it begins.
+            at_once: Installed packages that it needs; those worth it are imported before it begins.
             later: Those that it may import in the course of its work; once it does, they are
                 imported for all attempts that follow.
 

@@ -231,6 +231,9 @@ class TaskRunner:
                         folder=found.folder,
                     )
                 logger.warning("%s: what %s has made was changed since", leaf.path, found.folder)
+            # Here is work to do, which mostly needs what it can reach. What is never taken from the
+            # cache runs every time, and must not wait for what it only might import.
+            reach = replace(reach, at_once=reach.installed)
         python = ""
         if python_functions.is_python(container) and installs:
             (self._folder / leaf.path).mkdir(parents=True, exist_ok=True)

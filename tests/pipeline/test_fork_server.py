@@ -286,7 +286,7 @@ def test_what_an_attempt_has_started_ends_with_it_and_no_zombie_stays(
     assert done.result(timeout=60) == -9
     wait_until(lambda: not any(map(is_running, pids)), "their end")
     children = Path(f"/proc/{server}/task/{server}/children")
-    assert children.read_text() == ""
+    wait_until(lambda: children.read_text() == "", "the end of their last traces")
 
 
 # Who dies.

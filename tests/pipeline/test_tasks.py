@@ -180,19 +180,35 @@ def reaches_sklearn(imports: bool) -> bool:
     return was_there
 
 
-def test_a_package_that_a_task_only_might_import_is_not_imported_until_one_does(
-    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def rarely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mlops_mini_test_rarely.py").write_text("def use():\n    import sklearn.metrics\n")
     monkeypatch.syspath_prepend(tmp_path)
 
+
+@pytest.mark.usefixtures("rarely")
+def test_a_package_that_a_task_only_might_import_every_time_waits_until_one_does(
+    runner: Runner,
+) -> None:
     @dsl.pipeline
     def three() -> None:
-        first = reaches_sklearn(imports=False)
-        second = reaches_sklearn(imports=True).after(first)
-        reaches_sklearn(imports=False).set_caching_options(enable_caching=False).after(second)
+        first = reaches_sklearn(imports=False).set_caching_options(enable_caching=False)
+        second = reaches_sklearn(imports=True).set_caching_options(enable_caching=False)
+        third = reaches_sklearn(imports=False).set_caching_options(enable_caching=False)
+        third.after(second.after(first))
 
     tasks = runner.run(three).tasks
 
     was_there = [task.outputs["parameters"]["Output"] for task in tasks.values()]
     assert was_there == [False, False, True]
+
+
+@pytest.mark.usefixtures("rarely")
+def test_a_task_that_was_not_in_the_cache_begins_with_all_that_it_can_reach(runner: Runner) -> None:
+    @dsl.pipeline
+    def one() -> None:
+        reaches_sklearn(imports=True)
+
+    [task] = runner.run(one).tasks.values()
+
+    assert task.outputs["parameters"]["Output"] is True
