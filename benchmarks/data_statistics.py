@@ -24,7 +24,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from mlops_mini.data import anomalies, datasets, drift, inference, statistics
+from mlops_mini.flights import datasets, tables
+from mlops_mini.statistics import anomalies, drift, mergeable
 
 N_REPEATS = 3
 
@@ -39,20 +40,20 @@ def cpu_s(work: Callable[[], Any]) -> tuple[float, Any]:
     return min(seconds), result
 
 
-def count(batches: list[pd.DataFrame], copies: int = 1) -> statistics.TableStatistics:
+def count(batches: list[pd.DataFrame], copies: int = 1) -> mergeable.TableStatistics:
     """Count batches, each as often as there are copies, under flight_ids of their own."""
-    counted = statistics.create()
+    counted = mergeable.create()
     for copy in range(copies):
         for batch in batches:
             again = batch.assign(flight_id=batch["flight_id"] + copy * 336_776)
-            counted = statistics.add(counted, again)
+            counted = mergeable.add(counted, again)
     return counted
 
 
 def watch_a_year(months: list[pd.DataFrame]) -> tuple[int, int]:
     """Do what a year of monitoring does; how many anomalies it finds, and drifted columns."""
-    schema = inference.reviewed("flights")
-    counted = [statistics.add(statistics.create(), month) for month in months]
+    schema = tables.reviewed("flights")
+    counted = [mergeable.add(mergeable.create(), month) for month in months]
     n_anomalies = sum(len(anomalies.validate(month, schema).anomaly_info) for month in counted)
     reports = [drift.compare(counted[0], month) for month in counted[1:]]
     n_drifted = sum(column.psi > 0.25 for report in reports for column in report.columns)

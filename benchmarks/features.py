@@ -38,9 +38,9 @@ from benchmarks.reference_model import (
     train,
     train_logistic,
 )
-from mlops_mini.data import datasets, times
 from mlops_mini.features import events, offline, online
 from mlops_mini.features.store import Store
+from mlops_mini.flights import datasets, times
 
 # What a first measurement gave, with the same settings: AUC by month or row, then log loss.
 TOLERANCES = AUC_TOLERANCE, LOG_LOSS_TOLERANCE = 0.006, 0.003

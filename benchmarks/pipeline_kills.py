@@ -24,8 +24,8 @@ from typing import Any
 
 import psutil
 
-from mlops_mini.pipeline import publish
-from mlops_mini.pipeline.runner import Runner
+from mlops_mini.model import publish
+from mlops_mini.runner.runner import Runner
 
 N_KILLS = 20
 PERIOD = ["--period", "2013-02", "--train-periods", "1"]

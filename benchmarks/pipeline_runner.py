@@ -24,7 +24,7 @@ from pathlib import Path
 
 from kfp import dsl
 
-from mlops_mini.pipeline.runner import Runner
+from mlops_mini.runner.runner import Runner
 
 N_TASKS = 1_000
 # Seconds of each measurement that are promised on two calm cores.

@@ -29,7 +29,7 @@ import psutil
 from kfp import dsl, local
 from kfp.dsl import Dataset, Input, Model, Output, PipelineTaskFinalStatus
 
-from mlops_mini.pipeline.runner import Runner
+from mlops_mini.runner.runner import Runner
 
 LEAST_RATIO = 4.0
 WAYS = {

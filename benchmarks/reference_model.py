@@ -19,9 +19,9 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from mlops_mini.data import datasets, times
 from mlops_mini.features import events, offline
-from mlops_mini.features.definitions import FEATURES
+from mlops_mini.flights import datasets, times
+from mlops_mini.flights.definitions import FEATURES
 
 CATEGORIES = ["carrier", "origin", "dest"]
 NAIVE = {"naive_origin": "origin", "naive_carrier": "carrier", "naive_dest": "dest"}

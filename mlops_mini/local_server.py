@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Literal, Self, TypeVar
 from urllib.parse import quote
 
-from mlops_mini._processes import ChildProcess
 from mlops_mini.client import Client, GrpcClient, RestClient
 from mlops_mini.errors import UnavailableError
+from mlops_mini.processes import ChildProcess
 
 _START_TIMEOUT_S = 300.0  # the ports open after the first load
 _LOAD_TIMEOUT_S = 180.0  # on a busy machine TensorFlow alone may take a minute

@@ -7,16 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlops_mini.pipeline.records import TaskRecord
+    from mlops_mini.runner.records import TaskRecord
 
 _COLORS = {"SUCCEEDED": "green", "CACHED": "cyan", "FAILED": "red", "CANCELLED": "yellow"}
-
-
-def print_line(line: str) -> None:
-    """Print a line on stderr."""
-    from rich.console import Console
-
-    Console(stderr=True).print(line, markup=False, highlight=False)
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,9 +1,9 @@
 """Where data and runs are, and who may empty a folder there.
 
 The variables MLOPS_MINI_DATA and MLOPS_MINI_HOME say where. Without them it is `data/` and `runs/`
-of the nearest folder, from the current one upward, that has the data as `mlops-mini data rebuild`
-writes it (so notebooks find those of their checkout), else of the current folder. Where the package
-itself is installed plays no part.
+of the nearest folder, from the current one upward, that has the data as `tools.rebuild_data` writes
+it (so notebooks find those of their checkout), else of the current folder. Where the package itself
+is installed plays no part.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from mlops_mini import _processes
+from mlops_mini import processes
 from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 
 DATA, HOME = "MLOPS_MINI_DATA", "MLOPS_MINI_HOME"
@@ -113,7 +113,7 @@ def emptied(
             _check_ours(folder, mark, is_ours=is_ours, owner=owner, way_out=way_out)
             folder.mkdir(parents=True, exist_ok=True)
             taken = f"another process works in {folder}, as {owner}: wait for its end, or {way_out}"
-            stack.enter_context(_processes.locked(folder / mark, if_taken=taken))
+            stack.enter_context(processes.locked(folder / mark, if_taken=taken))
             others = [path for path in folder.iterdir() if path.name != mark]
             if others and not is_ours:  # somebody was quicker than we
                 (folder / mark).unlink()

@@ -12,18 +12,20 @@ from tests.once import made_once
 from tests.serving import models
 from tests.serving.servers import Server, run_in_child
 
+pytest_plugins = ("tests.flight_data", "tests.trained")
+
 hypothesis.settings.register_profile("busy", deadline=None)  # workers hold each other up
 hypothesis.settings.load_profile("busy")
 
 StartServer = Callable[..., Server]
 # Files that take longest, begun first so that no worker is left alone with one at the end.
 LONGEST = (
-    "tests/test_loop.py",
-    "tests/pipeline/test_runner_crashes.py",
-    "tests/features/test_worth.py",
+    "tests/loop/test_play.py",
+    "tests/runner/test_runner_crashes.py",
+    "tests/flights/test_worth.py",
     "tests/test_cli.py",
     "tests/notebooks/test_refresh.py",
-    "tests/pipeline/test_publish.py",
+    "tests/model/test_publish.py",
     "tests/conformance/test_versions.py",
     "tests/conformance/test_start.py",
 )

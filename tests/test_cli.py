@@ -19,7 +19,6 @@ VERBS = [
     ["loop"],
     ["serve"],
     ["data", "check"],
-    ["data", "rebuild"],
     *(["pipeline", verb] for verb in ("run", "compile", "submit", "runs", "show", "prepare")),
 ]
 

@@ -77,7 +77,7 @@ def test_what_a_notebook_starts_finds_the_data_wherever_it_works(tmp_path):
 import os, subprocess, sys
 os.chdir("notebooks")
 nb = notebook.begin("05")
-code = "from mlops_mini.data import datasets; print(datasets.data_folder())"
+code = "from mlops_mini.flights import datasets; print(datasets.data_folder())"
 subprocess.run([sys.executable, "-c", code], cwd=nb.workspace)
 """
     (tmp_path / "notebooks").mkdir()

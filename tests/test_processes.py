@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mlops_mini._processes import ChildProcess
 from mlops_mini.errors import DeadlineExceededError, UnavailableError
+from mlops_mini.processes import ChildProcess
 from tests.serving.servers import wait_until
 
 FOREVER = "import time; time.sleep(600)"
@@ -46,8 +46,8 @@ def test_a_child_dies_when_its_parent_is_killed(way: str, tmp_path: Path) -> Non
     pid_file = tmp_path / "pid"
     child = f"""
         import os, pathlib, time
-        from mlops_mini import _processes
-        _processes.{way}(os.getppid())
+        from mlops_mini import processes
+        processes.{way}(os.getppid())
         unfinished = pathlib.Path({str(pid_file)!r} + ".new")
         unfinished.write_text(str(os.getpid()))
         unfinished.rename({str(pid_file)!r})
@@ -70,7 +70,7 @@ def test_a_child_process_dies_when_its_parent_is_killed(tmp_path: Path) -> None:
         _python(
             f"""
             import pathlib, time
-            from mlops_mini._processes import ChildProcess
+            from mlops_mini.processes import ChildProcess
             code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
             log = pathlib.Path({str(log)!r})
             child = ChildProcess([{sys.executable!r}, "-c", code], name="it", log_file=log)
@@ -90,8 +90,8 @@ def test_a_child_process_dies_when_its_parent_is_killed(tmp_path: Path) -> None:
 def test_a_watcher_ends_with_the_child_it_watches(tmp_path: Path) -> None:
     code = """
         import os
-        from mlops_mini import _processes
-        _processes.watch_parent(os.getppid())
+        from mlops_mini import processes
+        processes.watch_parent(os.getppid())
         print(open(f"/proc/self/task/{os.getpid()}/children").read(), flush=True)
     """
     ended = subprocess.run(_python(code), capture_output=True, text=True, timeout=60, check=True)
@@ -101,7 +101,7 @@ def test_a_watcher_ends_with_the_child_it_watches(tmp_path: Path) -> None:
 
 
 def test_a_child_whose_parent_died_before_it_looked_ends_at_once() -> None:
-    code = "from mlops_mini import _processes; _processes.die_with_parent(1 << 30)"
+    code = "from mlops_mini import processes; processes.die_with_parent(1 << 30)"
 
     assert subprocess.run(_python(code), timeout=60, check=False).returncode == 1
 

@@ -69,7 +69,7 @@ def test_it_holds_the_package_whole_and_nothing_else(wheel: Path) -> None:
 
     package = {name for name in names if not name.startswith("mlops_mini-0.1.0.dist-info/")}
     assert package == set(tracked.splitlines())
-    assert {"mlops_mini/data/flights.pbtxt", "mlops_mini/notebook.mplstyle"} < package
+    assert {"mlops_mini/flights/flights.pbtxt", "mlops_mini/notebook.mplstyle"} < package
     assert "mlops_mini-0.1.0.dist-info/licenses/LICENSE" in names
 
 
@@ -95,7 +95,7 @@ def test_nothing_that_is_installed_takes_its_own_folder(installed, tmp_path) -> 
     code = """
 import mlops_mini
 from mlops_mini import workspace
-from mlops_mini.pipeline import environments
+from mlops_mini.runner import environments
 print(mlops_mini.__path__[0])
 print(workspace.data_folder(), workspace.runs_folder(), environments.default_root())
 """
@@ -117,7 +117,7 @@ from pathlib import Path
 
 from kfp import compiler, dsl
 
-from mlops_mini.pipeline.runner import Runner
+from mlops_mini.runner.runner import Runner
 
 
 @dsl.component(base_image="python:3.11", install_kfp_package=False)

@@ -336,7 +336,7 @@ def is_join_key(table: pd.DataFrame, on: Sequence[str]) -> CheckResult:
         InvalidArgumentError: The key has no columns, the table lacks one, or values such as lists
             cannot be compared.
 
-    >>> from mlops_mini.data import datasets
+    >>> from mlops_mini.flights import datasets
     >>> weather = datasets.weather()
     >>> is_join_key(weather, ["origin", "time_hour"])
     passed: all 26115 rows have a key of their own
@@ -406,7 +406,7 @@ def no_leakage_column(
             two rows of one; `predicted_at` spans fewer than 21 days; or a limit is out of its
             range.
 
-    >>> from mlops_mini.data import datasets
+    >>> from mlops_mini.flights import datasets
     >>> flights = datasets.flights("2013-01")
     >>> is_canceled = flights["dep_delay"].isna()
     >>> no_leakage_column(flights[["tailnum", "carrier", "distance"]], is_canceled)

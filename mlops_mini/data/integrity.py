@@ -95,7 +95,7 @@ def checked_path(folder: Path, name: str) -> Path:
     if not path.is_file():
         raise NotFoundError(
             f"no file {name} in {folder}; get it with `git checkout -- data`"
-            " or `mlops-mini data rebuild`"
+            " or `python -m tools.rebuild_data`"
         )
     if not listing.is_file():
         logger.info("not checked against a checksum, %s has no %s: %s", folder, CHECKSUMS, name)
@@ -110,7 +110,7 @@ def checked_path(folder: Path, name: str) -> Path:
     if found != expected:
         raise DataIntegrityError(
             f"{path} has SHA-256 {found}, {CHECKSUMS} expects {expected}; get it back with"
-            " `git checkout -- data` or `mlops-mini data rebuild`"
+            " `git checkout -- data` or `python -m tools.rebuild_data`"
         )
     return path
 

@@ -27,7 +27,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlops_mini import _processes
+from mlops_mini import processes
 from mlops_mini.data import integrity, periods
 from mlops_mini.data.periods import Period
 from mlops_mini.errors import AlreadyExistsError, DataIntegrityError, InvalidArgumentError
@@ -154,7 +154,7 @@ def receive(folder: Path, *, now: datetime) -> Receipt:
         What arrived, came again, or waits.
 
     >>> import tempfile
-    >>> from mlops_mini.data import datasets
+    >>> from mlops_mini.flights import datasets
     >>> march = datasets.data_folder() / "flights" / "2013-03.parquet"
     >>> with tempfile.TemporaryDirectory() as name:
     ...     folder, now = Path(name), datetime(2013, 4, 1, 12, tzinfo=UTC)
@@ -169,7 +169,7 @@ def receive(folder: Path, *, now: datetime) -> Receipt:
     if not inbox.is_dir():
         return Receipt()
     news: dict[str, list[Any]] = {"new": [], "changed": [], "duplicates": [], "waiting": []}
-    with _processes.locked(folder / ".receiving"):
+    with processes.locked(folder / ".receiving"):
         for taken in inbox.glob(f".*{_TAKEN}"):
             _give_back(taken)
         visible = [path.name for path in inbox.iterdir() if not path.name.startswith(".")]

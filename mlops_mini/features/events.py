@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_mini.data import columns, datasets, times
+from mlops_mini.data import columns
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.features.definitions import EVENTS, WEATHER, WEATHER_OBSERVATION
+from mlops_mini.flights import datasets, times
+from mlops_mini.flights.definitions import EVENTS, WEATHER, WEATHER_OBSERVATION
 
 COLUMNS = (
     "kind",

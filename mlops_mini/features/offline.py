@@ -5,9 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from mlops_mini.data import columns, datasets, times
+from mlops_mini.data import columns
 from mlops_mini.features import events, prefix_sums
-from mlops_mini.features.definitions import (
+from mlops_mini.features.prefix_sums import Questions
+from mlops_mini.flights import datasets, times
+from mlops_mini.flights.definitions import (
     FLIGHT_COLUMNS,
     RECENT,
     SCHEDULE,
@@ -15,7 +17,6 @@ from mlops_mini.features.definitions import (
     WEATHER_OBSERVATION,
     is_late,
 )
-from mlops_mini.features.prefix_sums import Questions
 
 _NUMBERS = ("sched_dep_time", "sched_arr_time", "distance")
 

@@ -8,11 +8,11 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 
-from mlops_mini.data import datasets, times
 from mlops_mini.data.periods import NEW_YORK
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.features.definitions import FLIGHT_COLUMNS, SCHEDULE
 from mlops_mini.features.store import Store
+from mlops_mini.flights import datasets, times
+from mlops_mini.flights.definitions import FLIGHT_COLUMNS, SCHEDULE
 
 _TEXT = ("carrier", "origin", "dest")
 

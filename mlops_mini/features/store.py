@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mlops_mini.errors import FailedPreconditionError, UnavailableError
-from mlops_mini.features.definitions import LONGEST_WINDOW_S, WEATHER_OBSERVATION
 from mlops_mini.features.events import FlightEvent, StreamEvent, WeatherEvent, epoch_s, lacks_delay
 from mlops_mini.features.windows import RunningWindows, key
+from mlops_mini.flights.definitions import LONGEST_WINDOW_S, WEATHER_OBSERVATION
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS flight_events (

@@ -9,9 +9,9 @@ from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Hashable, Mapping
 
-from mlops_mini.features.definitions import RECENT, WEATHER, WEATHER_OBSERVATION
 from mlops_mini.features.events import FlightEvent, StreamEvent, WeatherEvent
 from mlops_mini.features.sources import Window
+from mlops_mini.flights.definitions import RECENT, WEATHER, WEATHER_OBSERVATION
 
 # Each entity by which some window looks events up.
 _ENTITIES = tuple(dict.fromkeys(feature.source.entity for feature in RECENT))

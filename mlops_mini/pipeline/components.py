@@ -55,7 +55,7 @@ def ingest(
     """
     from pathlib import Path
 
-    from mlops_mini import arrivals
+    from mlops_mini.flights import arrivals
 
     arrivals.copy(
         [*train_periods, test_period],
@@ -110,7 +110,7 @@ def validate(
     """
     from pathlib import Path
 
-    from mlops_mini import arrivals
+    from mlops_mini.flights import arrivals
 
     found = arrivals.clean(
         [*train_periods, test_period],
@@ -144,7 +144,7 @@ def features(
     """
     from pathlib import Path
 
-    from mlops_mini import arrivals
+    from mlops_mini.flights import arrivals
 
     arrivals.write_examples(
         train_periods,
@@ -182,8 +182,8 @@ def train(
     """
     from pathlib import Path
 
-    from mlops_mini.pipeline import training
-    from mlops_mini.pipeline.model_digest import model_digest
+    from mlops_mini.model import training
+    from mlops_mini.model.digest import model_digest
 
     training.train_from_file(
         Path(train_examples.path),
@@ -217,7 +217,7 @@ def score(
     """
     from pathlib import Path
 
-    from mlops_mini.pipeline import evaluation
+    from mlops_mini.model import evaluation
 
     found = evaluation.score(Path(predictions.path), Path(test_examples.path), Path(metrics.path))
     metrics.log_metric("log_loss", found.log_loss)
@@ -250,7 +250,7 @@ def evaluate(
     from pathlib import Path
 
     from mlops_mini.data import integrity
-    from mlops_mini.pipeline import evaluation
+    from mlops_mini.model import evaluation
 
     found = evaluation.evaluate(
         Path(model.path),
@@ -281,7 +281,7 @@ def serving_check(
     """
     from pathlib import Path
 
-    from mlops_mini.pipeline import serving_check
+    from mlops_mini.model import serving_check
 
     found = serving_check.check(Path(model.path), Path(test_examples.path))
     return (found.is_servable, found.finding)
@@ -305,7 +305,7 @@ def gate(metrics: Input[Metrics], metrics_digest: str, passed: bool, finding: st
     """
     from pathlib import Path
 
-    from mlops_mini.pipeline import evaluation
+    from mlops_mini.model import evaluation
 
     verdict = evaluation.gate(Path(metrics.path), is_servable=passed, finding=finding)
     return (verdict.is_blessed, verdict.reason)
@@ -337,7 +337,7 @@ def publish(
     """
     from pathlib import Path
 
-    from mlops_mini.pipeline import publish
+    from mlops_mini.model import publish
 
     publication = publish.Publication(
         run_id=run_id,
@@ -363,7 +363,7 @@ def write_verdict(
     """
     from pathlib import Path
 
-    from mlops_mini.pipeline import publish
+    from mlops_mini.model import publish
 
     publish.write_verdict(
         Path(verdicts_folder),

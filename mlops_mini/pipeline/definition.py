@@ -15,12 +15,11 @@ from typing import Any
 
 from kfp import compiler, dsl
 
-from mlops_mini import arrivals
-from mlops_mini.data import datasets
 from mlops_mini.data.periods import Period
 from mlops_mini.errors import AlreadyExistsError, NotFoundError
+from mlops_mini.flights import arrivals, datasets
+from mlops_mini.model.publish import Publication, published_versions
 from mlops_mini.pipeline import challenger, components
-from mlops_mini.pipeline.publish import Publication, published_versions
 
 NAME = "flights-continuous-training"
 

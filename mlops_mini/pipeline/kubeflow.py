@@ -17,8 +17,8 @@ from mlops_mini.errors import (
     UnavailableError,
     by_code,
 )
-from mlops_mini.pipeline import arguments as given_arguments
-from mlops_mini.pipeline import conditions, spec
+from mlops_mini.runner import arguments as given_arguments
+from mlops_mini.runner import conditions, spec
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.parameters\['(.*?)'\]\}\}")

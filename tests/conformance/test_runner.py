@@ -9,7 +9,7 @@ from kfp import compiler
 
 from mlops_mini.errors import AbortedError, InvalidArgumentError
 from mlops_mini.pipeline import kubeflow
-from mlops_mini.pipeline.runner import Runner
+from mlops_mini.runner.runner import Runner
 from tests.conformance import pipelines
 from tests.conformance.pipelines import CASES, Case
 

@@ -11,8 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from mlops_mini.data import checks, datasets
+from mlops_mini.data import checks
 from mlops_mini.errors import InvalidArgumentError
+from mlops_mini.flights import datasets
 
 
 @pytest.fixture(scope="module")

@@ -7,17 +7,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from mlops_mini.data import (
-    anomalies,
-    completeness,
-    datasets,
-    drift,
-    inference,
-    schema,
-    statistics,
-)
 from mlops_mini.errors import DataIntegrityError, InvalidArgumentError
-from tests.data.test_statistics import assert_same, of
+from mlops_mini.flights import completeness, datasets, row_rules
+from mlops_mini.statistics import anomalies, drift, mergeable, schemas
+from tests.statistics.test_mergeable import assert_same, of
 
 AS = {
     "nullable": lambda frame: frame.convert_dtypes(),
@@ -47,10 +40,10 @@ def weather():
 
 @pytest.mark.parametrize("convert", AS.values(), ids=AS)
 def test_rows_are_set_aside_alike(july, convert):
-    expected = schema.split_rows(july, "2013-07", max_quarantined_share=0.1)
+    expected = row_rules.split_rows(july, "2013-07", max_quarantined_share=0.1)
     other = convert(july)
 
-    found = schema.split_rows(other, "2013-07", max_quarantined_share=0.1)
+    found = row_rules.split_rows(other, "2013-07", max_quarantined_share=0.1)
 
     pd.testing.assert_frame_equal(found.failures, expected.failures)
     assert found.quarantined["reason"].tolist() == expected.quarantined["reason"].tolist()
@@ -60,9 +53,9 @@ def test_rows_are_set_aside_alike(july, convert):
 
 @pytest.mark.parametrize("convert", AS.values(), ids=AS)
 def test_hours_of_weather_are_judged_alike(weather, convert):
-    expected = schema.split_weather_rows(weather, "2013-02")
+    expected = row_rules.split_weather_rows(weather, "2013-02")
 
-    found = schema.split_weather_rows(convert(weather), "2013-02")
+    found = row_rules.split_weather_rows(convert(weather), "2013-02")
 
     pd.testing.assert_frame_equal(found.failures, expected.failures)
     assert found.findings == expected.findings
@@ -78,8 +71,8 @@ def test_statistics_schemas_and_drift_are_alike(july, weather, convert):
         before, after = of(table), of(convert(table))
 
         assert_same(after, before)
-        assert inference.infer(after) == inference.infer(before)
-        found = anomalies.validate(after, inference.infer(before, literal=True))
+        assert schemas.infer(after) == schemas.infer(before)
+        found = anomalies.validate(after, schemas.infer(before, literal=True))
         assert not found.anomaly_info
         half = of(convert(table).iloc[::2])
         expected = drift.compare(before, of(table.iloc[::2])).table()
@@ -91,7 +84,7 @@ def test_a_row_of_no_possible_date_is_set_aside(july, value):
     change = july.astype({"day": float})
     change.loc[3, "day"] = value
 
-    found = schema.split_rows(change, "2013-07", max_quarantined_share=0.1)
+    found = row_rules.split_rows(change, "2013-07", max_quarantined_share=0.1)
 
     assert "is a date" in found.failures.loc[found.failures["row"] == 3, "rule"].tolist()
 
@@ -101,9 +94,9 @@ def test_a_column_of_several_kinds_is_named_with_its_row(july):
     mixed.loc[3, "distance"] = "far"
 
     with pytest.raises(InvalidArgumentError, match="'distance' is object, with 'far' in row 3"):
-        statistics.add(statistics.create(), mixed)
+        mergeable.add(mergeable.create(), mixed)
     with pytest.raises(DataIntegrityError, match="'distance' is object with 'far' in row 3, exp"):
-        schema.split_rows(mixed, "2013-07")
+        row_rules.split_rows(mixed, "2013-07")
 
 
 @pytest.mark.parametrize(
@@ -116,13 +109,13 @@ def test_a_column_of_several_kinds_is_named_with_its_row(july):
 )
 def test_a_column_that_only_looks_right_is_refused(july, change, message):
     with pytest.raises(DataIntegrityError, match=message):
-        schema.split_rows(change(july), "2013-07")
+        row_rules.split_rows(change(july), "2013-07")
 
 
 @pytest.mark.parametrize("share", [np.nan, -0.1, 1.1])
 def test_a_share_that_no_partition_exceeds_is_refused(july, share):
     with pytest.raises(InvalidArgumentError, match="max_quarantined_share is"):
-        schema.split_rows(july, "2013-07", max_quarantined_share=share)
+        row_rules.split_rows(july, "2013-07", max_quarantined_share=share)
 
 
 def test_hours_without_a_zone_are_not_called_missing(weather):
@@ -156,6 +149,6 @@ def test_columns_of_one_name_as_text_are_refused():
 
 
 def test_texts_that_differ_after_a_nul_stay_apart():
-    merged = statistics.merge(of(pd.DataFrame({"a": ["x"]})), of(pd.DataFrame({"a": ["x\0y"]})))
+    merged = mergeable.merge(of(pd.DataFrame({"a": ["x"]})), of(pd.DataFrame({"a": ["x\0y"]})))
 
     assert merged.columns["a"].counts.to_dict() == {"x": 1, "x\0y": 1}

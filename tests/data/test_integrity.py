@@ -101,7 +101,7 @@ def test_notices_a_change_after_a_first_check(folder):
 
     for part in ("a.bin", hashlib.sha256(b"abc").hexdigest(), hashlib.sha256(b"abx").hexdigest()):
         assert part in str(error.value)
-    assert "`git checkout -- data` or `mlops-mini data rebuild`" in str(error.value)
+    assert "`git checkout -- data` or `python -m tools.rebuild_data`" in str(error.value)
 
 
 def test_hashes_an_unchanged_file_once(folder):
@@ -131,7 +131,7 @@ def test_takes_a_folder_without_a_list_as_it_is_and_says_so(tmp_path, caplog):
 
 
 def test_names_a_missing_file_and_the_way_out(folder):
-    with pytest.raises(NotFoundError, match=r"no file c\.bin in .*mlops-mini data rebuild"):
+    with pytest.raises(NotFoundError, match=r"no file c\.bin in .*python -m tools.rebuild_data"):
         integrity.checked_path(folder, "c.bin")
 
 

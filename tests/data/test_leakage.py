@@ -2,9 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_mini.data import checks, datasets, leakage, times
+from mlops_mini.data import checks, leakage
 from mlops_mini.data.periods import NEW_YORK
 from mlops_mini.errors import InvalidArgumentError
+from mlops_mini.flights import datasets, times
 
 SEASONS = {"winter": ("2013-01", "2013-02", "2013-03"), "summer": ("2013-06", "2013-07", "2013-08")}
 

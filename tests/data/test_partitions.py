@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pytest
 
-from mlops_mini.data import datasets, integrity, partitions, tables
+from mlops_mini.data import integrity, partitions, table
 from mlops_mini.data.partitions import Manifest
 from mlops_mini.data.periods import Period
 from mlops_mini.errors import AlreadyExistsError, DataIntegrityError, InvalidArgumentError
+from mlops_mini.flights import datasets, tables
 
 NOW = datetime(2013, 4, 1, 12, tzinfo=UTC)
 NAME = "flights-2013-03.parquet"
@@ -46,7 +47,7 @@ def test_a_file_arrives_with_what_its_manifest_says(files, tmp_path):
     assert (arrived.name, arrived.n_rows, str(arrived.period)) == (NAME, 500, "2013-03")
     assert (arrived.key, arrived.arrival, arrived.arrived_at) == (manifest.key, 1, NOW)
     assert arrived.path.read_bytes() == files["first"].read_bytes()
-    assert len(tables.read(arrived.path, tables.FLIGHTS)) == 500
+    assert len(table.read(arrived.path, tables.FLIGHTS)) == 500
     assert partitions.arrived(tmp_path) == [arrived]
     assert inbox(tmp_path) == []
 
@@ -101,7 +102,7 @@ def test_a_month_without_rows_arrives_and_is_refused_when_read(files, tmp_path):
 
     assert arrived.n_rows == 0
     with pytest.raises(DataIntegrityError, match="holds no rows"):
-        tables.read(arrived.path, tables.FLIGHTS)
+        table.read(arrived.path, tables.FLIGHTS)
 
 
 def test_a_file_without_manifest_has_not_arrived(files, tmp_path):

@@ -3,8 +3,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mlops_mini.data import datasets, partitions, quarantine, schema, tables
+from mlops_mini.data import partitions, quarantine, table
 from mlops_mini.errors import DataIntegrityError
+from mlops_mini.flights import datasets, row_rules, tables
 
 NOW = datetime(2013, 8, 1, 12, tzinfo=UTC)
 
@@ -15,8 +16,8 @@ def july(tmp_path):
     file = datasets.data_folder() / "flights" / "2013-07.parquet"
     partitions.send(file, tmp_path, name="flights-2013-07.parquet", period="2013-07")
     (partition,) = partitions.receive(tmp_path, now=NOW).new
-    flights = tables.read(partition.path, tables.FLIGHTS)
-    return partition, flights, schema.split_rows(flights, partition.period)
+    flights = table.read(partition.path, tables.FLIGHTS)
+    return partition, flights, row_rules.split_rows(flights, partition.period)
 
 
 def test_a_row_set_aside_is_on_record_and_can_be_found_again(july, tmp_path):
@@ -52,7 +53,7 @@ def test_writing_again_replaces_the_record(july, tmp_path):
 
 def test_rows_lost_between_arrival_and_record_are_refused(july, tmp_path):
     partition, flights, _ = july
-    split = schema.split_rows(flights.drop(index=7), partition.period)
+    split = row_rules.split_rows(flights.drop(index=7), partition.period)
 
     with pytest.raises(DataIntegrityError, match=r"29423 rows kept and 1 quarantined.*29425"):
         quarantine.write(split, partition, tmp_path, now=NOW)
@@ -71,7 +72,7 @@ def test_each_broken_rule_has_a_line(july, tmp_path):
     changed = flights.astype({"distance": float})
     changed.loc[[3, 5], "distance"] = [0.5, float("nan")]
 
-    split = schema.split_rows(changed, partition.period)
+    split = row_rules.split_rows(changed, partition.period)
     quarantine.write(split, partition, tmp_path, now=NOW)
 
     record = quarantine.read(tmp_path)
@@ -89,7 +90,7 @@ def test_a_clean_partition_has_an_empty_record(tmp_path):
     file = datasets.data_folder() / "flights" / "2013-03.parquet"
     partitions.send(file, tmp_path, name="flights-2013-03.parquet", period="2013-03")
     (partition,) = partitions.receive(tmp_path, now=NOW).new
-    split = schema.split_rows(tables.read(partition.path, tables.FLIGHTS), "2013-03")
+    split = row_rules.split_rows(table.read(partition.path, tables.FLIGHTS), "2013-03")
 
     path = quarantine.write(split, partition, tmp_path, now=NOW)
 

@@ -2,7 +2,8 @@ import re
 
 import pandas as pd
 
-from mlops_mini.data import datasets, integrity
+from mlops_mini.data import integrity
+from mlops_mini.flights import datasets
 
 
 def test_rows_and_checksums_of_the_readme_are_those_of_the_files():

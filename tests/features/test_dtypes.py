@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_mini.data import datasets, times
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.features import events, offline, online
+from mlops_mini.flights import datasets, times
 
 AS = {
     "nullable": lambda frame: frame.convert_dtypes(),

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_mini.data import datasets
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.features import events
 from mlops_mini.features.events import FlightEvent, WeatherEvent
+from mlops_mini.flights import datasets
 
 
 def test_a_canceled_flight_never_departs_and_a_diverted_one_never_arrives(january):

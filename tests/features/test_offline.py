@@ -2,10 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_mini.data import datasets
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.features import events, offline
-from mlops_mini.features.definitions import FEATURES, RECENT, SCHEDULE, WEATHER
+from mlops_mini.flights import datasets
+from mlops_mini.flights.definitions import FEATURES, RECENT, SCHEDULE, WEATHER
 
 
 @pytest.fixture(scope="module")

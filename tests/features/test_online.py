@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_mini.data import datasets, times
 from mlops_mini.errors import InvalidArgumentError, UnavailableError
 from mlops_mini.features import events, offline, online
-from mlops_mini.features.definitions import FEATURES, FLIGHT_COLUMNS
 from mlops_mini.features.store import Store
+from mlops_mini.flights import datasets, times
+from mlops_mini.flights.definitions import FEATURES, FLIGHT_COLUMNS
 
 TEXTS = [feature.name for feature in FEATURES if feature.dtype == "string"]
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_mini.features import events, prefix_sums
-from mlops_mini.features.definitions import RECENT, WEATHER_OBSERVATION
+from mlops_mini.flights.definitions import RECENT, WEATHER_OBSERVATION
 from tests.features.toys import (
     HOUR_S,
     NOW_S,

@@ -1,8 +1,8 @@
 import pytest
 
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.features.definitions import DEPARTURE, SCHEDULED, is_late
 from mlops_mini.features.sources import Window
+from mlops_mini.flights.definitions import DEPARTURE, SCHEDULED, is_late
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mlops_mini.data import times
 from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError, UnavailableError
 from mlops_mini.features import events, offline, online
 from mlops_mini.features.store import Store
+from mlops_mini.flights import times
 from tests.features.toys import HOUR_S, NOW_S, RECENT_NAMES, flight_event, same, weather_event
 
 HERE = {"origin": "EWR", "carrier": "UA", "dest": "IAH"}
@@ -225,7 +225,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 import pandas as pd
-from mlops_mini.data import datasets
+from mlops_mini.flights import datasets
 from mlops_mini.features import events
 from mlops_mini.features.store import Store
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_mini.features.definitions import RECENT, WEATHER
 from mlops_mini.features.windows import RunningWindows
+from mlops_mini.flights.definitions import RECENT, WEATHER
 from tests.features.toys import (
     HOUR_S,
     NOW_S,

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_mini.data import datasets, times
 from mlops_mini.features import events, offline
-from mlops_mini.features.definitions import WEATHER
+from mlops_mini.flights import datasets, times
+from mlops_mini.flights.definitions import WEATHER
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pandas as pd
 from hypothesis import strategies as st
 
 from mlops_mini.features import events, prefix_sums
-from mlops_mini.features.definitions import RECENT, WEATHER
 from mlops_mini.features.events import FlightEvent, WeatherEvent
 from mlops_mini.features.windows import RunningWindows
+from mlops_mini.flights.definitions import RECENT, WEATHER
 
 NOW_S = 1_362_700_800  # 8 March 2013
 HOUR_S = 3600

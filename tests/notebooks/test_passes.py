@@ -39,9 +39,9 @@ def test_the_notebooks_that_train_are_found_by_what_they_do() -> None:
     [
         ("model.fit(x, y)", True),
         ("from mlops_mini import errors, loop", True),
-        ("import mlops_mini.pipeline.training", True),
+        ("import mlops_mini.model.training", True),
         ("from mlops_mini.pipeline import definition", True),
-        ("from mlops_mini.data import drift\nprofit = fits(1)", False),
+        ("from mlops_mini.statistics import drift\nprofit = fits(1)", False),
         ("await model.predict(x)", False),
         ("total +", False),
     ],

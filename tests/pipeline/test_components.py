@@ -14,11 +14,12 @@ import pytest
 import yaml
 from kfp import dsl
 
-from mlops_mini import arrivals
 from mlops_mini.errors import DataIntegrityError
-from mlops_mini.features.definitions import FEATURES
-from mlops_mini.pipeline import challenger, components, publish
-from mlops_mini.pipeline.model_digest import model_digest
+from mlops_mini.flights import arrivals
+from mlops_mini.flights.definitions import FEATURES
+from mlops_mini.model import publish
+from mlops_mini.model.digest import model_digest
+from mlops_mini.pipeline import challenger, components
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = [

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mlops_mini import arrivals
-from mlops_mini.data import datasets
 from mlops_mini.errors import NotFoundError
-from mlops_mini.pipeline import definition, publish
+from mlops_mini.flights import arrivals, datasets
+from mlops_mini.model import publish
+from mlops_mini.pipeline import definition
 
 DATA = datasets.data_folder()
 

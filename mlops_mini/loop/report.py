@@ -1,0 +1,142 @@
+"""What a loop has brought: the facts, as tables for people and as JSON for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mlops_mini.flights.arrivals import Partition
+from mlops_mini.model.evaluation import Metrics, Verdict
+from mlops_mini.runner.records import RunRecord, TaskRecord
+
+_DIGEST = 64  # characters of a sha256
+# Title, header and rows of text.
+TextTable = tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Questions:
+    """What a served version was asked, and how its answers compare with the model's own.
+
+    Attributes:
+        version: The version that answered.
+        n_asked: Number of predictions, by transport, `rest` and `grpc`.
+        max_difference: Largest absolute difference from the exported model run in this process,
+            by transport; probabilities, 0 to 1.
+    """
+
+    version: int
+    n_asked: dict[str, int]
+    max_difference: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """How the loop went.
+
+    Attributes:
+        partitions: What arrived, in order: trained on, trained on by the candidate, judged on.
+        metrics: How good models are on the rows of the last partition: the served `baseline`, the
+            new `candidate`, and the `challenger`, which is only there to compare.
+        verdict: Whether the candidate was published, and why.
+        before: Questions to the version served before the verdict.
+        after: Questions to the version served after it.
+    """
+
+    partitions: Sequence[Partition]
+    metrics: dict[str, Metrics]
+    verdict: Verdict
+    before: Questions
+    after: Questions
+
+
+def tables(report: Report) -> list[TextTable]:
+    """Lay a report out: for each table a title, the header, and rows of text."""
+    learned = ("baseline, candidate", "candidate", "neither: judges both")
+    rows = [
+        (
+            str(partition.period),
+            f"{partition.n_arrived:,}",
+            f"{partition.n_quarantined:,}",
+            f"{partition.n_without_label:,}",
+            f"{len(partition.labeled()[1]):,}",
+            who,
+        )
+        for partition, who in zip(report.partitions, learned, strict=True)
+    ]
+    refused = [
+        (f"{n:,}", reason) for part in report.partitions for reason, n in part.refused.items()
+    ]
+    baseline = report.metrics["baseline"]
+    models = [("always the base rate", f"{0.5:.4f}", f"{baseline.base_rate_log_loss:.4f}")]
+    for name in ("baseline", "candidate", "challenger"):
+        of = report.metrics[name]
+        what = f"{name} (XGBoost)" if name == "challenger" else name
+        models.append((what, f"{of.auc:.4f}", f"{of.log_loss:.4f}"))
+    served = [
+        (when, str(asked.version), transport, f"{n:,}", f"{asked.max_difference[transport]:.1e}")
+        for when, asked in (("before", report.before), ("after", report.after))
+        for transport, n in asked.n_asked.items()
+    ]
+    judged_on = report.partitions[-1].period
+    decision = "published" if report.verdict.is_blessed else "refused"
+    return [
+        (
+            "Flights",
+            ("month", "arrived", "refused", "no label", "used", "learned by"),
+            rows,
+        ),
+        ("Refused", ("rows", "why"), refused or [("0", "every row keeps every rule")]),
+        (
+            f"Models on {judged_on} ({baseline.n_rows:,} flights, {baseline.base_rate:.1%} late)",
+            ("model", "AUC", "log loss"),
+            models,
+        ),
+        ("Verdict", ("candidate", "why"), [(decision, report.verdict.reason)]),
+        (
+            "Predictions, each against the model's own",
+            ("verdict", "version", "over", "asked", "largest difference"),
+            served,
+        ),
+    ]
+
+
+def summarize(report: Report) -> dict[str, Any]:
+    """Reduce a report to what JSON can hold."""
+    return {
+        "partitions": [
+            {
+                "period": str(partition.period),
+                "n_arrived": partition.n_arrived,
+                "refused": partition.refused,
+                "findings": list(partition.findings),
+                "n_without_label": partition.n_without_label,
+            }
+            for partition in report.partitions
+        ],
+        **{name: asdict(metrics) for name, metrics in report.metrics.items()},
+        **{name: asdict(getattr(report, name)) for name in ("verdict", "before", "after")},
+    }
+
+
+def run_table(run: RunRecord) -> TextTable:
+    """Lay a pipeline's run out: a row a task."""
+    rows = [
+        (
+            task.name,
+            task.state,
+            f"{task.elapsed_s:.1f}" if task.attempt and task.state != "CACHED" else "",
+            str(task.attempt or ""),
+            task.error or _said(task),
+        )
+        for task in run.tasks.values()
+    ]
+    return (f"{run.id}: {run.state}", ("task", "state", "s", "attempts", "what"), rows)
+
+
+def _said(task: TaskRecord) -> str:
+    """Put what a task has returned into a few words; digests say nothing to a reader."""
+    values = task.outputs.get("parameters", {})
+    shown = {k: v for k, v in values.items() if not (isinstance(v, str) and len(v) == _DIGEST)}
+    return ", ".join(f"{name} {value}" for name, value in shown.items()).removeprefix("Output ")

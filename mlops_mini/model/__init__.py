@@ -1,0 +1,1 @@
+"""What is trained from a table: training, evaluation, digest, publishing."""

@@ -1,0 +1,373 @@
+"""Evaluate an exported model, and judge a candidate against its baseline.
+
+The model is run as it will be served: from its SavedModel, through its signature.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mlops_mini.errors import DataIntegrityError, InvalidArgumentError, NotFoundError
+from mlops_mini.flights.arrivals import LABEL
+from mlops_mini.flights.completeness import ORIGINS
+from mlops_mini.model import training
+from mlops_mini.model.digest import check_digest
+
+# Keras' own epsilon, and about what float32 can tell from 1: a sure and wrong answer costs 16.1.
+_MIN_PROBABILITY = 1e-7
+_OVERALL, _ALL = "overall", "all"
+_HOURS = ("0 to 6", "6 to 12", "12 to 18", "18 to 24")
+
+SliceMetrics = dict[str, dict[str, "Metrics"]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metrics:
+    """How good predictions are on some rows.
+
+    Attributes:
+        n_rows: Number of rows.
+        auc: Area under the ROC curve, 0 to 1; NaN where all labels are equal and it has no meaning.
+        log_loss: Mean negative log likelihood per row, nats.
+        base_rate: Share of the rows whose label is 1, 0 to 1.
+        base_rate_log_loss: Log loss of always predicting the base rate of these very rows, nats: a
+            model must be below it to be of use.
+    """
+
+    n_rows: int
+    auc: float
+    log_loss: float
+    base_rate: float
+    base_rate_log_loss: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What the gate says about a candidate.
+
+    Attributes:
+        is_blessed: True when the candidate may be published.
+        reason: One sentence. What it says of trained models is rounded to two decimals, since the
+            third one depends on the processor; the metrics have the full numbers.
+    """
+
+    is_blessed: bool
+    reason: str
+
+
+def predict(
+    version_folder: Path, features: pd.DataFrame, *, batch_size: int = 8192
+) -> npt.NDArray[np.float32]:
+    """Run an exported model over rows.
+
+    Args:
+        version_folder: A SavedModel whose `serving_default` answers `probability`.
+        features: One row per example; columns that the model does not ask for are ignored.
+        batch_size: Rows per run; bounds the memory used and does not change the answer.
+
+    Returns:
+        Probability of label 1 for each row, shape [n_rows], 0 to 1.
+
+    Raises:
+        NotFoundError: There is no SavedModel in the folder.
+        DataIntegrityError: Its files are damaged.
+        InvalidArgumentError: The model has no such signature, or it asks for a feature that is not
+            there or is a string instead of a number or the other way round.
+    """
+    import tensorflow as tf
+
+    if not (version_folder / "saved_model.pb").is_file():
+        raise NotFoundError(f"no SavedModel in {version_folder}: export or publish one there first")
+    try:
+        loaded = tf.saved_model.load(str(version_folder))
+    except (tf.errors.OpError, OSError, ValueError, RuntimeError, LookupError) as exc:
+        raise DataIntegrityError(
+            f"{version_folder} does not load ({str(exc).splitlines()[0]}): export the model again"
+        ) from exc
+    signature = loaded.signatures.get("serving_default")
+    if signature is None or "probability" not in signature.structured_outputs:
+        raise InvalidArgumentError(
+            f"{version_folder} answers no `probability` in a signature `serving_default`: "
+            "export it with training.export"
+        )
+    wanted = signature.structured_input_signature[1]
+    inputs = training.as_inputs(features[[name for name in wanted if name in features]])
+    unfit = [
+        f"{name} ({spec.dtype.name})"
+        for name, spec in sorted(wanted.items())
+        if name not in inputs or (inputs[name].dtype == object) != (spec.dtype == tf.string)
+    ]
+    if unfit:
+        raise InvalidArgumentError(
+            f"{version_folder} needs {', '.join(unfit)}; the features are "
+            f"{features.dtypes.astype(str).to_dict()}"
+        )
+    starts = range(0, max(len(features), 1), batch_size)
+    batches = [
+        signature(**{n: tf.constant(a[i : i + batch_size]) for n, a in inputs.items()})
+        for i in starts
+    ]
+    return np.concatenate([batch["probability"].numpy() for batch in batches])
+
+
+def measure(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Metrics:
+    """Measure predictions against what came true.
+
+    Args:
+        probabilities: Predicted probability of label 1, shape [n_rows], 0 to 1; 0 and 1 themselves
+            count as 1e-7 off.
+        labels: 0 or 1, shape [n_rows].
+
+    Returns:
+        The metrics of these rows.
+
+    Raises:
+        InvalidArgumentError: A prediction is NaN or outside 0 to 1, or the labels do not fit.
+
+    >>> metrics = measure([0.1, 0.4, 0.3, 0.8], labels=[0, 0, 1, 1])
+    >>> metrics.auc, round(metrics.log_loss, 3), round(metrics.base_rate_log_loss, 3)
+    (0.75, 0.511, 0.693)
+    """
+    import scipy.stats
+    import sklearn.metrics
+
+    predicted = np.asarray(probabilities, np.float64)
+    if predicted.ndim != 1:
+        raise InvalidArgumentError(
+            f"probabilities must have shape [n_rows], got {list(predicted.shape)}"
+        )
+    observed = training.as_labels(labels, n_rows=predicted.size)
+    if n_nan := int(np.isnan(predicted).sum()):
+        raise InvalidArgumentError(
+            f"{n_nan} of {len(predicted)} predictions are NaN: the model, not the rows, is broken"
+        )
+    if predicted.min() < 0 or predicted.max() > 1:
+        raise InvalidArgumentError(
+            f"probabilities must be 0 to 1, got {predicted.min():.3g} to {predicted.max():.3g}"
+        )
+    base_rate = float(observed.mean())
+    clipped = predicted.clip(_MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
+    auc: Any = sklearn.metrics.roc_auc_score(observed, predicted) if 0 < base_rate < 1 else np.nan
+    return Metrics(
+        n_rows=len(observed),
+        auc=float(auc),
+        log_loss=float(sklearn.metrics.log_loss(observed, clipped, labels=[0, 1])),
+        base_rate=base_rate,
+        base_rate_log_loss=float(scipy.stats.entropy([base_rate, 1 - base_rate])),
+    )
+
+
+def measure_slices(
+    probabilities: npt.ArrayLike, labels: npt.ArrayLike, slices: Mapping[str, "pd.Series[Any]"]
+) -> SliceMetrics:
+    """Measure predictions slice by slice.
+
+    Args:
+        probabilities: Predicted probability of label 1, shape [n_rows], 0 to 1.
+        labels: 0 or 1, shape [n_rows].
+        slices: What to slice by, by name: a value for each row, by position. Of a categorical one
+            each category is a slice, also without a row.
+
+    Returns:
+        Metrics by name and value, sorted by value. A slice without a row has `n_rows` 0 and NaN for
+        the rest.
+
+    Raises:
+        InvalidArgumentError: As `measure` does, or a slicing has more or fewer rows.
+
+    >>> origin = pd.Series(["EWR", "EWR", "LGA"], dtype=pd.CategoricalDtype(["EWR", "JFK", "LGA"]))
+    >>> by = measure_slices([0.1, 0.4, 0.3], [0, 1, 1], {"origin": origin})["origin"]
+    >>> {name: (metrics.n_rows, metrics.auc) for name, metrics in by.items()}
+    {'EWR': (2, 1.0), 'JFK': (0, nan), 'LGA': (1, nan)}
+    """
+    predicted, observed = np.asarray(probabilities), np.asarray(labels)
+    nan = math.nan
+    nothing = Metrics(n_rows=0, auc=nan, log_loss=nan, base_rate=nan, base_rate_log_loss=nan)
+    found: SliceMetrics = {}
+    for name, values in slices.items():
+        if len(values) != len(predicted):
+            raise InvalidArgumentError(
+                f"{name} slices {len(values)} rows, there are {len(predicted)} predictions"
+            )
+        present = values.to_numpy(str)
+        kind = values.dtype
+        every = kind.categories if isinstance(kind, pd.CategoricalDtype) else np.unique(present)
+        rows = {str(value): present == value for value in every}
+        found[name] = {
+            value: measure(predicted[at], observed[at]) if at.any() else nothing
+            for value, at in rows.items()
+        }
+    return found
+
+
+def evaluate(
+    model: Path,
+    test_file: Path,
+    metrics_file: Path,
+    *,
+    baseline: Path | None = None,
+    baseline_digest: str = "",
+) -> Metrics:
+    """Measure a candidate and its baseline on the same flights, overall and by slice.
+
+    Args:
+        model: The candidate, a SavedModel.
+        test_file: Flights as `arrivals.write_examples` writes them.
+        metrics_file: Gets the metrics as JSON: of `candidate` and of `baseline` (null if there is
+            none) by what it is sliced by (`overall`, `origin`, `carrier`, `hours` of departure) and
+            value (`all` overall); NaN is null.
+        baseline: The version that would be replaced, if there is one.
+        baseline_digest: What it must answer, as `model_digest` says.
+
+    Returns:
+        The candidate's metrics overall.
+
+    Raises:
+        NotFoundError: A model is not there.
+        DataIntegrityError: The baseline is another model than its digest says.
+    """
+    if baseline:
+        check_digest(baseline, baseline_digest)
+    flights = pd.read_parquet(test_file)
+    report = _report(predict(model, flights), flights)
+    against = _report(predict(baseline, flights), flights) if baseline else None
+    _write({"candidate": report, "baseline": against}, metrics_file)
+    return report[_OVERALL][_ALL]
+
+
+def score(predictions_file: Path, test_file: Path, metrics_file: Path) -> Metrics:
+    """Measure predictions that were made elsewhere, as `evaluate` does those of a candidate.
+
+    Args:
+        predictions_file: Parquet with `flight_id` and `probability`, in any order.
+        test_file: Flights as `arrivals.write_examples` writes them.
+        metrics_file: Gets the metrics as JSON, of a `candidate` alone.
+
+    Returns:
+        The metrics overall.
+
+    Raises:
+        InvalidArgumentError: There is not exactly one prediction for each flight.
+    """
+    flights = pd.read_parquet(test_file)
+    predictions = pd.read_parquet(predictions_file).set_index("flight_id")["probability"]
+    if sorted(predictions.index) != sorted(flights["flight_id"]):
+        raise InvalidArgumentError(
+            f"{predictions_file} has {len(predictions)} predictions for other flights than the"
+            f" {len(flights)} of {test_file}: predict each of them once"
+        )
+    report = _report(predictions.loc[flights["flight_id"]].to_numpy(), flights)
+    _write({"candidate": report}, metrics_file)
+    return report[_OVERALL][_ALL]
+
+
+def judge(candidate: Metrics, baseline: Metrics | None) -> Verdict:
+    """Decide whether a candidate may be published.
+
+    It is blessed when its log loss is not above the baseline's on the same rows.
+
+    Args:
+        candidate: Metrics of the new model.
+        baseline: Metrics of the model that would be replaced; None when there is none yet.
+
+    Returns:
+        The verdict and its reason.
+
+    Raises:
+        InvalidArgumentError: The two were not measured on the same rows.
+
+    >>> old = measure([0.1, 0.4, 0.3, 0.8], labels=[0, 0, 1, 1])
+    >>> judge(measure([0.1, 0.4, 0.2, 0.8], labels=[0, 0, 1, 1]), old)
+    Verdict(is_blessed=False, reason="its log loss is worse than the baseline's by 0.10")
+    """
+    if baseline is None:
+        against = _compared(
+            candidate.log_loss,
+            candidate.base_rate_log_loss,
+            "that of always predicting the base rate",
+        )
+        return Verdict(
+            is_blessed=True,
+            reason=f"there is no baseline to compare it with; {against}",
+        )
+    rows = [(metrics.n_rows, metrics.base_rate) for metrics in (candidate, baseline)]
+    if rows[0] != rows[1]:
+        raise InvalidArgumentError(
+            "candidate and baseline must be measured on the same rows, got (n_rows, base_rate) "
+            f"{rows[0]} and {rows[1]}"
+        )
+    is_blessed = candidate.log_loss <= baseline.log_loss
+    return Verdict(
+        is_blessed=is_blessed,
+        reason=_compared(candidate.log_loss, baseline.log_loss, "the baseline's"),
+    )
+
+
+def _compared(log_loss: float, other: float, whose: str) -> str:
+    """Say how a candidate's log loss compares with another one, to two decimals."""
+    gain = other - log_loss
+    if math.isnan(gain):
+        return f"its log loss or {whose} is NaN, so they cannot be compared"
+    if gain == 0:
+        return f"its log loss equals {whose}"
+    by = f"{abs(gain):.2f}" if abs(gain) >= 0.01 else "less than 0.01"
+    return f"its log loss is {'better' if gain > 0 else 'worse'} than {whose} by {by}"
+
+
+def gate(metrics_file: Path, *, is_servable: bool, finding: str) -> Verdict:
+    """Judge a candidate by its metrics and by whether a server can serve it.
+
+    Args:
+        metrics_file: As `evaluate` writes it.
+        is_servable: What `serving_check` says.
+        finding: Its reason.
+
+    Returns:
+        The verdict of `judge`; a candidate that cannot be served is never blessed.
+    """
+    if not is_servable:
+        return Verdict(is_blessed=False, reason=f"it cannot be served: {finding}")
+    metrics = overall(metrics_file)
+    return judge(metrics["candidate"], metrics.get("baseline"))
+
+
+def overall(metrics_file: Path) -> dict[str, Metrics]:
+    """Read what `evaluate` or `score` has written: metrics on all flights, by whose they are."""
+    reports = json.loads(metrics_file.read_text(), object_hook=_with_nan)
+    return {name: Metrics(**of[_OVERALL][_ALL]) for name, of in reports.items() if of}
+
+
+def _report(probabilities: npt.ArrayLike, flights: pd.DataFrame) -> SliceMetrics:
+    n_rows = len(flights)
+    hours = pd.cut(flights["mins"] / 60, [0, 6, 12, 18, 24], right=False, labels=_HOURS)
+    slices = {
+        _OVERALL: pd.Series(pd.Categorical([_ALL] * n_rows, [_ALL])),
+        "origin": pd.Series(pd.Categorical(flights["origin"], ORIGINS)),
+        "carrier": flights["carrier"],
+        "hours": hours,
+    }
+    return measure_slices(probabilities, flights[LABEL], slices)
+
+
+def _write(reports: Mapping[str, SliceMetrics | None], metrics_file: Path) -> None:
+    """Write metrics as JSON that any reader takes, so without NaN."""
+    text = json.dumps(reports, default=_without_nan, indent=2, allow_nan=False)
+    metrics_file.write_text(text + "\n")
+
+
+def _without_nan(metrics: Metrics) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in asdict(metrics).items()}
+
+
+def _with_nan(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: math.nan if value is None and name != "baseline" else value
+        for name, value in values.items()
+    }

@@ -1,0 +1,358 @@
+"""Publish a SavedModel as the next numbered version that a model server picks up.
+
+A model server polls the model's folder and loads the highest number it finds, so a version must
+appear whole or not at all, and a number must never mean two models. One small file beside the
+versions sees to both: it holds the last number ever given, and the publisher at work holds its
+lock. The lock falls with its process, so whatever unfinished copy the next publisher finds belongs
+to a dead one.
+"""
+
+import errno
+import json
+import logging
+import os
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mlops_mini import processes
+from mlops_mini.data.periods import Period
+from mlops_mini.errors import (
+    DataIntegrityError,
+    FailedPreconditionError,
+    NotFoundError,
+    ResourceExhaustedError,
+)
+from mlops_mini.files import whole_file
+from mlops_mini.model.digest import model_digest
+
+logger = logging.getLogger(__name__)
+
+# Model servers ignore names that are not numbers.
+_LAST_VERSION = ".last_version"
+_UNFINISHED = ".publishing-version"
+# In a folder that model servers do not read.
+_PUBLICATION = "assets.extra/publication.json"
+_BLOCK_BYTES = 4096
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PublishedVersion:
+    """A version of a model, as a model server sees it.
+
+    Attributes:
+        version: Its number, 0 to 2**63 - 1.
+        path: Its folder.
+    """
+
+    version: int
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Publication:
+    """Where a version comes from; it is kept inside the version's folder.
+
+    Attributes:
+        run_id: The pipeline run that has published it.
+        model_digest: What it answers, as `model_digest.model_digest` says.
+        test_period: The month or week on which it was judged.
+        train_periods: Those on which it was trained.
+        data_digest: Of the files that all these were read from.
+    """
+
+    run_id: str
+    model_digest: str
+    test_period: str
+    train_periods: tuple[str, ...]
+    data_digest: str
+
+    @classmethod
+    def read(cls, version_folder: Path) -> "Publication | None":
+        """Read that of a version.
+
+        Args:
+            version_folder: The version's folder.
+
+        Returns:
+            What `publish` was given; None where it was given nothing.
+
+        Raises:
+            DataIntegrityError: The file holds something else.
+        """
+        try:
+            known = json.loads((version_folder / _PUBLICATION).read_bytes())
+            return cls(**known | {"train_periods": tuple(known["train_periods"])})
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError) as exc:
+            raise DataIntegrityError(
+                f"{version_folder / _PUBLICATION} does not tell where the version comes from"
+                f" ({exc!r}): remove the version and publish its model again"
+            ) from exc
+
+
+def published_versions(model_folder: Path) -> list[PublishedVersion]:
+    """List the versions of a model.
+
+    Args:
+        model_folder: Folder of the model's version folders; it may not exist yet.
+
+    Returns:
+        The versions, lowest first. Names are read as TensorFlow Serving reads them: `007` is 7, and
+        where `7` is there too, it comes later and is the one that is served.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("10", "007", "v3", "1e3", ".publishing-11"):
+    ...         Path(folder, name).mkdir()
+    ...     [(found.version, found.path.name) for found in published_versions(Path(folder))]
+    [(7, '007'), (10, '10')]
+    """
+    return [found for found in _numbered(model_folder) if found.path.is_dir()]
+
+
+def latest_version(model_folder: Path) -> PublishedVersion:
+    """Find the version that a model server would serve.
+
+    Args:
+        model_folder: Folder of the model's version folders.
+
+    Returns:
+        The highest version.
+
+    Raises:
+        NotFoundError: The folder is not there, or holds no version.
+    """
+    if not model_folder.is_dir():
+        raise NotFoundError(f"no model folder {model_folder}: publish a model there first")
+    versions = published_versions(model_folder)
+    if not versions:
+        there = sorted(path.name for path in model_folder.iterdir())
+        raise NotFoundError(
+            f"no versions in {model_folder}; it holds {there or 'nothing'}, and a version is a"
+            " folder named by a number: publish a model there first"
+        )
+    return versions[-1]
+
+
+def publish(
+    export_folder: Path, model_folder: Path, *, publication: Publication | None = None
+) -> PublishedVersion:
+    """Copy a SavedModel to the next version of a model.
+
+    The version appears by a rename, complete and on disk. Publishers of one model wait for each
+    other; what a killed one left behind is removed.
+
+    With a publication, doing it again changes nothing: the version that this run has published is
+    the result. So is one that answers the same, if it is the newest one or was judged on the same
+    period: a model that is trained again bit by bit is no news for a server.
+
+    Args:
+        export_folder: A SavedModel; it stays where it is.
+        model_folder: Folder of the model's versions, on a file system that can lock and rename;
+            made if it is not there.
+        publication: Where the model comes from, to be kept in the version's folder.
+
+    Returns:
+        The version. A new number is above all that were ever published here, deleted ones too.
+
+    Raises:
+        NotFoundError: `export_folder` is no SavedModel; nothing was written.
+        FailedPreconditionError: The version that is served was judged on a later period, and the
+            new one would take its place; nothing was written.
+        ResourceExhaustedError: The disk is too full, or became so; no part of the version stays.
+        DataIntegrityError: The file with the last number holds something else.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export, model = Path(folder, "export"), Path(folder, "delays")
+    ...     export.mkdir()
+    ...     _ = (export / "saved_model.pb").write_bytes(b"...")
+    ...     [publish(export, model).version for _ in range(2)]
+    [1, 2]
+    """
+    if not (export_folder / "saved_model.pb").is_file():
+        raise NotFoundError(
+            f"no SavedModel to publish in {export_folder}: it has no saved_model.pb; "
+            "write one there first, for example with training.export"
+        )
+    # Disks give whole blocks, to folders too.
+    n_blocks = sum(-(-path.stat().st_size // _BLOCK_BYTES) for path in export_folder.rglob("*"))
+    n_bytes = n_blocks * _BLOCK_BYTES
+    model_folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with processes.locked(model_folder / _LAST_VERSION) as last_version:
+            _remove_unfinished(model_folder)
+            if publication and (known := _published_before(publication, model_folder)):
+                logger.info("published before: version=%d path=%s", known.version, known.path)
+                return known
+            if publication:
+                _check_is_no_older(publication, model_folder)
+            _check_room(model_folder, n_bytes)
+            version = _next_version(last_version, model_folder)
+            path = model_folder / str(version)
+            try:
+                _copy(export_folder, model_folder / _UNFINISHED)
+                if publication:
+                    _write(publication, model_folder / _UNFINISHED / _PUBLICATION)
+                (model_folder / _UNFINISHED).rename(path)
+            finally:
+                shutil.rmtree(model_folder / _UNFINISHED, ignore_errors=True)
+            _sync(model_folder)
+    except OSError as exc:
+        if exc.errno not in _NO_ROOM:
+            raise
+        raise ResourceExhaustedError(
+            f"publishing {export_folder} needs {n_bytes} bytes in {model_folder}, where "
+            f"{shutil.disk_usage(model_folder).free} are free ({exc.strerror}): make room there, "
+            "for example by deleting old versions"
+        ) from exc
+    logger.info("published: version=%d path=%s bytes=%d", version, path, n_bytes)
+    return PublishedVersion(version=version, path=path)
+
+
+def write_verdict(
+    verdicts_folder: Path, *, run_id: str, state: str, error: str, model_folder: Path
+) -> Path:
+    """Put on record how a run has ended. Doing it again replaces the record.
+
+    Args:
+        verdicts_folder: Receives `RUN_ID.json`, whole or not at all; made if it is not there.
+        run_id: The run.
+        state: Such as SUCCEEDED or FAILED.
+        error: What went wrong, empty if nothing did.
+        model_folder: Folder of the model's versions; the one that names this run is put on record.
+
+    Returns:
+        The file: `run_id`, `state`, `error`, and `version`, null where the run has published none.
+
+    Raises:
+        DataIntegrityError: A version does not tell where it comes from.
+    """
+    versions = _by_run(model_folder).get(run_id)
+    record = {
+        "run_id": run_id,
+        "state": state,
+        "error": error,
+        "version": versions.version if versions else None,
+    }
+    verdicts_folder.mkdir(parents=True, exist_ok=True)
+    path = verdicts_folder / f"{run_id}.json"
+    with whole_file(path) as unfinished:
+        unfinished.write_text(json.dumps(record, indent=2) + "\n")
+    return path
+
+
+def _by_run(model_folder: Path) -> dict[str, PublishedVersion]:
+    """Find the versions that tell which run has published them."""
+    found = ((Publication.read(each.path), each) for each in published_versions(model_folder))
+    return {known.run_id: each for known, each in found if known}
+
+
+def _published_before(publication: Publication, model_folder: Path) -> PublishedVersion | None:
+    """Find the version that this run has published, or one that makes another superfluous."""
+    versions = published_versions(model_folder)
+    own = _by_run(model_folder).get(publication.run_id)
+    if own or not versions:
+        return own
+    for each in reversed(versions):
+        known = Publication.read(each.path)
+        is_candidate = each == versions[-1] or (
+            known is not None and known.test_period == publication.test_period
+        )
+        if is_candidate and _answers_as(publication.model_digest, each.path, known):
+            return each
+    return None
+
+
+def _check_is_no_older(publication: Publication, model_folder: Path) -> None:
+    """Refuse a version that would be served in place of one judged on a later period."""
+    for newest in published_versions(model_folder)[-1:]:
+        known = Publication.read(newest.path)
+        if known and Period.parse(publication.test_period) < Period.parse(known.test_period):
+            raise FailedPreconditionError(
+                f"a model judged on {publication.test_period} would be served in place of version "
+                f"{newest.version} in {model_folder}, judged later, on {known.test_period}: judge "
+                f"it on {known.test_period} or later too, or first remove the versions judged "
+                f"after {publication.test_period}"
+            )
+
+
+def _answers_as(digest: str, version_folder: Path, known: Publication | None) -> bool:
+    if known:
+        return known.model_digest == digest
+    try:
+        return model_digest(version_folder) == digest
+    except (NotFoundError, DataIntegrityError):
+        return False  # whatever it is, it is not this model
+
+
+def _write(publication: Publication, path: Path) -> None:
+    """Write it and wait until it is on disk."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(asdict(publication), indent=2) + "\n")
+    for written in (path, path.parent, path.parent.parent):
+        _sync(written)
+
+
+def _numbered(model_folder: Path) -> list[PublishedVersion]:
+    """List all that a model server takes for a version, a plain file called `6` included."""
+    entries = model_folder.iterdir() if model_folder.is_dir() else ()
+    found = [
+        PublishedVersion(version=int(name[1]), path=path)
+        for path in entries
+        if (name := re.fullmatch(r"\s*\+?(\d+)\s*", path.name, re.ASCII))
+    ]
+    in_order = sorted(found, key=lambda found: (found.version, found.path.name))
+    return [found for found in in_order if found.version < 2**63]
+
+
+def _remove_unfinished(model_folder: Path) -> None:
+    """Remove a dead publisher's copy; a living one would hold the lock that we hold."""
+    if (model_folder / _UNFINISHED).exists():
+        logger.warning("removed what a killed publisher left in %s", model_folder)
+        shutil.rmtree(model_folder / _UNFINISHED)
+
+
+def _check_room(folder: Path, n_bytes: int) -> None:
+    """Fail before the copy as the disk would in its midst."""
+    if shutil.disk_usage(folder).free < n_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _next_version(last_version: int, model_folder: Path) -> int:
+    """Take the next number and write it down, before anything bears it."""
+    text = os.pread(last_version, 64, 0).decode(errors="replace").strip()
+    if text and not re.fullmatch(r"\d+", text, re.ASCII):
+        raise DataIntegrityError(
+            f"{model_folder / _LAST_VERSION} must hold the last version number, got {text!r}: "
+            "write the highest ever published into it"
+        )
+    version = max([int(text or 0), *(found.version for found in _numbered(model_folder))]) + 1
+    # In place, as numbers only grow: one write of a few bytes is there or not.
+    os.pwrite(last_version, f"{version}\n".encode(), 0)
+    os.fsync(last_version)
+    return version
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder and wait until it is on disk."""
+    target.mkdir()
+    for entry in source.iterdir():
+        if entry.is_dir():
+            _copy(entry, target / entry.name)
+        else:
+            shutil.copyfile(entry, target / entry.name)
+            _sync(target / entry.name)
+    _sync(target)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

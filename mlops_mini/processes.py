@@ -1,0 +1,233 @@
+"""Child processes that end with their parent, and free ports that nobody has to know.
+
+A server started by a loop, a test or a notebook must not outlive it, however it dies. Each child is
+started through this very module: it asks the kernel for a signal at its parent's death (Linux), or
+leaves a watcher behind (elsewhere), and then becomes the command, under the same process id and in
+the same process group, so that a Ctrl-C reaches it too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from mlops_mini.errors import AlreadyExistsError, DeadlineExceededError, UnavailableError
+
+logger = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+_POLL_S = 0.02
+_LOOK_S = 0.1
+T = TypeVar("T")
+
+
+class ChildProcess:
+    """A running child; closing it, or leaving its `with`, ends it.
+
+    Start it from a thread that lives as long as the child should: Linux signals the child when the
+    *thread* that started it ends.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        name: str,
+        log_file: Path,
+        env: Mapping[str, str] | None = None,
+        stop_timeout_s: float = 15.0,
+    ) -> None:
+        """Start the command.
+
+        Args:
+            command: Program and arguments, without a shell.
+            name: What messages call it, such as "the model server".
+            log_file: Receives stdout and stderr of the child, appended.
+            env: Variables set on top of this process's own.
+            stop_timeout_s: Seconds that `close` leaves between SIGTERM and SIGKILL.
+        """
+        self.name = name
+        self.log_file = log_file
+        self._stop_timeout_s = stop_timeout_s
+        bootstrap = [sys.executable, "-m", "mlops_mini.processes", str(os.getpid()), *command]
+        with log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                bootstrap,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(env or {})},
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id of the command itself."""
+        return self._process.pid
+
+    def check_alive(self, *, grace_s: float = 0.0) -> None:
+        """Do nothing while the child runs.
+
+        Args:
+            grace_s: Seconds to wait for its end, when something tells that it is ending.
+
+        Raises:
+            UnavailableError: It has ended; the message has its exit status and last log lines.
+        """
+        try:
+            status = self._process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            return
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited {status}"
+        lines = self.log_file.read_text(errors="replace").strip().splitlines()
+        last = f"; its last words: {lines[-1]}" if lines else ""
+        raise UnavailableError(f"{self.name} {how}{last} (log: {self.log_file})")
+
+    def wait_for(self, look: Callable[[], T | None], *, what: str, timeout_s: float) -> T:
+        """Look until there is something.
+
+        Args:
+            look: Returns None while there is nothing yet.
+            what: Completes the message "waited 60 s for ...".
+            timeout_s: Seconds to go on looking.
+
+        Raises:
+            UnavailableError: The child ended meanwhile.
+            DeadlineExceededError: Nothing was there in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (found := look()) is None:
+            self.check_alive()
+            if time.monotonic() > deadline:
+                raise DeadlineExceededError(
+                    f"waited {timeout_s:.0f} s for {what}; the log may say why: {self.log_file}"
+                )
+            time.sleep(_POLL_S)
+        return found
+
+    def close(self) -> None:
+        """Ask the child to stop (SIGTERM), and kill it if it does not."""
+        if self._process.poll() is not None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(self._stop_timeout_s)
+        except subprocess.TimeoutExpired:
+            logger.warning("%s ignored SIGTERM, killing it: pid=%d", self.name, self.pid)
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> ChildProcess:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+@contextmanager
+def locked(file: Path, *, if_taken: str = "") -> Iterator[int]:
+    """Hold the lock of a file, which falls with this process, however it dies.
+
+    Args:
+        file: Made if it is not there; what it holds stays.
+        if_taken: What to say if another process holds it; without it, wait.
+
+    Yields:
+        The file's descriptor, to read and write.
+
+    Raises:
+        AlreadyExistsError: Another process holds it, and `if_taken` is given.
+    """
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        deadline = time.monotonic() + _LOOK_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if if_taken else 0))
+                break
+            except BlockingIOError as exc:
+                # Whoever only looks (`is_locked`) holds it for a moment.
+                if time.monotonic() > deadline:
+                    raise AlreadyExistsError(if_taken) from exc
+                time.sleep(_POLL_S)
+        yield descriptor
+    finally:
+        # Said aloud: a child forked meanwhile has the descriptor too, and would keep the lock.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
+def is_locked(file: Path) -> bool:
+    """Tell whether another process holds the lock of a file, without being in its way."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared, and for a moment: who wants it meanwhile asks again, as `locked` does.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@contextmanager
+def native_stderr_to(log_file: Path) -> Iterator[None]:
+    """Send what compiled libraries write to stderr into a file; Python's own stays where it is.
+
+    TensorFlow's native part logs its start on file descriptor 2, whatever log level is set.
+    Handlers of `logging` that were made before still write to the descriptor: make them inside.
+
+    Args:
+        log_file: Overwritten.
+    """
+    original, python_stderr = os.dup(2), sys.stderr
+    with log_file.open("wb") as log, os.fdopen(os.dup(2), "w", buffering=1) as stderr:
+        sys.stderr = stderr
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr = python_stderr
+            os.dup2(original, 2)
+            os.close(original)
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Arrange for this process to be killed when its parent has died, also if that was just now."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    else:
+        watch_parent(parent_pid)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def watch_parent(parent_pid: int) -> None:
+    """Fork a watcher that kills this process once its parent is gone (where no kernel does it)."""
+    child_pid = os.getpid()
+    if os.fork():
+        return
+    while os.getppid() == child_pid:
+        try:
+            os.kill(parent_pid, 0)
+        except ProcessLookupError:
+            os.kill(child_pid, signal.SIGKILL)
+        time.sleep(_POLL_S * 10)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    die_with_parent(int(sys.argv[1]))
+    os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606 - no shell is the point

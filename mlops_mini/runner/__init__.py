@@ -1,0 +1,1 @@
+"""Runs any compiled Kubeflow pipeline on this machine."""

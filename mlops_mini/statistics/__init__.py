@@ -1,0 +1,1 @@
+"""What tables are like: statistics, schemas, anomalies and drift of any table."""

@@ -1,0 +1,300 @@
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlops_mini.errors import DataIntegrityError, InvalidArgumentError, NotFoundError
+from mlops_mini.model import evaluation
+
+
+def test_predictions_do_not_depend_on_the_batch_size(exported: Path, features) -> None:
+    rows = features.head(100)
+
+    whole = evaluation.predict(exported, rows)
+
+    assert whole.shape == (100,)
+    np.testing.assert_allclose(evaluation.predict(exported, rows, batch_size=7), whole, rtol=1e-5)
+
+
+def test_predicts_nothing_for_no_rows(exported: Path, features) -> None:
+    assert evaluation.predict(exported, features.head(0)).shape == (0,)
+
+
+def test_ignores_order_and_columns_the_model_does_not_know(exported: Path, features) -> None:
+    rows = features.head(20)
+    shuffled = rows[rows.columns[::-1]].assign(temp=20.0)
+
+    np.testing.assert_array_equal(
+        evaluation.predict(exported, shuffled), evaluation.predict(exported, rows)
+    )
+
+
+def test_names_the_features_that_do_not_fit(exported: Path, features) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"needs gust \(float32\), origin \(string\);"):
+        evaluation.predict(exported, features.drop(columns="origin").assign(gust="strong"))
+
+
+def test_says_where_no_model_is(tmp_path: Path, features) -> None:
+    with pytest.raises(NotFoundError, match=f"no SavedModel in {tmp_path}"):
+        evaluation.predict(tmp_path, features)
+
+
+def test_refuses_a_model_without_the_signature(tmp_path: Path, features) -> None:
+    import tensorflow as tf
+
+    tf.saved_model.save(tf.Module(), str(tmp_path))
+
+    with pytest.raises(InvalidArgumentError, match="answers no `probability`"):
+        evaluation.predict(tmp_path, features)
+
+
+def test_measures_a_case_worked_by_hand() -> None:
+    metrics = evaluation.measure(np.float32([0.25, 0.5, 0.5, 0.75]), [0, 0, 1, 1])
+
+    # Of four pairs of a 1 and a 0, three are in order and one is tied.
+    assert metrics.auc == 0.875
+    assert metrics.log_loss == pytest.approx(-(math.log(0.75) + math.log(0.5)) / 2)
+    assert metrics.n_rows == 4
+    assert metrics.base_rate == 0.5
+    assert metrics.base_rate_log_loss == pytest.approx(math.log(2))
+
+
+def test_always_predicting_the_base_rate_costs_its_entropy() -> None:
+    labels = [1, 0, 0, 0, 0]
+
+    metrics = evaluation.measure(np.full(5, 0.2), labels)
+
+    assert metrics.log_loss == pytest.approx(metrics.base_rate_log_loss)
+    assert metrics.auc == 0.5
+
+
+def test_a_sure_and_wrong_prediction_costs_much_but_not_everything() -> None:
+    metrics = evaluation.measure([0.0, 1.0], [1, 0])
+
+    assert metrics.log_loss == pytest.approx(-math.log(1e-7))
+    assert metrics.auc == 0
+
+
+def test_a_single_class_has_a_log_loss_but_no_auc() -> None:
+    metrics = evaluation.measure([0.5, 0.5], [1, 1])
+
+    assert math.isnan(metrics.auc)
+    assert metrics.log_loss == pytest.approx(math.log(2))
+    assert metrics.base_rate_log_loss == 0
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "message"),
+    [
+        ([0.1, np.nan, np.nan], [0, 1, 0], "2 of 3 predictions are NaN"),
+        ([0.1, 1.5], [0, 1], "must be 0 to 1, got 0.1 to 1.5"),
+        ([0.1, 0.2], [0, np.nan], "1 of 2 labels are missing"),
+        ([0.1, 0.2, 0.3], [0, 1], "got 3 rows and labels of shape [2]"),
+        ([], [], "got 0 rows"),
+        ([[0.1], [0.2]], [0, 1], "must have shape [n_rows], got [2, 1]"),
+    ],
+)
+def test_refuses_what_cannot_be_measured(probabilities, labels, message) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        evaluation.measure(probabilities, labels)
+
+    assert message in str(caught.value)
+
+
+BASELINE = evaluation.Metrics(
+    n_rows=1000, auc=0.7, log_loss=0.5, base_rate=0.25, base_rate_log_loss=0.5623
+)
+
+
+@pytest.mark.parametrize(
+    ("log_loss", "is_blessed"), [(0.4999, True), (0.5, True), (0.5001, False), (math.nan, False)]
+)
+def test_blesses_a_candidate_that_is_not_worse(log_loss: float, is_blessed: bool) -> None:
+    verdict = evaluation.judge(dataclasses.replace(BASELINE, log_loss=log_loss), BASELINE)
+
+    assert verdict.is_blessed is is_blessed
+
+
+@pytest.mark.parametrize(
+    ("log_loss", "reason"),
+    [
+        (0.4999, "its log loss is better than the baseline's by less than 0.01"),
+        (0.4634, "its log loss is better than the baseline's by 0.04"),
+        (0.5, "its log loss equals the baseline's"),
+        (0.5001, "its log loss is worse than the baseline's by less than 0.01"),
+        (0.5366, "its log loss is worse than the baseline's by 0.04"),
+        (math.nan, "its log loss or the baseline's is NaN, so they cannot be compared"),
+    ],
+)
+def test_a_verdict_says_in_rounded_words_how_two_models_compare(
+    log_loss: float, reason: str
+) -> None:
+    candidate = dataclasses.replace(BASELINE, log_loss=log_loss)
+
+    assert evaluation.judge(candidate, BASELINE).reason == reason
+
+
+@pytest.mark.parametrize("baseline", [BASELINE, None])
+def test_a_processor_that_moves_the_fourth_decimal_says_the_same(baseline) -> None:
+    said = {
+        evaluation.judge(dataclasses.replace(BASELINE, log_loss=log_loss), baseline).reason
+        for log_loss in (0.4963, 0.4964, 0.4968)
+    }
+
+    assert len(said) == 1
+
+
+def test_blesses_the_first_model_and_says_how_far_it_is_from_guessing() -> None:
+    verdict = evaluation.judge(BASELINE, None)
+
+    assert verdict.is_blessed
+    assert verdict.reason == (
+        "there is no baseline to compare it with; its log loss is better than that of always"
+        " predicting the base rate by 0.06"
+    )
+
+
+@pytest.mark.parametrize("change", [{"n_rows": 999}, {"base_rate": 0.26}])
+def test_refuses_to_compare_on_different_rows(change) -> None:
+    with pytest.raises(InvalidArgumentError, match="same rows"):
+        evaluation.judge(dataclasses.replace(BASELINE, **change), BASELINE)
+
+
+def test_slices_add_up_to_the_whole() -> None:
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 2, 500)
+    probabilities = rng.random(500)
+    carrier = pd.Series(rng.choice(["AA", "UA", "YV"], 500), index=range(1000, 1500))
+
+    slices = evaluation.measure_slices(probabilities, labels, {"carrier": carrier})["carrier"]
+
+    whole = evaluation.measure(probabilities, labels)
+    assert list(slices) == ["AA", "UA", "YV"]
+    n_rows = np.array([metrics.n_rows for metrics in slices.values()])
+    losses = np.array([metrics.log_loss for metrics in slices.values()])
+    assert n_rows.sum() == 500
+    assert n_rows @ losses / 500 == pytest.approx(whole.log_loss)
+    of_ua = (carrier == "UA").to_numpy()
+    assert slices["UA"] == evaluation.measure(probabilities[of_ua], labels[of_ua])
+
+
+def test_a_slice_without_rows_is_there_and_says_so() -> None:
+    origin = pd.Series(["EWR", "EWR"], dtype=pd.CategoricalDtype(["EWR", "JFK"]))
+
+    slices = evaluation.measure_slices([0.1, 0.9], [0, 1], {"origin": origin})["origin"]
+
+    assert (slices["EWR"].auc, slices["EWR"].n_rows) == (1.0, 2)
+    assert slices["JFK"].n_rows == 0
+    assert math.isnan(slices["JFK"].log_loss)
+
+
+def test_refuses_to_slice_other_rows() -> None:
+    with pytest.raises(InvalidArgumentError, match="origin slices 1 rows, there are 2"):
+        evaluation.measure_slices([0.1, 0.9], [0, 1], {"origin": pd.Series(["EWR"])})
+
+
+def test_evaluates_both_models_on_the_same_flights(stages, candidate, tmp_path: Path) -> None:
+    model, digest = candidate
+    file = tmp_path / "metrics.json"
+
+    overall = evaluation.evaluate(
+        model, stages.path("test_examples"), file, baseline=model, baseline_digest=digest
+    )
+
+    text = file.read_text()
+    assert "NaN" not in text
+    report = json.loads(text)
+    assert report["candidate"] == report["baseline"]
+    by = report["candidate"]
+    assert by["overall"]["all"] == dataclasses.asdict(overall)
+    assert set(by["origin"]) == {"EWR", "JFK", "LGA"}
+    assert set(by["hours"]) == {"0 to 6", "6 to 12", "12 to 18", "18 to 24"}
+    for slicing in by.values():
+        assert sum(metrics["n_rows"] for metrics in slicing.values()) == overall.n_rows
+    assert {"UA", "B6"} < set(by["carrier"])
+    assert evaluation.gate(file, is_servable=True, finding="").is_blessed
+
+
+def test_the_first_candidate_has_nothing_to_be_compared_with(stages, candidate, tmp_path) -> None:
+    model, _ = candidate
+    file = tmp_path / "metrics.json"
+
+    evaluation.evaluate(model, stages.path("test_examples"), file)
+
+    assert json.loads(file.read_text())["baseline"] is None
+    verdict = evaluation.gate(file, is_servable=True, finding="")
+    assert verdict.is_blessed
+    assert "no baseline to compare it with" in verdict.reason
+
+
+def test_a_named_baseline_that_is_gone_or_replaced_is_an_error(
+    stages, candidate, exported: Path, tmp_path: Path
+) -> None:
+    model, digest = candidate
+    examples, file = stages.path("test_examples"), tmp_path / "metrics.json"
+
+    with pytest.raises(NotFoundError, match="no SavedModel in"):
+        evaluation.evaluate(
+            model, examples, file, baseline=tmp_path / "gone", baseline_digest=digest
+        )
+    with pytest.raises(DataIntegrityError, match="was replaced"):
+        evaluation.evaluate(model, examples, file, baseline=exported, baseline_digest=digest)
+    assert not file.exists()
+
+
+def write_metrics(file: Path, candidate: dict, baseline: dict | None) -> Path:
+    found = {"candidate": candidate, "baseline": baseline}
+    file.write_text(
+        json.dumps({name: of and {"overall": {"all": of}} for name, of in found.items()})
+    )
+    return file
+
+
+def test_the_gate_judges_by_the_metrics_and_refuses_what_cannot_be_served(tmp_path: Path) -> None:
+    better = dataclasses.asdict(dataclasses.replace(BASELINE, log_loss=0.4))
+    worse = dataclasses.asdict(dataclasses.replace(BASELINE, log_loss=0.6))
+    unknown = dataclasses.asdict(BASELINE) | {"log_loss": None, "auc": None}
+    old = dataclasses.asdict(BASELINE)
+
+    def gate(candidate: dict, *, is_servable: bool = True) -> evaluation.Verdict:
+        file = write_metrics(tmp_path / "metrics.json", candidate, old)
+        return evaluation.gate(file, is_servable=is_servable, finding="no answer in 10 s")
+
+    assert gate(better).is_blessed
+    assert not gate(worse).is_blessed
+    assert not gate(unknown).is_blessed
+    assert gate(better, is_servable=False) == evaluation.Verdict(
+        is_blessed=False, reason="it cannot be served: no answer in 10 s"
+    )
+
+
+@pytest.mark.parametrize("change", ["one less", "one twice", "another"])
+def test_scores_only_one_prediction_for_each_flight(stages, tmp_path: Path, change) -> None:
+    flights = pd.read_parquet(stages.path("test_examples"))
+    ids = flights["flight_id"].to_numpy().copy()
+    if change == "one less":
+        ids = ids[1:]
+    else:
+        ids[0] = ids[1] if change == "one twice" else -1
+    table = pd.DataFrame({"flight_id": ids, "probability": 0.5})
+    table.to_parquet(tmp_path / "predictions")
+
+    with pytest.raises(
+        InvalidArgumentError, match=r"for other flights .* predict each of them once"
+    ):
+        evaluation.score(
+            tmp_path / "predictions", stages.path("test_examples"), tmp_path / "metrics"
+        )
+
+
+def test_a_damaged_model_is_named(exported: Path, features, tmp_path: Path) -> None:
+    shutil.copytree(exported, tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / "variables")
+
+    with pytest.raises(DataIntegrityError, match=f"{tmp_path}/model does not load"):
+        evaluation.predict(tmp_path / "model", features)

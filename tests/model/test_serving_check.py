@@ -1,0 +1,41 @@
+"""The real server on a candidate: what it answers, and what a model that it cannot serve costs."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from mlops_mini.model import serving_check, training
+
+
+def test_a_model_that_answers_otherwise_is_a_finding(stages, candidate) -> None:
+    """No tolerance is below zero: whatever it answers is too far off."""
+    model, _ = candidate
+
+    checked = serving_check.check(model, stages.path("test_examples"), n_rows=3, tolerance=-1.0)
+
+    assert not checked.is_servable
+    assert checked.finding.startswith("3 answers over REST and gRPC differ from the model's own by")
+
+
+def test_a_damaged_model_is_a_finding_and_no_error(stages, candidate, tmp_path: Path) -> None:
+    model, _ = candidate
+    shutil.copytree(model, tmp_path / "model")
+    (data,) = (tmp_path / "model" / "variables").glob("variables.data*")
+    data.write_bytes(data.read_bytes()[:10])
+
+    checked = serving_check.check(tmp_path / "model", stages.path("test_examples"))
+
+    assert not checked.is_servable
+    assert "does not load" in checked.finding
+
+
+def test_a_model_of_other_features_is_a_finding(stages, tmp_path: Path) -> None:
+    examples = pd.read_parquet(stages.path("test_examples")).head(500)
+    features = examples[["origin", "mins"]].assign(color="red")
+    training.export(training.train(features, examples["late"], epochs=1), tmp_path / "model")
+
+    checked = serving_check.check(tmp_path / "model", stages.path("test_examples"))
+
+    assert not checked.is_servable
+    assert "needs color (string)" in checked.finding
