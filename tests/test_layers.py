@@ -84,6 +84,8 @@ def test_a_planted_violation_is_reported(
         ("mlops_mini.statistics.drift", {"pandas"}),
         ("mlops_mini.statistics.mergeable", {"pandas"}),
         ("mlops_mini.model.training", {"pandas"}),
+        ("mlops_mini.model.publish", set()),
+        ("mlops_mini.runner.attempts", set()),
         ("mlops_mini.serving.inference", set()),
     ],
 )

@@ -31,6 +31,7 @@ from mlops_mini import processes
 from mlops_mini.data import integrity, periods
 from mlops_mini.data.periods import Period
 from mlops_mini.errors import AlreadyExistsError, DataIntegrityError, InvalidArgumentError
+from mlops_mini.files import whole_file
 
 INBOX, ARRIVED = "inbox", "arrived"
 _MANIFEST = ".manifest.json"
@@ -382,15 +383,3 @@ def utc_text(now: datetime) -> str:
     if now.tzinfo is None:
         raise InvalidArgumentError(f"now is {now}, without a time zone: give it one, such as UTC")
     return now.astimezone(UTC).isoformat()
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a hidden name to write to, and rename it once it is written."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.unlink(missing_ok=True)
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

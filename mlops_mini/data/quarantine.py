@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from mlops_mini.data.partitions import Partition, utc_text, whole_file
+from mlops_mini.data.partitions import Partition, utc_text
 from mlops_mini.data.rules import RowSplit
 from mlops_mini.errors import DataIntegrityError
+from mlops_mini.files import whole_file
 
 
 def write(split: RowSplit, partition: Partition, folder: Path, *, now: datetime) -> Path:

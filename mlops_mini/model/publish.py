@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mlops_mini import processes
-from mlops_mini.data.partitions import whole_file
 from mlops_mini.data.periods import Period
 from mlops_mini.errors import (
     DataIntegrityError,
@@ -25,6 +24,7 @@ from mlops_mini.errors import (
     NotFoundError,
     ResourceExhaustedError,
 )
+from mlops_mini.files import whole_file
 from mlops_mini.model.digest import model_digest
 
 logger = logging.getLogger(__name__)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 _LIBRARY = "mlops_mini"
+_STDLIB = Path(sysconfig.get_path("stdlib"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,10 +32,13 @@ class Reach:
     Attributes:
         digest: sha256 of all files of our library, and of the user's own modules, within reach.
         installed: Names of the installed packages within reach, such as `tensorflow`.
+        at_once: Those of `installed` that the component imports itself, or that its imports import
+            at the top of a module. The others are imported in functions that may never be called.
     """
 
     digest: str
     installed: frozenset[str]
+    at_once: frozenset[str]
 
 
 def content_digest(path: Path, metadata: Mapping[str, Any] | None = None) -> str:
@@ -93,27 +97,36 @@ def reach(source: str) -> Reach:
     >>> found = reach("def f():\n    from mlops_mini.data import rules")
     >>> "pandas" in found.installed, "tensorflow" in found.installed
     (True, False)
+    >>> sorted({"pandas", "pandera"} & found.at_once)
+    ['pandas']
     """
     for found_earlier in (_roots_of, _is_own):
         found_earlier.cache_clear()  # A module may have been written since.
     parts: dict[str, str] = {}
-    installed = set()
-    todo = list(_imports(source.encode(), ""))
-    while todo:
-        name = todo.pop()
+    installed: dict[str, bool] = {}
+    at_once, later = [name for name, _ in _imports(source.encode(), "")], list[str]()
+    while at_once or later:
+        # What is imported at once comes first, so that nothing is taken for later that is not.
+        is_at_once = bool(at_once)
+        name = (at_once or later).pop()
         top = name.partition(".")[0]
         if name in parts or top in sys.stdlib_module_names:
             continue
         if not _is_own(top):
-            installed.add(top)
+            installed.setdefault(top, is_at_once)
         elif file := _file_of(name):
             code = file.read_bytes()
             parts[name] = hashlib.sha256(code).hexdigest()
             is_package = _is_init(file)
-            todo += _imports(code, name if is_package else name.rpartition(".")[0])
+            for other, is_at_top in _imports(code, name if is_package else name.rpartition(".")[0]):
+                (at_once if is_at_once and is_at_top else later).append(other)
             for data in _data_in(file.parent) if is_package else ():
                 parts[f"{name}/{data.name}"] = content_digest(data)
-    return Reach(digest=key_of(parts), installed=frozenset(installed))
+    return Reach(
+        digest=key_of(parts),
+        installed=frozenset(installed),
+        at_once=frozenset(top for top, is_at_once in installed.items() if is_at_once),
+    )
 
 
 @functools.cache
@@ -133,9 +146,8 @@ def _roots_of(top: str) -> tuple[Path, ...]:
 
 @functools.cache
 def _is_own(top: str) -> bool:
-    stdlib = Path(sysconfig.get_path("stdlib"))
     return top == _LIBRARY or any(
-        not {"site-packages", "dist-packages"} & {*root.parts} and not root.is_relative_to(stdlib)
+        not {"site-packages", "dist-packages"} & {*root.parts} and not root.is_relative_to(_STDLIB)
         for root in _roots_of(top)
     )
 
@@ -165,15 +177,19 @@ def _data_in(package: Path) -> Iterator[Path]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _imports(source: bytes, package: str) -> tuple[str, ...]:
-    """List what a source imports, every parent package and every imported name as a module."""
+def _imports(source: bytes, package: str) -> tuple[tuple[str, bool], ...]:
+    """List what a source imports, every parent package and every imported name as a module.
+
+    Returns:
+        Names, each with whether it is imported as soon as the source is.
+    """
     try:
-        nodes = list(ast.walk(ast.parse(source)))
+        nodes = list(_statements(ast.parse(source)))
     except (SyntaxError, ValueError):
         # No Python, such as an extension module, or broken: who imports it is told so then.
         return ()
     found = []
-    for node in nodes:
+    for node, is_at_top in nodes:
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -183,5 +199,25 @@ def _imports(source: bytes, package: str) -> tuple[str, ...]:
             names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
         for name in names:
             parts = name.split(".")
-            found += [".".join(parts[: i + 1]) for i in range(len(parts))]
+            found += [(".".join(parts[: i + 1]), is_at_top) for i in range(len(parts))]
     return tuple(found)
+
+
+def _statements(tree: ast.AST) -> Iterator[tuple[ast.AST, bool]]:
+    """Walk a syntax tree; with each node comes whether it is run as soon as the source is.
+
+    No expression is looked at, for none can import.
+    """
+    todo = [(tree, True)]
+    while todo:
+        node, is_at_top = todo.pop()
+        yield node, is_at_top
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            is_at_top = False
+        elif is_at_top and isinstance(node, ast.If):
+            is_at_top = not ast.unparse(node.test).endswith("TYPE_CHECKING")
+        todo += [
+            (child, is_at_top)
+            for child in ast.iter_child_nodes(node)
+            if not isinstance(child, ast.expr)
+        ]

@@ -1,10 +1,11 @@
 """Processes for tasks: forked from one that has imported what takes long, and does nothing else.
 
-Importing TensorFlow takes seconds, a fork milliseconds. The server imports what the next task can
-reach, and only imports: it starts no thread and runs no operation, so a child begins as if it had
-imported everything itself. (Arrow's allocator and OpenBLAS start threads of their own, and see to
-them at a fork.) When the process that started it is gone, however it died, it ends its
-children with all that they have started, and itself.
+Importing TensorFlow takes seconds, a fork milliseconds. The server imports what the next task is
+said to need, and whatever tasks have imported in the course of their work so far. It only imports:
+it starts no thread and runs no operation, so a child begins as if it had imported everything
+itself. (Arrow's allocator and OpenBLAS start threads of their own, and see to them at a fork.) When
+the process that started it is gone, however it died, it ends its children with all that they have
+started, and itself.
 """
 
 from __future__ import annotations
@@ -66,24 +67,27 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
 
-    def start(self, folder: Path, *, installed: Iterable[str] = ()) -> Future:
+    def start(
+        self, folder: Path, *, at_once: Iterable[str] = (), later: Iterable[str] = ()
+    ) -> Future:
         """Run the attempt in a folder; what it prints goes into `log.txt` there.
 
         It has this process's environment variables and module path as they are now.
 
         Args:
             folder: See `attempts.run`.
-            installed: Installed packages that it can reach; those worth it are imported before.
+            at_once: Installed packages that it needs; those worth it are imported before it begins.
+            later: Those that it may import in the course of its work; once it does, they are
+                imported for all attempts that follow.
 
         Returns:
             Its exit status, once it has ended: 0 if `result.json` is written, -9 if it was killed.
             An `UnavailableError` if the server itself has ended.
         """
-        wanted = {"kfp", *installed}
-        modules = [name for name in _PRELOADED if name.partition(".")[0] in wanted]
         job = {
             "folder": str(folder),
-            "modules": modules,
+            "modules": _worth_importing({"kfp", *at_once}),
+            "later": _worth_importing({*later}),
             "environment": {**os.environ, "_KFP_RUNTIME": "true"},
             "path": _absolute_path(),
         }
@@ -176,7 +180,8 @@ def serve(connection: socket.socket) -> None:
     _adopt_orphans()
     wake, woken = os.pipe()
     os.set_blocking(woken, False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    for wakes in (signal.SIGCHLD, signal.SIGUSR1):
+        signal.signal(wakes, lambda *_: None)
     signal.set_wakeup_fd(woken)
     children: dict[int, str] = {}
     received = b""
@@ -199,8 +204,8 @@ def serve(connection: socket.socket) -> None:
                         pid = _fork(job, [connection.fileno(), wake, woken])
                         children[pid] = job["folder"]
                         _say(connection, {"folder": job["folder"], "pid": pid})
-                else:
-                    os.read(wake, 65536)
+                elif signal.SIGUSR1 in os.read(wake, 65536):
+                    _import_what_they_import(children.values())
             for pid, status in _ended_children():
                 # What the attempt has started and left behind ends with it.
                 _kill_group(pid)
@@ -209,6 +214,40 @@ def serve(connection: socket.socket) -> None:
                     continue
                 code = os.waitstatus_to_exitcode(status)
                 _say(connection, {"folder": children.pop(pid), "status": code})
+
+
+def _worth_importing(packages: Collection[str]) -> list[str]:
+    return [name for name in _PRELOADED if name.partition(".")[0] in packages]
+
+
+class _FirstImports:
+    """Tells the server when an attempt imports what nobody has imported before.
+
+    The attempt goes on and imports it itself. The server does too meanwhile, for others.
+    """
+
+    def __init__(self, names: Iterable[str], folder: Path, server_pid: int) -> None:
+        self._names = {*names}
+        self._file = folder / layout.IMPORTS
+        self._pids = server_pid, os.getpid()
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> None:
+        """Find nothing, as Python then asks the finders after this one."""
+        # What the component has forked itself is none of the server's business.
+        if name in self._names and (os.getppid(), os.getpid()) == self._pids:
+            self._names.discard(name)
+            # The component may have taken the folder away; that must not keep it from importing.
+            with contextlib.suppress(OSError):
+                with self._file.open("a") as file:
+                    file.write(f"{name}\n")
+                os.kill(self._pids[0], signal.SIGUSR1)
+
+
+def _import_what_they_import(folders: Iterable[str]) -> None:
+    files = [Path(folder) / layout.IMPORTS for folder in folders]
+    names = {name for file in files if file.exists() for name in file.read_text().splitlines()}
+    # The component could write anything there.
+    _import(name for name in _PRELOADED if name in names)
 
 
 def _import(modules: Iterable[str]) -> None:
@@ -240,7 +279,8 @@ def _fork(job: dict[str, Any], descriptors: Iterable[int]) -> int:
     status = 1
     try:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for woke in (signal.SIGCHLD, signal.SIGUSR1):
+            signal.signal(woke, signal.SIG_DFL)
         os.setpgid(0, 0)
         processes.die_with_parent(server_pid)
         _adopt_orphans()
@@ -254,6 +294,8 @@ def _fork(job: dict[str, Any], descriptors: Iterable[int]) -> int:
         os.environ.clear()
         os.environ.update(job["environment"])
         sys.path[:] = job["path"]
+        if later := [name for name in job.get("later", ()) if name not in sys.modules]:
+            sys.meta_path.insert(0, _FirstImports(later, folder, server_pid))
         importlib.invalidate_caches()
         work = folder / layout.WORK
         work.mkdir(exist_ok=True)

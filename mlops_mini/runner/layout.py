@@ -4,7 +4,7 @@
 
     ROOT/runs.sqlite, runs.lock, fork_server.log
     ROOT/RUN/.lock
-    ROOT/RUN/TASK/attempt-1/job.json, result.json, log.txt, work/, ...
+    ROOT/RUN/TASK/attempt-1/job.json, result.json, log.txt, imports.txt, work/, ...
     ROOT/RUN/TASK/attempt-1/artifacts/OUTPUT, executor_output.json
     ROOT/RUN/TASK/attempt-1/parameters/OUTPUT
 """
@@ -21,6 +21,7 @@ RUNS, FORK_SERVER_LOG = "runs.sqlite", "fork_server.log"
 _OWN_IN_ROOT = ("runs.", "fork_server.")
 RUN_LOCK = ".lock"
 JOB, RESULT, LOG, WORK = "job.json", "result.json", "log.txt", "work"
+IMPORTS = "imports.txt"
 _EXECUTOR_OUTPUT = "executor_output.json"
 
 

@@ -231,6 +231,9 @@ class TaskRunner:
                         folder=found.folder,
                     )
                 logger.warning("%s: what %s has made was changed since", leaf.path, found.folder)
+            # Here is work to do, which mostly needs what it can reach. What is never taken from the
+            # cache runs every time, and must not wait for what it only might import.
+            reach = replace(reach, at_once=reach.installed)
         python = ""
         if python_functions.is_python(container) and installs:
             (self._folder / leaf.path).mkdir(parents=True, exist_ok=True)
@@ -252,7 +255,7 @@ class TaskRunner:
                 if is_stopped or stop.is_set():
                     return replace(record, state="CANCELLED")
             self._readers.begin(leaf.path, leaf.inputs.artifacts)
-            record = await self._attempt(record, leaf, python, reach.installed, stop)
+            record = await self._attempt(record, leaf, python, reach, stop)
             if record.state != "FAILED":
                 break
             logger.warning("%s: attempt %d failed: %s", leaf.path, record.attempt, record.error)
@@ -272,7 +275,7 @@ class TaskRunner:
         record: TaskRecord,
         leaf: Leaf,
         python: str,
-        installed: frozenset[str],
+        reach: digests.Reach,
         stop: asyncio.Event,
     ) -> TaskRecord:
         final = self._folder / leaf.path / f"attempt-{record.attempt + 1}"
@@ -297,7 +300,7 @@ class TaskRunner:
             record, state="RUNNING", attempt=record.attempt + 1, folder=str(unfinished), error=""
         )
         self._save(record)
-        result = await self._result(unfinished, installed, stop)
+        result = await self._result(unfinished, reach, stop)
         if edited := await self._readers.end(leaf.path, leaf.inputs.artifacts):
             result = {"error": "; ".join(filter(None, [edited, result["error"]]))}
         if result["error"]:
@@ -314,9 +317,7 @@ class TaskRunner:
         outputs = {"parameters": made["parameters"], "artifacts": made["artifacts"]}
         return replace(record, state="SUCCEEDED", outputs=outputs, folder=str(final))
 
-    async def _result(
-        self, folder: Path, installed: frozenset[str], stop: asyncio.Event
-    ) -> JsonObject:
+    async def _result(self, folder: Path, reach: digests.Reach, stop: asyncio.Event) -> JsonObject:
         status = 0
         if self._mode == "inline":
             (folder / layout.WORK).mkdir()
@@ -324,10 +325,10 @@ class TaskRunner:
                 attempts.run(folder)
         else:
             try:
-                status = await self._fork(folder, installed, stop)
+                status = await self._fork(folder, reach, stop)
                 if status == 0 and not (folder / attempts.RESULT).exists():
                     # The component has ended its process, and meant well: os._exit(0).
-                    status = await self._fork(folder, installed, stop)
+                    status = await self._fork(folder, reach, stop)
             except UnavailableError as exc:
                 return {"error": str(exc)}
         if (folder / attempts.RESULT).exists():
@@ -338,8 +339,10 @@ class TaskRunner:
             return {"error": f"its process was killed by {name}{why}"}
         return {"error": f"its process exited {status}"}
 
-    async def _fork(self, folder: Path, installed: frozenset[str], stop: asyncio.Event) -> int:
-        ended = asyncio.wrap_future(self._forks.start(folder, installed=installed))
+    async def _fork(self, folder: Path, reach: digests.Reach, stop: asyncio.Event) -> int:
+        ended = asyncio.wrap_future(
+            self._forks.start(folder, at_once=reach.at_once, later=reach.installed - reach.at_once)
+        )
         stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
         try:
             await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)

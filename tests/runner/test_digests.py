@@ -201,6 +201,30 @@ def test_a_circle_of_imports_ends(own: Path) -> None:
     assert reach("def c():\n    import one\n").installed == {"numpy"}
 
 
+def test_what_a_component_imports_at_once_is_told_from_what_it_may_import_later(own: Path) -> None:
+    write(own, near="import numpy\nimport far\nclass C:\n    import pandas\ndef f(): import keras")
+    write(own, far="try:\n    import scipy\nexcept ImportError:\n    scipy = None\n")
+    write(own, lazy="import tensorflow, numpy")
+    component = "def c():\n    import sklearn, near\n    def g():\n        import pyarrow\n"
+
+    found = reach(component)
+    assert found.at_once == {"sklearn", "numpy", "pandas", "scipy", "pyarrow"}
+    assert found.installed - found.at_once == {"keras"}
+
+    write(own, near="def f():\n    import lazy, numpy\nimport numpy")
+    found = reach(component)
+    assert found.at_once == {"sklearn", "numpy", "pyarrow"}
+    assert found.installed - found.at_once == {"tensorflow"}
+
+
+def test_what_only_a_type_checker_imports_is_not_imported_at_once(own: Path) -> None:
+    write(own, near="import typing as t\nif t.TYPE_CHECKING:\n    import numpy\nimport scipy")
+
+    found = reach("def c():\n    import near\n")
+
+    assert (found.installed, found.at_once) == ({"numpy", "scipy"}, {"scipy"})
+
+
 def test_installed_packages_are_not_followed_from_an_environment_behind_a_link(
     tmp_path: Path,
 ) -> None:

@@ -148,7 +148,8 @@ def test_one_attempt_leaves_nothing_behind_for_the_next(forks: ForkServer, tmp_p
     look = (
         "import signal\n"
         "return repr(('MLOPS_MINI_TEST_LEFT' in os.environ, 'left' in sys.modules,"
-        " signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, os.getcwd()))"
+        " {signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1)} == {signal.SIG_DFL},"
+        " os.getcwd()))"
     )
     assert result(forks, attempt(tmp_path, body, name="one")) == "done"
 
@@ -170,7 +171,7 @@ def test_the_server_only_imports_and_has_no_thread_but_its_libraries_own(
     )
     folder = attempt(tmp_path, body)
 
-    assert forks.start(folder, installed=names.split()).result(timeout=120) == 0
+    assert forks.start(folder, at_once=names.split()).result(timeout=120) == 0
     said = json.loads((folder / "result.json").read_text())["parameters"]["Output"]
     loaded, ours, of_the_server = eval(said)
 
@@ -178,6 +179,52 @@ def test_the_server_only_imports_and_has_no_thread_but_its_libraries_own(
     assert len(ours) == 1
     # Arrow's allocator has one that knows of forks; OpenBLAS ends its own at the first fork.
     assert [name for name in of_the_server if name != "jemalloc_bg_thd"] == ours
+
+
+def loaded_in(forks: ForkServer, folder: Path, **packages: list[str]) -> str:
+    """Run an attempt that may import these packages; what it returns."""
+    assert forks.start(folder, **packages).result(timeout=60) == 0
+    return str(json.loads((folder / "result.json").read_text())["parameters"]["Output"])
+
+
+def test_what_an_attempt_may_import_is_imported_for_others_once_one_of_them_does(
+    forks: ForkServer, tmp_path: Path
+) -> None:
+    look = "return str('sklearn.metrics' in sys.modules)"
+    may = {"later": ["sklearn", "tensorflow"]}
+    before = loaded_in(forks, attempt(tmp_path, look, name="before"), **may)
+    imports = attempt(tmp_path, "import sklearn.metrics as m\nreturn m.__name__", name="imports")
+
+    assert loaded_in(forks, imports, **may) == "sklearn.metrics"
+
+    after = loaded_in(forks, attempt(tmp_path, look, name="after"))
+    never = "return str('tensorflow' in sys.modules)"
+    assert (before, after) == ("False", "True")
+    assert loaded_in(forks, attempt(tmp_path, never, name="never"), **may) == "False"
+
+
+@pytest.mark.parametrize(
+    "rude", ["os.mkdir('../imports.txt')", "os.closerange(3, 100)", "sys.meta_path[:1] = []"]
+)
+def test_an_import_succeeds_though_the_server_cannot_be_told(
+    rude: str, forks: ForkServer, tmp_path: Path
+) -> None:
+    body = f"{rude}\nimport sklearn.metrics\nreturn sklearn.metrics.__name__"
+    folder = attempt(tmp_path, body)
+
+    assert loaded_in(forks, folder, later=["sklearn"]) == "sklearn.metrics"
+
+
+def test_what_a_component_has_forked_tells_the_server_nothing(
+    forks: ForkServer, tmp_path: Path
+) -> None:
+    body = (
+        "if not (child := os.fork()):\n    import sklearn.metrics\n    os._exit(0)\n"
+        "os.waitpid(child, 0)\n"
+        "return str(os.path.exists('../imports.txt'))"
+    )
+
+    assert loaded_in(forks, attempt(tmp_path, body), later=["sklearn"]) == "False"
 
 
 # What a component does to its process.
@@ -239,7 +286,7 @@ def test_what_an_attempt_has_started_ends_with_it_and_no_zombie_stays(
     assert done.result(timeout=60) == -9
     wait_until(lambda: not any(map(is_running, pids)), "their end")
     children = Path(f"/proc/{server}/task/{server}/children")
-    assert children.read_text() == ""
+    wait_until(lambda: children.read_text() == "", "the end of their last traces")
 
 
 # Who dies.

@@ -165,3 +165,50 @@ def test_a_canceled_task_is_not_said_to_have_failed_of_memory(
     assert "memory" not in str(caught.value)
     task = runner.show(runner.runs()[0].id).tasks["waits-for-long"]
     assert (task.state, task.error) == ("CANCELLED", "")
+
+
+@component
+def reaches_sklearn(imports: bool) -> bool:
+    """Tell whether sklearn was imported before it began."""
+    import sys
+
+    import mlops_mini_test_rarely as rarely
+
+    was_there = "sklearn.metrics" in sys.modules
+    if imports:
+        rarely.use()
+    return was_there
+
+
+@pytest.fixture
+def rarely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mlops_mini_test_rarely.py").write_text("def use():\n    import sklearn.metrics\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("rarely")
+def test_a_package_that_a_task_only_might_import_every_time_waits_until_one_does(
+    runner: Runner,
+) -> None:
+    @dsl.pipeline
+    def three() -> None:
+        first = reaches_sklearn(imports=False).set_caching_options(enable_caching=False)
+        second = reaches_sklearn(imports=True).set_caching_options(enable_caching=False)
+        third = reaches_sklearn(imports=False).set_caching_options(enable_caching=False)
+        third.after(second.after(first))
+
+    tasks = runner.run(three).tasks
+
+    was_there = [task.outputs["parameters"]["Output"] for task in tasks.values()]
+    assert was_there == [False, False, True]
+
+
+@pytest.mark.usefixtures("rarely")
+def test_a_task_that_was_not_in_the_cache_begins_with_all_that_it_can_reach(runner: Runner) -> None:
+    @dsl.pipeline
+    def one() -> None:
+        reaches_sklearn(imports=True)
+
+    [task] = runner.run(one).tasks.values()
+
+    assert task.outputs["parameters"]["Output"] is True
