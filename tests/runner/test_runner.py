@@ -189,7 +189,7 @@ def test_as_many_workers_as_cores_that_this_process_may_use(tmp_path: Path) -> N
     code = """
 import os, sys
 from pathlib import Path
-from mlops_mini.pipeline.runner import Runner
+from mlops_mini.runner.runner import Runner
 if hasattr(os, "sched_setaffinity"):  # as `taskset` and containers do; macOS has no such limit
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 with Runner(Path(sys.argv[1])) as runner:
@@ -207,7 +207,7 @@ import sys
 from pathlib import Path
 opened = []
 sys.addaudithook(lambda event, args: opened.append(args) if event == "sqlite3.connect" else None)
-from mlops_mini.pipeline.runner import Runner
+from mlops_mini.runner.runner import Runner
 from tests.pipeline.test_runner import loops
 with Runner(Path(sys.argv[1]), mode="inline") as runner:
     runner.run(loops, {"items": ["a", "b", "c", "d"]})
