@@ -208,7 +208,7 @@ from pathlib import Path
 opened = []
 sys.addaudithook(lambda event, args: opened.append(args) if event == "sqlite3.connect" else None)
 from mlops_mini.runner.runner import Runner
-from tests.pipeline.test_runner import loops
+from tests.runner.test_runner import loops
 with Runner(Path(sys.argv[1]), mode="inline") as runner:
     runner.run(loops, {"items": ["a", "b", "c", "d"]})
 print(len(opened))
