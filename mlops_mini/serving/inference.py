@@ -40,6 +40,7 @@ from mlops_mini.serving.run_costs import INLINE_LIMIT_S
 from mlops_mini.serving.servables import Servable
 from mlops_mini.serving.workers import Workers
 from mlops_mini.wire import ModelSpec, PredictRequest, PredictResponse
+from mlops_mini.wire_messages import parse
 
 Array = npt.NDArray[Any]
 
@@ -202,7 +203,7 @@ class ModelServer:
         def ask() -> bytes:
             from tensorflow_serving.apis import inference_pb2 as pb2
 
-            request = wire.parse(pb2.MultiInferenceRequest, request_bytes)
+            request = parse(pb2.MultiInferenceRequest, request_bytes)
             first = wire.read_spec(request.tasks[0]) if request.tasks else None
             with self._acquire(first or ModelSpec(name="")) as (servable, spec):
                 results = examples.multi_inference(
@@ -233,7 +234,7 @@ class ModelServer:
         def ask() -> bytes:
             from tensorflow_serving.apis import get_model_metadata_pb2 as pb2
 
-            request = wire.parse(pb2.GetModelMetadataRequest, request_bytes)
+            request = parse(pb2.GetModelMetadataRequest, request_bytes)
             if not request.HasField("model_spec"):
                 raise InvalidArgumentError("Missing ModelSpec")
             if not request.metadata_field:
@@ -263,7 +264,7 @@ class ModelServer:
         def ask() -> bytes:
             from tensorflow_serving.apis import get_model_status_pb2 as pb2
 
-            request = wire.parse(pb2.GetModelStatusRequest, request_bytes)
+            request = parse(pb2.GetModelStatusRequest, request_bytes)
             spec = wire.read_spec(request)
             if spec is None:
                 raise InvalidArgumentError("Missing ModelSpec")
@@ -289,7 +290,7 @@ class ModelServer:
         def ask() -> bytes:
             from tensorflow_serving.apis import model_management_pb2 as pb2
 
-            request = wire.parse(pb2.ReloadConfigRequest, request_bytes)
+            request = parse(pb2.ReloadConfigRequest, request_bytes)
             if request.config.WhichOneof("config") != "model_config_list":
                 raise InvalidArgumentError(
                     "ServerModelConfig type not supported by HandleReloadConfigRequest. Only"

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlops_mini import wire
 from mlops_mini.serving import examples
+from mlops_mini.wire_messages import parse
 
 
 def inference_messages(method: str, request_bytes: bytes) -> tuple[Any, Any]:
@@ -16,9 +16,9 @@ def inference_messages(method: str, request_bytes: bytes) -> tuple[Any, Any]:
     from tensorflow_serving.apis import classification_pb2, regression_pb2
 
     if method == examples.CLASSIFY:
-        request = wire.parse(classification_pb2.ClassificationRequest, request_bytes)
+        request = parse(classification_pb2.ClassificationRequest, request_bytes)
         return request, classification_pb2.ClassificationResponse()
-    request = wire.parse(regression_pb2.RegressionRequest, request_bytes)
+    request = parse(regression_pb2.RegressionRequest, request_bytes)
     return request, regression_pb2.RegressionResponse()
 
 
