@@ -76,7 +76,7 @@ _CARRIERS: dict[str, type[np.generic]] = {
 }
 # A shape is a few bytes; what it asks for must not be all of the memory. gRPC's own limit.
 _MAX_TENSOR_BYTES = 2**31 - 1
-_MAX_RANK = 64  # numpy's; TensorFlow's is 254
+MAX_RANK = 64  # numpy's; TensorFlow's is 254
 # Texts are handed to TensorFlow one by one, and no other thread runs meanwhile: 50 ns each.
 _MAX_REPEATED_TEXTS = 2**18
 _MAX_COUNTED_TEXTS = 2**15  # more make a long message, whatever they hold
@@ -302,7 +302,7 @@ def _read_packed(tensor: Any) -> Array | None:
 
 def _read_shape(tensor: Any, dtype: DType) -> list[int] | None:
     """Read the sizes; None if no array can have them."""
-    if len(tensor.tensor_shape.dim) > _MAX_RANK:  # `unknown_rank` has no say: a scalar
+    if len(tensor.tensor_shape.dim) > MAX_RANK:  # `unknown_rank` has no say: a scalar
         return None
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     n_bytes = math.prod(max(size, 1) for size in shape) * dtype.numpy.itemsize

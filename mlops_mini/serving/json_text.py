@@ -9,18 +9,15 @@ bytes, nor after a NaN or Infinity, which has no text there.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
 
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.wire import NotQuickError
 
 _MAX_BYTES = 256
 # What `quick` allows: some milliseconds.
@@ -83,6 +80,15 @@ def type_name(value: Any) -> str:
     return names.get(type(value), "Number")
 
 
+def show_shape(shape: Iterable[int]) -> str:
+    """Print the sizes of an array.
+
+    >>> show_shape((2, 3))
+    '[2,3]'
+    """
+    return f"[{','.join(map(str, shape))}]"
+
+
 def _tokens(value: Any, depth: int, before: str = "") -> Iterator[str]:
     """Cut the text of a value into tokens, each with what separates it from the one before."""
     if isinstance(value, Mapping):
@@ -113,82 +119,6 @@ def _number(value: float) -> str:
     if exponent in ("-05", "-06"):
         return f"{value:.{len(mantissa.replace('.', '').lstrip('-')) - 1 - int(exponent)}f}"
     return f"{mantissa}e{int(exponent)}" if exponent else text
-
-
-def parse(body: bytes, *, quick: bool = False) -> Any:
-    r"""Parse the first value of a body.
-
-    Args:
-        body: What was sent.
-        quick: Raise `NotQuickError` rather than make very many objects and lists, or read a long
-            body in the slow way.
-
-    Raises:
-        InvalidArgumentError: It is broken, in RapidJSON's words and at its offset.
-
-    >>> parse(b'{"a": [1, -Inf], "a": 2} and more')
-    {'a': [1, -inf]}
-    """
-    if quick and body.count(b"[") + body.count(b"{") > _MAX_QUICK_CONTAINERS:
-        raise NotQuickError
-    n_nans = body.count(b"NaN")  # orjson has no NaN, but is fast: it gets null, where there is none
-    if not (n_nans and b"null" in body):
-        with contextlib.suppress(orjson.JSONDecodeError, RecursionError):
-            value = orjson.loads(body.replace(b"NaN", b"null") if n_nans else body)
-            # No null but those of the NaNs: none was part of a text.
-            if _has_all_keys(value, body) and (not n_nans or n_nans == _fill_nulls(value)):
-                return value
-    if quick and len(body) > _MAX_QUICK_BYTES:
-        raise NotQuickError
-    return parse_exactly(body)
-
-
-def _has_all_keys(value: Any, body: bytes) -> bool:
-    """True if orjson, which keeps the last of two equal keys, saw no two.
-
-    Every colon of a body belongs to a key or to a text. One that is not found again in the value
-    went with a key that came twice. Where a text may hold a colon that the body does not, written
-    as an escape, the exact way is left to tell.
-    """
-    n_colons = body.count(b":")
-    if isinstance(value, dict) and len(value) == n_colons:
-        return True
-    if rb"\u003" in body:
-        return False
-    level = [value]
-    while level:
-        kinds = {*map(type, level)}
-        inner: list[Any] = []
-        if dict in kinds:
-            objects = [item for item in level if type(item) is dict]
-            n_colons -= sum(map(len, objects))
-            n_colons -= "".join(chain.from_iterable(objects)).count(":")
-            inner += chain.from_iterable(map(dict.values, objects))
-        if list in kinds:
-            inner += chain.from_iterable([item for item in level if type(item) is list])
-        if str in kinds:
-            n_colons -= "".join([item for item in level if type(item) is str]).count(":")
-        level = inner
-    return n_colons == 0
-
-
-def _fill_nulls(value: Any) -> int:
-    """Put NaN in the place of each null in an object or a list, and count them."""
-    n_nulls = 0
-    level = [value] if isinstance(value, (dict, list)) else []
-    while level:
-        inner: list[Any] = []
-        for item in level:
-            values = item.values() if isinstance(item, dict) else item
-            if None in values:
-                pairs = item.items() if isinstance(item, dict) else enumerate(item)
-                nulls = [key for key, part in pairs if part is None]
-                n_nulls += len(nulls)
-                for key in nulls:
-                    item[key] = math.nan
-            inner += [part for part in values if type(part) in (dict, list)]
-        level = inner
-    return n_nulls
 
 
 def parse_exactly(body: bytes) -> Any:

@@ -58,7 +58,7 @@ class LargeMessages:
                     bufsize=0,
                 )
             try:
-                _send(self._child.stdin, (function, [_lend(one) for one in arguments]))
+                _send(self._child.stdin, (function, [_lend(argument) for argument in arguments]))
                 result = _receive(self._child.stdout)
             except (OSError, EOFError) as exc:
                 raise InternalError(

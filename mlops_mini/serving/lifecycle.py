@@ -26,7 +26,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -36,6 +36,7 @@ from mlops_mini.serving import version_folders
 from mlops_mini.serving.model_config import ModelConfig
 from mlops_mini.serving.servables import Servable
 from mlops_mini.serving.version_folders import Snapshot
+from mlops_mini.wire import ModelSpec
 
 logger = logging.getLogger(__name__)
 
@@ -195,10 +196,13 @@ class ModelLifecycle:
             self._unload(self._versions.keys() - folders)
 
     @contextmanager
-    def acquire(
-        self, *, version: int | None = None, label: str | None = None
-    ) -> Iterator[Servable]:
-        """Hold a version for one request; see `Models.acquire`."""
+    def acquire(self, *, version: int | None = None, label: str = "") -> Iterator[Servable]:
+        """Hold a version for one request, as the function `acquire` does.
+
+        Args:
+            version: Its number; None for the highest one available, or the one that `label` names.
+            label: Its label; empty for none.
+        """
         with self._changed:
             if version is None and label:
                 version = self._labels.get(label)
@@ -440,6 +444,31 @@ class ModelLifecycle:
             label: number if self.is_available(number) else self._labels.get(label, number)
             for label, number in wanted.items()
         }
+
+
+def acquire(
+    models: Mapping[str, ModelLifecycle], spec: ModelSpec | None
+) -> AbstractContextManager[Servable]:
+    """Hold the version that a request asks for: it is not unloaded before the `with` ends.
+
+    Args:
+        models: The models by name.
+        spec: What the request says; None if it says nothing.
+
+    Raises:
+        InvalidArgumentError: It names no model, or a label that stands for nothing.
+        NotFoundError: That model or version is not available now.
+    """
+    if spec is None:
+        raise InvalidArgumentError("Missing ModelSpec")
+    if not spec.name:
+        raise InvalidArgumentError("ModelSpec has no name specified.")
+    model = models.get(spec.name)
+    if model is not None:
+        return model.acquire(version=spec.version, label=spec.version_label)
+    if spec.version_label and spec.version is None:
+        raise unknown_label(spec.version_label)
+    raise not_served(spec.name, spec.version)
 
 
 def not_served(name: str, version: int | None) -> NotFoundError:

@@ -32,6 +32,7 @@ from mlops_mini.errors import (
     by_code,
 )
 from mlops_mini.serving import saved_model
+from mlops_mini.serving.json_text import show_shape
 from mlops_mini.serving.run_costs import RunCosts
 from mlops_mini.wire import BY_NUMBER, DTYPES
 
@@ -39,6 +40,11 @@ logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 _Call = Callable[..., list[Any]]
+
+DEFAULT_SIGNATURE = "serving_default"
+# For which of the methods a signature was exported (the `method_name` of its SignatureDef).
+PREDICT = "tensorflow/serving/predict"
+CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 
 _MAX_CALLABLES = 256
 # Ops that may take long, or make much, whatever the size of the input: never on the event loop.
@@ -73,7 +79,7 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Signature:
+class LoadedSignature:
     """One function of a SavedModel, inputs and outputs sorted by alias.
 
     Attributes:
@@ -132,7 +138,7 @@ class Servable:
         )
         self.signatures = {key: self._make_signature(key, ops) for key, ops in graph.ops.items()}
         self.dtypes = {key: signature.dtypes for key, signature in self.signatures.items()}
-        self.dtypes[""] = self.dtypes.get("serving_default", {})
+        self.dtypes[""] = self.dtypes.get(DEFAULT_SIGNATURE, {})
 
     def run(
         self,
@@ -181,10 +187,10 @@ class Servable:
         if self._needs_rank and spec.shape is not None and array.ndim != len(spec.shape):
             raise InvalidArgumentError(
                 f"convolution input must be {len(spec.shape)}-dimensional:"
-                f" [{','.join(map(str, array.shape))}]"
+                f" {show_shape(array.shape)}"
             )
 
-    def _make_signature(self, key: str, ops: Set[str]) -> Signature:
+    def _make_signature(self, key: str, ops: Set[str]) -> LoadedSignature:
         definition = self.signature_defs[key]
         try:
             inputs, outputs = _tensor_specs(definition.inputs), _tensor_specs(definition.outputs)
@@ -197,7 +203,7 @@ class Servable:
                 "signature %s of {name: %s version: %d} cannot be served: %s",
                 key, self.name, self.version, exc,
             )  # fmt: skip
-            return Signature(name=key, inputs=(), outputs=(), unservable=str(exc))
+            return LoadedSignature(name=key, inputs=(), outputs=(), unservable=str(exc))
         if self._needs_rank and any(spec.shape is None for spec in inputs):
             logger.warning(
                 "signature %s of {name: %s version: %d} declares no rank for an input: with another"
@@ -205,7 +211,9 @@ class Servable:
                 key, self.name, self.version,
             )  # fmt: skip
         costs = RunCosts(may_inline=not any(map(_UNBOUNDED.match, ops)))
-        return Signature(name=key, inputs=inputs, outputs=outputs, costs=costs, defaults=defaults)
+        return LoadedSignature(
+            name=key, inputs=inputs, outputs=outputs, costs=costs, defaults=defaults
+        )
 
     def close(self) -> None:
         """Give the memory back. No run may be under way."""
@@ -273,6 +281,15 @@ def _session_config(file: str, intra_op_threads: int, inter_op_threads: int) -> 
     if inter_op_threads > 0:
         config.inter_op_parallelism_threads = inter_op_threads
     return config
+
+
+def limit_ms(timeout_s: float | None) -> int:
+    """Turn a deadline into the limit of a run: each limit has a callable, so there are few of them.
+
+    >>> [limit_ms(timeout_s) for timeout_s in (None, 0.9, 30.0)]
+    [0, 1024, 32768]
+    """
+    return 0 if timeout_s is None else 1 << max(int(timeout_s * 1000), 0).bit_length()
 
 
 def tensorflow() -> Any:

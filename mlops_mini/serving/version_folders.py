@@ -38,15 +38,15 @@ def find(base_path: Path) -> dict[int, Path]:
 
 def snapshot(folder: Path) -> Snapshot:
     """List the files in a version folder; empty if there are none, or none can be listed."""
-    found = []
+    files = []
     for parent, _, names in os.walk(folder, followlinks=True):
         for path in (Path(parent, name) for name in names):
             try:
                 stat = path.stat()
             except OSError:  # gone meanwhile, or a dead link: the next look will tell
                 continue
-            found.append((str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns))
-    return frozenset(found)
+            files.append((str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns))
+    return frozenset(files)
 
 
 def problem(folder: Path) -> str:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.serving import json_text
+from mlops_mini.serving import json_request, json_text
 from mlops_mini.wire import NotQuickError
 
 PLAIN = (
@@ -107,7 +107,7 @@ WORDS = [
 @example('{"a":":","b":[{":":0}]}')
 def test_the_fast_way_reads_the_same_as_the_exact_one(text: str) -> None:
     answers = []
-    for parse in (json_text.parse, json_text.parse_exactly):
+    for parse in (json_request.parse, json_text.parse_exactly):
         try:
             answers.append(repr(parse(text.encode())))  # NaN is no equal of itself
         except InvalidArgumentError as exc:
@@ -176,8 +176,10 @@ def test_texts_with_colons_are_read_as_fast_as_others() -> None:
     colons = json.dumps({"x": ["2020-01-01T00:00:00"] * 10_000, "u": "http://a:80"}).encode()
     none = colons.replace(b"T00:00:00", b"T00.00.00").replace(b"http://a:80", b"http;//a;80")
 
-    assert json_text.parse(colons) == json.loads(colons)
-    assert _seconds(lambda: json_text.parse(colons)) < 5 * _seconds(lambda: json_text.parse(none))
+    assert json_request.parse(colons) == json.loads(colons)
+    assert _seconds(lambda: json_request.parse(colons)) < 5 * _seconds(
+        lambda: json_request.parse(none)
+    )
 
 
 @pytest.mark.parametrize("item", ["0", "-1.25e3", '"some text"', "null"])
@@ -187,7 +189,7 @@ def test_an_error_behind_a_long_list_is_found_about_as_fast_as_others_read_it(
 ) -> None:
     items = ", ".join([item] * (250_000 // len(item)))
 
-    broken_s = _seconds(lambda: json_text.parse(f"[{items}{end}".encode()))
+    broken_s = _seconds(lambda: json_request.parse(f"[{items}{end}".encode()))
 
     assert broken_s < 40 * _seconds(lambda: json.loads(f"[{items}]"))
 
@@ -208,13 +210,13 @@ def test_an_error_behind_a_long_list_is_found_about_as_fast_as_others_read_it(
 )
 def test_what_takes_long_is_left_to_who_has_time(body: bytes) -> None:
     with pytest.raises(NotQuickError):
-        json_text.parse(body, quick=True)
+        json_request.parse(body, quick=True)
 
     plain = json.dumps([0.125] * 30_000).encode()
 
     def ask() -> None:
         with contextlib.suppress(NotQuickError):
-            json_text.parse(body, quick=True)
+            json_request.parse(body, quick=True)
 
     assert _seconds(ask) < 5 * _seconds(lambda: json.loads(plain))
-    assert json_text.parse(b"[Inf]", quick=True) == [math.inf]  # a short one takes no time
+    assert json_request.parse(b"[Inf]", quick=True) == [math.inf]  # a short one takes no time
