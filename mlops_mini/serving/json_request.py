@@ -30,7 +30,7 @@ Array = npt.NDArray[Any]
 _NUMPY = {dtype.name: dtype.numpy for dtype in DTYPES}
 # What `quick` allows: some milliseconds.
 _MAX_QUICK_CONTAINERS = 2**14
-_MAX_QUICK_BYTES = 2**16  # that orjson does not read
+_MAX_QUICK_BYTES = 2**14  # of a body that orjson does not read
 _MAX_QUICK_VALUES = 2**12  # read one by one
 
 

@@ -132,6 +132,19 @@ def test_the_fast_way_reads_the_same_as_the_exact_one(text: str) -> None:
         (rb'"\udc00\u1"', "The surrogate pair in string is invalid. at offset: 1"),
         (rb'["\ud83d\u12"]', r"Incorrect hex digit after \u escape in string. at offset: 2"),
         ('{"é" 1}'.encode(), "Missing a colon after a name of object member. at offset: 6"),
+        (b'["\xff\xc3\xa9" 1]', "Missing a comma or ']' after an array element. at offset: 7"),
+        (b"\xef\xbb\xbf[x]", "Invalid value. at offset: 4"),
+        (b"[1.7976931348623159e308]", "Number too big to be stored in double. at offset: 1"),
+        (b"[" * 1200 + b"x" + b"]" * 1200, "Invalid value. at offset: 1200"),
+        (
+            b"[x," + b"[" * 1200 + b"x",  # the first error counts, not the innermost one
+            "Invalid value. at offset: 1",
+        ),
+        (
+            b'["[",' * 1200 + b"1" + b"]" * 650 + b" 1" + b"]" * 550,
+            "Missing a comma or ']' after an array element. at offset: 6652",
+        ),
+        (b'{"a":' * 1200 + b"1}", "Missing a comma or '}' after an object member. at offset: 6002"),
     ],
 )
 def test_an_error_is_where_rapidjson_sees_it(body: bytes, text: str) -> None:
@@ -151,6 +164,18 @@ def test_bytes_that_are_no_utf8_pass_through() -> None:
 
     assert text.encode("utf-8", "surrogateescape") == b"a\xff\xc3\xa9"
     assert json_text.show(text) == f'"{text}"'
+
+
+def test_what_is_nested_deeply_is_what_was_sent() -> None:
+    value = json_text.parse_exactly(
+        b'[1, "]", {"a": ' * 700 + b'"\xff"' + b'}, "[", 2]' * 700 + b"]"
+    )
+
+    for _ in range(700):
+        one, closing, inner, opening, two = value
+        assert (one, closing, opening, two) == (1, "]", "[", 2)
+        value = inner["a"]
+    assert value == "\udcff"
 
 
 def test_a_number_that_no_integer_of_64_bits_holds_is_a_double() -> None:
