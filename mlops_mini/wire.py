@@ -74,7 +74,7 @@ _CARRIERS: dict[str, type[np.generic]] = {
     "int_val": np.int64,
     "half_val": np.int64,
 }
-# A shape is a few bytes; what it asks for must not be all of the memory. gRPC's own limit.
+# A shape takes a few bytes and may ask for all of the memory. This is gRPC's limit for a message.
 _MAX_TENSOR_BYTES = 2**31 - 1
 MAX_RANK = 64  # numpy's; TensorFlow's is 254
 # Texts are handed to TensorFlow one by one, and no other thread runs meanwhile: 50 ns each.
@@ -90,8 +90,8 @@ _MAX_QUICK_PADDING_BYTES = 2**20
 class NotQuickError(Exception):
     """Reading this takes longer than most messages of its size; nothing is wrong with it.
 
-    Whoever asks for a quick answer, because others wait meanwhile, gets this instead, and reads
-    again where it stops nobody.
+    The event loop asks for a quick answer, since others wait meanwhile. It gets this error instead,
+    and has the message read again on a worker thread.
     """
 
 
@@ -121,7 +121,7 @@ class PredictRequest:
         inputs: One array per input alias. Strings are object arrays of `bytes`.
         output_filter: Aliases of the outputs wanted; empty means all.
         unreadable: Aliases of received inputs that cannot become an array; they are not in
-            `inputs`. The receiver decides which of its complaints comes first.
+            `inputs`. The receiver decides which error is reported first.
     """
 
     model_spec: ModelSpec | None
@@ -233,7 +233,7 @@ def n_bytes(arrays: Mapping[str, Array]) -> int:
 
 
 def text_bytes(array: Array) -> int:
-    """Count the bytes of texts, 0 for numbers; of very many texts some are enough."""
+    """Count the bytes of texts, 0 for numbers; of very many texts only some are counted."""
     is_text = array.dtype == object
     return sum(map(len, islice(array.flat, _MAX_COUNTED_TEXTS))) if is_text else 0
 
@@ -263,7 +263,7 @@ def _fill_tensor(target: Any, array: Array, *, as_content: bool) -> None:
 
 
 def _as_bytes(item: Any) -> bytes:
-    """Encode an item of a string tensor; what is no text would become bytes that nobody meant."""
+    """Encode an item of a string tensor, which must be text or bytes."""
     if isinstance(item, bytes):
         return item
     try:
@@ -302,7 +302,7 @@ def _read_packed(tensor: Any) -> Array | None:
 
 def _read_shape(tensor: Any, dtype: DType) -> list[int] | None:
     """Read the sizes; None if no array can have them."""
-    if len(tensor.tensor_shape.dim) > MAX_RANK:  # `unknown_rank` has no say: a scalar
+    if len(tensor.tensor_shape.dim) > MAX_RANK:  # `unknown_rank` is ignored: a scalar
         return None
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     n_bytes = math.prod(max(size, 1) for size in shape) * dtype.numpy.itemsize
@@ -344,7 +344,7 @@ def _read_field(tensor: Any, dtype: DType) -> Array:
         return texts
     flat = np.array(given, _CARRIERS.get(dtype.field, dtype.numpy))
     if dtype.numpy.kind == "c":
-        # pairs of real and imaginary part; half a pair is none
+        # pairs of real and imaginary part; half a pair is dropped
         flat = flat[: len(flat) // 2 * 2].view(dtype.numpy)
     if dtype.field == "half_val":
         flat = flat.astype(np.uint16).view(dtype.numpy)
@@ -353,7 +353,7 @@ def _read_field(tensor: Any, dtype: DType) -> Array:
 
 def _read_content(content: bytes, dtype: DType, n_values: int) -> Array | None:
     if not n_values:
-        return np.empty(0, dtype.numpy)  # of nothing, no content is wrong
+        return np.empty(0, dtype.numpy)  # for no values any content will do
     if dtype.name == "string":
         return _read_string_content(content, n_values)
     is_odd_bool = dtype.name == "bool" and content.strip(b"\0\1")

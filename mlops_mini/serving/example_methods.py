@@ -2,7 +2,7 @@
 
 A signature for them has one input, to which the examples go serialized. All functions here expect
 to be called on a worker thread: the messages of these methods come from TensorFlow's own package,
-whose import takes seconds, and their runs are not learned from as those of Predict are.
+whose import takes seconds, and their runs are never made on the event loop.
 
 Source: tensorflow_serving/apis/{classification,regression,inference}.proto and TensorFlow Serving's
 RESTful API, https://www.tensorflow.org/tfx/serving/api_rest

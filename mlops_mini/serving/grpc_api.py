@@ -167,7 +167,7 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
         model_service: ModelService,
         as_content: bool = False,
     ) -> None:
-        """Answer with these.
+        """Keep what answers the calls.
 
         Args:
             workers: Where slow work is done.

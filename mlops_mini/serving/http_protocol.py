@@ -1,7 +1,7 @@
 """HTTP/1.1 on asyncio: stands between a socket and a function that answers requests.
 
 httptools (the parser of Node.js) cuts the bytes into requests; everything around it is here. What a
-server must bear, and how this one does:
+server must withstand, and how this one does:
 
 - Bytes that are no HTTP, or that two parsers could read differently: 400. A head, or what stands
   between the pieces of a body, above `Limits.head_bytes`: 431. A request that does not end in time:
@@ -11,7 +11,8 @@ server must bear, and how this one does:
   request is being answered its connection is read once more at most: one connection holds one
   request and two reads.
 - A client that disappears takes its requests along. One that only stops sending is answered.
-- Silence, a body that hardly moves, an answer that nobody reads: cut off.
+- A connection on which nothing comes, a body that hardly moves on, an answer that nobody reads: it
+  is cut off.
 
 Source: RFC 9112; libevent's reason phrases, for TensorFlow Serving is built on it.
 """
@@ -219,7 +220,7 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         if self._answering is not None:
             self._answering.cancel()
-        del self._parser  # which knows us: no garbage is left
+        del self._parser  # it refers to us: a cycle would be left as garbage
         self._listener.connections.discard(self)
         if not self._listener.connections:
             self._listener.all_gone.set()

@@ -1,4 +1,4 @@
-"""What a REST client is told beside TensorFlow Serving's words when its request does not fit."""
+"""The hint beside TensorFlow Serving's error: what the model takes, with a body that it reads."""
 
 from __future__ import annotations
 

@@ -118,11 +118,12 @@ def parse(body: bytes, *, quick: bool = False) -> Any:
     """
     if quick and body.count(b"[") + body.count(b"{") > _MAX_QUICK_CONTAINERS:
         raise NotQuickError
-    n_nans = body.count(b"NaN")  # orjson has no NaN, but is fast: it gets null, where there is none
+    # orjson doesn't know NaN, but is fast: it is given null instead, if the body has no null.
+    n_nans = body.count(b"NaN")
     if not (n_nans and b"null" in body):
         with contextlib.suppress(orjson.JSONDecodeError, RecursionError):
             value = orjson.loads(body.replace(b"NaN", b"null") if n_nans else body)
-            # No null but those of the NaNs: none was part of a text.
+            # As many nulls as there were NaNs: none of these was part of a string.
             if _has_all_keys(value, body) and (not n_nans or n_nans == _fill_nulls(value)):
                 return value
     if quick and len(body) > _MAX_QUICK_BYTES:
@@ -131,11 +132,11 @@ def parse(body: bytes, *, quick: bool = False) -> Any:
 
 
 def _has_all_keys(value: Any, body: bytes) -> bool:
-    """True if orjson, which keeps the last of two equal keys, saw no two.
+    """Say whether no key came twice: of equal keys orjson keeps the last without a word.
 
-    Every colon of a body belongs to a key or to a text. One that is not found again in the value
-    went with a key that came twice. Where a text may hold a colon that the body does not, written
-    as an escape, the exact way is left to tell.
+    Every colon in a body follows a key or is part of a string. If the value has fewer, a key came
+    twice. If a string may hold a colon that was written as an escape, the count says nothing, and
+    the exact parser has to decide.
     """
     n_colons = body.count(b":")
     if isinstance(value, dict) and len(value) == n_colons:
@@ -279,6 +280,7 @@ def _check_few_values(values: Any, *, quick: bool) -> None:
 
 
 def _regular_rows(rows: list[Any], dtypes: Mapping[str, str]) -> dict[str, Array] | None:
+    """Read rows in which the values of each input have one shape and one type; None for others."""
     if not _is_named(rows[0]):
         if len(dtypes) > 1:
             return None
@@ -304,6 +306,7 @@ def _regular_columns(
 
 
 def _regular(value: Any, dtype: str) -> Array | None:
+    """Read nested lists level by level; None if they have no single shape, or wrong values."""
     level: list[Any] = [value]
     shape: list[int] = []
     while level and type(level[0]) is list:

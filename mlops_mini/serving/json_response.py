@@ -36,7 +36,7 @@ def encode_predict(outputs: Mapping[str, Array], is_rows: bool) -> bytes:
     Args:
         outputs: One array per output alias. Strings are object arrays of `bytes`; those whose alias
             ends in `_bytes` are written as base64 objects.
-        is_rows: Answer with `predictions`, one element an example, instead of `outputs`.
+        is_rows: Answer with `predictions`, one element for each example, instead of `outputs`.
 
     Raises:
         InvalidArgumentError: JSON has no form for an output's type, or rows are asked for and the
@@ -90,7 +90,7 @@ def as_printed(array: Array) -> Array:
     >>> as_printed(np.float32([0.1, 1 / 3])).tolist()
     [0.1, 0.333333343]
     """
-    with np.errstate(invalid="ignore"):  # a NaN that signals
+    with np.errstate(invalid="ignore"):  # a signaling NaN
         exact = array.astype(np.float64).reshape(-1)
     if exact.size <= _FEW:
         return _printed(exact).reshape(array.shape)
@@ -110,7 +110,7 @@ def as_printed(array: Array) -> Array:
 
 
 def _printed(exact: Array) -> Array:
-    """Do what `as_printed` does the long way, through the texts of some numbers, shape [n]."""
+    """Round numbers as `as_printed` does, by printing and reading them, shape [n]."""
     printed = np.array([float(f"{value:.6g}") for value in exact.tolist()], np.float64)
     with np.errstate(all="ignore"):
         is_other = (printed.astype(np.float32) != exact) & ~np.isnan(exact)

@@ -54,7 +54,7 @@ class LargeMessages:
                     [sys.executable, "-m", __name__],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,  # who reads ours waits for its end
+                    stderr=subprocess.DEVNULL,  # a reader of our stderr would wait for its end too
                     bufsize=0,
                 )
             try:
@@ -120,7 +120,7 @@ def _read(pipe: Any, n_bytes: int) -> memoryview:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Do what is asked until nobody asks any more."""
+    """Answer calls until the input ends."""
     while True:
         try:
             function, arguments = _receive(requests)

@@ -1,4 +1,4 @@
-"""Which versions of a model are served: found on disk, loaded, swapped without a gap, unloaded.
+"""Which versions of a model are served: discovered, loaded, swapped without a gap, unloaded.
 
 `tick` looks at the model's folder once and does what is to be done; a thread of `Models` calls it
 again and again. The rules:
@@ -9,8 +9,8 @@ again and again. The rules:
   link) is said once in the log.
 - New versions are loaded before old ones are unloaded, and an unload waits for the requests that
   still run on it, but holds nothing up meanwhile.
-- A version that fails to load takes nobody down: the next lower one is wanted instead. The failed
-  one is tried again as often as the flags say, and once more whenever its files change.
+- If a version fails to load, the next lower one is served instead. The failed one is tried again as
+  often as the flags say, and once more whenever its files change.
 - A missing model folder changes nothing (it may be a network share); an empty one unloads all.
 - What is served stays as it was loaded: other files under the same number get one warning.
 - A label that moves stays where it is until the version it moves to is available.
@@ -139,7 +139,7 @@ class ModelLifecycle:
         self._changing = threading.Lock()  # held by a whole tick
 
     def configure(self, config: ModelConfig | None) -> None:
-        """Say what is wanted from the next tick on; None is nothing."""
+        """Set which versions are wanted from the next tick on; None wants none."""
         with self._changed:
             if self.config is None:  # new, or wanted again: what failed before gets another chance
                 for version in self._versions.values():
@@ -305,7 +305,7 @@ class ModelLifecycle:
             ]
 
     def pause_s(self, poll_wait_s: float, *, first_looks_s: float) -> float | None:
-        """Tell how many seconds to wait for the next look; None is until something wakes us.
+        """Tell how many seconds to wait for the next look; None means until `wake` is set.
 
         Args:
             poll_wait_s: Seconds between looks; 0 for one look only.
@@ -396,7 +396,7 @@ class ModelLifecycle:
         self._waiting = {**self._waiting, number: reason}  # others may be reading the old one
 
     def _warn_if_changed(self, version: _Version, folder: Path) -> None:
-        """Say once that what stands under a number is not what is served under it."""
+        """Log once that the folder of a version isn't what was loaded from it any more."""
         if version.loaded is None:
             return
         loaded_from, snapshot = version.loaded

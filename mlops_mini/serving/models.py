@@ -90,7 +90,7 @@ class Models:
         """List the versions of a model that were ever seen, highest first.
 
         Raises:
-            NotFoundError: There is none, or not that one.
+            NotFoundError: There is no version, or not the one that is asked for.
         """
         model = self.by_name.get(name)
         statuses = [
@@ -172,7 +172,7 @@ class Models:
     def wait_for_first_tries(self) -> None:
         """Return once every model's first load has ended, well or not, or there was none to make.
 
-        A model without a folder, or with no version in it, holds nobody up; nor do later tries.
+        A model without a folder, or without versions in it, isn't waited for; nor are later tries.
         """
         with self._changed:
             self._changed.wait_for(
@@ -216,7 +216,7 @@ class Models:
             return new
 
     def close(self, timeout_s: float = 0.0) -> None:
-        """Look after nothing any more; wait that many seconds at most for loads under way."""
+        """Stop looking after the models; wait that many seconds at most for loads under way."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
             self._is_closed = True
@@ -227,7 +227,7 @@ class Models:
             thread.join(max(deadline - time.monotonic(), 0))
 
     def _check(self, configs: Sequence[ModelConfig]) -> None:
-        """Refuse what cannot be, each rule for all models before the next, as the original does."""
+        """Refuse what cannot be served; each rule is checked for all models before the next one."""
         known = {config.name: self.by_name.get(config.name) for config in configs}
         for config in configs:
             model = known[config.name]

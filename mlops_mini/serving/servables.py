@@ -84,11 +84,12 @@ class LoadedSignature:
 
     Attributes:
         name: Key in the SavedModel, such as `serving_default`.
-        inputs: What it takes.
-        outputs: What it returns.
+        inputs: Its inputs.
+        outputs: Its outputs.
         costs: How long its runs take.
         defaults: Values of inputs that a gRPC client may leave out, by alias.
-        unservable: Why it cannot be asked; empty if it can. Then it has no inputs and outputs here.
+        unservable: Why it cannot be served, empty if it can. If not, its inputs and outputs are
+            left out here.
     """
 
     name: str
@@ -99,7 +100,7 @@ class LoadedSignature:
     unservable: str = ""
 
     def check_servable(self) -> None:
-        """Raise an UnimplementedError if it cannot be asked."""
+        """Raise an UnimplementedError if it cannot be served."""
         if self.unservable:
             raise UnimplementedError(f"signature {self.name} cannot be served: {self.unservable}")
 
@@ -115,7 +116,7 @@ class Servable:
     Attributes:
         name: Name of the model.
         version: Number of the version.
-        signatures: What it can be asked, by name.
+        signatures: Its signatures, by name.
         dtypes: Element types of the inputs of each signature; under "" those of the default one.
         signature_defs: The SavedModel's own description of them (`tensorflow.SignatureDef`).
     """
@@ -151,8 +152,8 @@ class Servable:
         """Run the graph once.
 
         Args:
-            inputs: What is fed, as one of `signatures` has it.
-            outputs: What is wanted of it.
+            inputs: The inputs of one of `signatures`.
+            outputs: The outputs to compute.
             arrays: One array per input.
             timeout_ms: Longest run, milliseconds, 0 for no limit; None runs on this thread, where
                 no limit would hold.
@@ -232,7 +233,7 @@ def load(
     inter_op_threads: int = 0,
     session_config_file: str = "",
 ) -> Servable:
-    """Load one version folder; nothing of it is run but its init op.
+    """Load one version folder; only its init op is run.
 
     Args:
         path: Folder that holds `saved_model.pb` and `variables/`.

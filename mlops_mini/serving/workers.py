@@ -33,11 +33,11 @@ class Workers:
         self._large = LargeMessages()
 
     def close(self) -> None:
-        """End the process beside ours; nothing may be asked any more."""
+        """End the process beside ours; no method may be called afterwards."""
         self._large.close()
 
     async def do(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Do what is rare, or takes its time, on a thread."""
+        """Call a function on a thread: for work that is rare, or takes long."""
         return await _wait(self._rare.submit(work, *arguments))
 
     async def do_json(self, n_bytes: int, work: Callable[..., T], *arguments: Any) -> T:
@@ -59,13 +59,13 @@ class Workers:
     ) -> T:
         """Wait for a run, but not longer than its request may take.
 
-        What still waits for its turn then is dropped. What runs cannot be stopped: it goes on, and
-        so does its hold on the version, which must not be unloaded under its feet.
+        If it still waits for a thread then, it is dropped. Once begun it cannot be stopped: it goes
+        on and keeps its hold on the version, which must not be unloaded meanwhile.
 
         Args:
             run: The run.
             timeout_s: Longest wait, seconds; None for no limit.
-            hold: What the run needs to its end.
+            hold: What must not be let go before the run has ended.
 
         Raises:
             DeadlineExceededError: It takes longer, in the words of a run that does.
@@ -85,5 +85,5 @@ async def _wait(work: Future[T], timeout_s: float | None = None) -> T:
             return await asyncio.wrap_future(work)
     except TimeoutError as exc:
         if work.done() and not work.cancelled():
-            raise  # its own
+            raise  # the work's own error
         raise DeadlineExceededError("Timed out waiting for notification") from exc
