@@ -35,7 +35,8 @@ from mlops_mini.errors import (
     by_code,
 )  # fmt: skip
 from mlops_mini.tls import Tls, connection_error
-from mlops_mini.wire import EXACT, ModelSpec, PredictRequest, PredictResponse
+from mlops_mini.wire import ModelSpec, PredictRequest, PredictResponse
+from mlops_mini.wire_messages import EXACT, parse
 
 Arrays = Mapping[str, Array]
 T = TypeVar("T")
@@ -355,26 +356,28 @@ class GrpcClient(Client):
         return Prediction(response.outputs, version=response.model_spec.version)
 
     def _versions(self, timeout_s: float) -> dict[int, str]:
-        request = EXACT["StatusRequest"](model_spec={"name": self._model})
+        request = EXACT["GetModelStatusRequest"](model_spec={"name": self._model})
         data = self._call(_STATUS_METHOD, request.SerializeToString(), timeout_s)
         with client_answers.reading(f"{_STATUS_METHOD} at {self.address}", data):
-            found = wire.parse(EXACT["StatusResponse"], data).versions
-            return {version.number: _STATES.get(version.state, "UNKNOWN") for version in found}
+            statuses = parse(EXACT["GetModelStatusResponse"], data).model_version_status
+            return {status.version: _STATES.get(status.state, "UNKNOWN") for status in statuses}
 
     def _metadata(self, spec: ModelSpec, timeout_s: float) -> Metadata:
         from google.protobuf.json_format import MessageToDict
 
-        request = EXACT["MetadataRequest"](metadata_field=["signature_def"])
+        request = EXACT["GetModelMetadataRequest"](metadata_field=["signature_def"])
         wire.fill_spec(request.model_spec, spec)
         data = self._call(_METADATA_METHOD, request.SerializeToString(), timeout_s)
         with client_answers.reading(f"{_METADATA_METHOD} at {self.address}", data):
-            answer = wire.parse(EXACT["MetadataResponse"], data)
-            packed = wire.parse(EXACT["Signatures"], dict(answer.metadata)["signature_def"].value)
-            found = MessageToDict(
-                packed, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+            answer = parse(EXACT["GetModelMetadataResponse"], data)
+            packed = dict(answer.metadata)["signature_def"].value
+            printed = MessageToDict(
+                parse(EXACT["SignatureDefMap"], packed),
+                preserving_proto_field_name=True,
+                always_print_fields_with_no_presence=True,
             )
             return Metadata(
-                answer.model_spec.version.value, client_answers.signatures(found["signatures"])
+                answer.model_spec.version.value, client_answers.signatures(printed["signature_def"])
             )
 
     def _call(self, method: str, request: bytes, timeout_s: float) -> bytes:

@@ -1,11 +1,8 @@
 """TensorFlow Serving's Predict messages and their tensors, without TensorFlow.
 
-A second description of the messages lives in a private descriptor pool: same field numbers, another
-package, so it never clashes with the classes of `tensorflow-serving-api`, and bytes written by one
-are read by the other. In it `float_val` and `double_val` are declared as `bytes`, because a packed
-repeated number and a byte string look the same on the wire: numpy then reads them without a walk
-through Python numbers. Senders that do not pack are noticed (the length is wrong) and read again
-with an exact description.
+A message is first read with the fast classes of `wire_messages`, in which packed numbers are bytes:
+numpy then takes them as they are. If a sender did not pack, the length is wrong, and the message is
+read again with the exact classes.
 
 Source: tensorflow/core/framework/tensor.proto, tensorflow_serving/apis/*.proto.
 """
@@ -21,78 +18,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
-from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, wrappers_pb2
 
 from mlops_mini.errors import InvalidArgumentError
+from mlops_mini.wire_messages import EXACT, FAST, parse
 
 PREDICT_METHOD = "/tensorflow.serving.PredictionService/Predict"
-
-_Field = descriptor_pb2.FieldDescriptorProto
-_SCALARS: dict[str, Any] = {
-    name: getattr(_Field, f"TYPE_{name.upper()}")
-    for name in ("bool", "bytes", "double", "float", "int32", "int64", "string", "uint32", "uint64")
-}
-# "name type number", a star for repeated, "map" for a map from string. DataType travels as int32.
-_MESSAGES = {
-    "Dim": "size int64 1, name string 2",
-    "TensorShape": "dim Dim* 2, unknown_rank bool 3",
-    "Tensor": "dtype int32 1, tensor_shape TensorShape 2, version_number int32 3,"
-    " tensor_content bytes 4, float_val float* 5, double_val double* 6, int_val int32* 7,"
-    " string_val bytes* 8, scomplex_val float* 9, int64_val int64* 10, bool_val bool* 11,"
-    " dcomplex_val double* 12, half_val int32* 13, uint32_val uint32* 16, uint64_val uint64* 17",
-    "ModelSpec": "name string 1, version .google.protobuf.Int64Value 2, signature_name string 3,"
-    " version_label string 4",
-    "PredictRequest": "model_spec ModelSpec 1, inputs Tensor map 2, output_filter string* 3",
-    "PredictResponse": "outputs Tensor map 1, model_spec ModelSpec 2",
-    "StatusRequest": "model_spec ModelSpec 1",
-    "Version": "number int64 1, state int32 2",
-    "StatusResponse": "versions Version* 1",
-    "MetadataRequest": "model_spec ModelSpec 1, metadata_field string* 2",
-    "Any": "type_url string 1, value bytes 2",
-    "MetadataResponse": "model_spec ModelSpec 1, metadata Any map 2",
-    "TensorInfo": "name string 1, dtype int32 2, tensor_shape TensorShape 3",
-    "Signature": "inputs TensorInfo map 1, outputs TensorInfo map 2",
-    "Signatures": "signatures Signature map 1",
-}
-
-
-def _message_classes(package: str, *, packed_as_bytes: bool) -> dict[str, Any]:
-    """Spell `_MESSAGES` out as a file descriptor, and make its classes."""
-    file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package)
-    file.syntax = "proto3"
-    file.dependency.append("google/protobuf/wrappers.proto")
-    for message_name, fields in _MESSAGES.items():
-        described = file.message_type.add(name=message_name)
-        for name, type_name, *rest in (field.split() for field in fields.split(",")):
-            is_map, number = rest[0] == "map", int(rest[-1])
-            repeated, plain = type_name.endswith("*"), type_name.rstrip("*")
-            if packed_as_bytes and plain in ("float", "double"):
-                repeated, plain = False, "bytes"
-            field = described.field.add(name=name, number=number, label=_Field.LABEL_OPTIONAL)
-            if repeated or is_map:
-                field.label = _Field.LABEL_REPEATED
-            if plain in _SCALARS:
-                field.type = _SCALARS[plain]
-                continue
-            field.type = _Field.TYPE_MESSAGE
-            field.type_name = plain if plain.startswith(".") else f".{package}.{plain}"
-            if is_map:
-                entry = described.nested_type.add(name=f"{name.capitalize()}Entry")
-                entry.options.map_entry = True
-                entry.field.add(name="key", number=1, label=1, type=_Field.TYPE_STRING)
-                entry.field.add(
-                    name="value", number=2, label=1, type=field.type, type_name=field.type_name
-                )
-                field.type_name = f".{package}.{message_name}.{entry.name}"
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
-    pool.Add(file)
-    found = {name: pool.FindMessageTypeByName(f"{package}.{name}") for name in _MESSAGES}
-    return {name: message_factory.GetMessageClass(of) for name, of in found.items()}
-
-
-_FAST = _message_classes("mlops_mini.wire", packed_as_bytes=True)
-EXACT = _message_classes("mlops_mini.wire.exact", packed_as_bytes=False)
 
 Array = npt.NDArray[Any]
 
@@ -144,9 +74,9 @@ _CARRIERS: dict[str, type[np.generic]] = {
     "int_val": np.int64,
     "half_val": np.int64,
 }
-# A shape is a few bytes; what it asks for must not be all of the memory. gRPC's own limit.
+# A shape takes a few bytes and may ask for all of the memory. This is gRPC's limit for a message.
 _MAX_TENSOR_BYTES = 2**31 - 1
-_MAX_RANK = 64  # numpy's; TensorFlow's is 254
+MAX_RANK = 64  # numpy's; TensorFlow's is 254
 # Texts are handed to TensorFlow one by one, and no other thread runs meanwhile: 50 ns each.
 _MAX_REPEATED_TEXTS = 2**18
 _MAX_COUNTED_TEXTS = 2**15  # more make a long message, whatever they hold
@@ -160,8 +90,8 @@ _MAX_QUICK_PADDING_BYTES = 2**20
 class NotQuickError(Exception):
     """Reading this takes longer than most messages of its size; nothing is wrong with it.
 
-    Whoever asks for a quick answer, because others wait meanwhile, gets this instead, and reads
-    again where it stops nobody.
+    The event loop asks for a quick answer, since others wait meanwhile. It gets this error instead,
+    and has the message read again on a worker thread.
     """
 
 
@@ -191,7 +121,7 @@ class PredictRequest:
         inputs: One array per input alias. Strings are object arrays of `bytes`.
         output_filter: Aliases of the outputs wanted; empty means all.
         unreadable: Aliases of received inputs that cannot become an array; they are not in
-            `inputs`. The receiver decides which of its complaints comes first.
+            `inputs`. The receiver decides which error is reported first.
     """
 
     model_spec: ModelSpec | None
@@ -201,7 +131,7 @@ class PredictRequest:
 
     def to_bytes(self) -> bytes:
         """Serialize, numbers as `tensor_content`, which every server reads fastest."""
-        request = _FAST["PredictRequest"](output_filter=self.output_filter)
+        request = FAST["PredictRequest"](output_filter=self.output_filter)
         if self.model_spec is not None:
             fill_spec(request.model_spec, self.model_spec)
         for alias, array in self.inputs.items():
@@ -243,7 +173,7 @@ class PredictResponse:
 
     def to_bytes(self, *, as_content: bool = False) -> bytes:
         """Serialize with typed fields, which clients may read directly, or as `tensor_content`."""
-        response = _FAST["PredictResponse"]()
+        response = FAST["PredictResponse"]()
         fill_spec(response.model_spec, self.model_spec)
         for alias, array in self.outputs.items():
             tensor = response.outputs[alias]
@@ -293,15 +223,6 @@ def read_spec(source: Any) -> ModelSpec | None:
     )
 
 
-def parse(message_class: Any, data: bytes) -> Any:
-    """Parse a message; raise `InvalidArgumentError` for what is none."""
-    try:
-        return message_class.FromString(data)
-    except message.DecodeError as exc:
-        name = message_class.DESCRIPTOR.name
-        raise InvalidArgumentError(f"these {len(data)} bytes are not a {name}") from exc
-
-
 def n_bytes(arrays: Mapping[str, Array]) -> int:
     """Count the bytes of numbers and texts, as a message holds them.
 
@@ -312,7 +233,7 @@ def n_bytes(arrays: Mapping[str, Array]) -> int:
 
 
 def text_bytes(array: Array) -> int:
-    """Count the bytes of texts, 0 for numbers; of very many texts some are enough."""
+    """Count the bytes of texts, 0 for numbers; of very many texts only some are counted."""
     is_text = array.dtype == object
     return sum(map(len, islice(array.flat, _MAX_COUNTED_TEXTS))) if is_text else 0
 
@@ -323,8 +244,10 @@ def _fill_tensor(target: Any, array: Array, *, as_content: bool) -> None:
         values = values.astype(object)
     dtype = _BY_NUMPY.get(values.dtype)
     if dtype is None:
-        known = f"convert it to one of {sorted({str(one.numpy) for one in DTYPES})}"
-        raise InvalidArgumentError(f"an array of dtype {values.dtype} cannot be sent; {known}")
+        sendable = sorted({str(known.numpy) for known in DTYPES})
+        raise InvalidArgumentError(
+            f"an array of dtype {values.dtype} cannot be sent; convert it to one of {sendable}"
+        )
     target.dtype = dtype.number
     target.tensor_shape.SetInParent()
     for size in values.shape:
@@ -340,7 +263,7 @@ def _fill_tensor(target: Any, array: Array, *, as_content: bool) -> None:
 
 
 def _as_bytes(item: Any) -> bytes:
-    """Encode an item of a string tensor; what is no text would become bytes that nobody meant."""
+    """Encode an item of a string tensor, which must be text or bytes."""
     if isinstance(item, bytes):
         return item
     try:
@@ -353,7 +276,7 @@ def _parse(
     data: bytes, name: str, tensors: str, *, quick: bool
 ) -> tuple[Any, dict[str, Array], list[str]]:
     """Parse with the fast classes, and again with the exact ones if a sender did not pack."""
-    parsed = parse(_FAST[name], data)
+    parsed = parse(FAST[name], data)
     if quick and len(getattr(parsed, tensors)) > _MAX_QUICK_TENSORS:
         raise NotQuickError
     arrays = {alias: _read_packed(tensor) for alias, tensor in getattr(parsed, tensors).items()}
@@ -379,7 +302,7 @@ def _read_packed(tensor: Any) -> Array | None:
 
 def _read_shape(tensor: Any, dtype: DType) -> list[int] | None:
     """Read the sizes; None if no array can have them."""
-    if len(tensor.tensor_shape.dim) > _MAX_RANK:  # `unknown_rank` has no say: a scalar
+    if len(tensor.tensor_shape.dim) > MAX_RANK:  # `unknown_rank` is ignored: a scalar
         return None
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     n_bytes = math.prod(max(size, 1) for size in shape) * dtype.numpy.itemsize
@@ -421,7 +344,7 @@ def _read_field(tensor: Any, dtype: DType) -> Array:
         return texts
     flat = np.array(given, _CARRIERS.get(dtype.field, dtype.numpy))
     if dtype.numpy.kind == "c":
-        # pairs of real and imaginary part; half a pair is none
+        # pairs of real and imaginary part; half a pair is dropped
         flat = flat[: len(flat) // 2 * 2].view(dtype.numpy)
     if dtype.field == "half_val":
         flat = flat.astype(np.uint16).view(dtype.numpy)
@@ -430,7 +353,7 @@ def _read_field(tensor: Any, dtype: DType) -> Array:
 
 def _read_content(content: bytes, dtype: DType, n_values: int) -> Array | None:
     if not n_values:
-        return np.empty(0, dtype.numpy)  # of nothing, no content is wrong
+        return np.empty(0, dtype.numpy)  # for no values any content will do
     if dtype.name == "string":
         return _read_string_content(content, n_values)
     is_odd_bool = dtype.name == "bool" and content.strip(b"\0\1")

@@ -41,7 +41,7 @@ PLANTED = {  # module: what it is made to import
     "data/periods.py": "mlops_mini.pipeline",
     "serving/config.py": "mlops_mini.client",
     "features/online.py": "tensorflow",
-    "serving/inference.py": "mlops_mini.serving.rest_api",
+    "serving/predict.py": "mlops_mini.serving.rest_api",
     "nowhere.py": "json",
 }
 
@@ -86,7 +86,7 @@ def test_a_planted_violation_is_reported(
         ("mlops_mini.model.training", {"pandas"}),
         ("mlops_mini.model.publish", set()),
         ("mlops_mini.runner.attempts", set()),
-        ("mlops_mini.serving.inference", set()),
+        ("mlops_mini.serving.predict", set()),
     ],
 )
 def test_importing_a_module_stays_cheap(module, may_load):

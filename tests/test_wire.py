@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as st_numpy
 from mlops_mini import wire
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.wire import ModelSpec, PredictRequest, PredictResponse
+from mlops_mini.wire_messages import EXACT
 from tests.serving.servers import run_in_child
 
 SPEC = ModelSpec(name="m", version=3, signature_name="s")
@@ -49,7 +50,7 @@ def _assert_same(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> None:
 
 def _tensor(dtype: int, sizes: list[int], **fields: Any) -> bytes:
     """A request whose input `x` is spelled out field by field."""
-    request = wire.EXACT["PredictRequest"]()
+    request = EXACT["PredictRequest"]()
     tensor = request.inputs["x"]
     tensor.dtype = dtype
     tensor.tensor_shape.SetInParent()
@@ -194,7 +195,7 @@ def test_a_sender_that_does_not_pack_is_read() -> None:
     alone = b"".join(b"\x2d" + struct.pack("<f", value) for value in (1.5, 2.5))
     assert run in packed
 
-    tensor = wire.EXACT["PredictRequest"].FromString(packed).inputs["x"].SerializeToString()
+    tensor = EXACT["PredictRequest"].FromString(packed).inputs["x"].SerializeToString()
     tensor = tensor.replace(run, alone)
     entry = b"\x0a\x01x\x12" + bytes([len(tensor)]) + tensor
     data = b"\x12" + bytes([len(entry)]) + entry
@@ -325,7 +326,7 @@ def test_very_many_tensors_are_not_read_by_who_asks_for_a_quick_answer() -> None
 
 
 def test_one_unreadable_tensor_leaves_the_others() -> None:
-    request = wire.EXACT["PredictRequest"].FromString(_tensor(1, [1], float_val=[1.0]))
+    request = EXACT["PredictRequest"].FromString(_tensor(1, [1], float_val=[1.0]))
     request.inputs["w"].dtype = 99
 
     got = PredictRequest.from_bytes(request.SerializeToString())
@@ -334,7 +335,7 @@ def test_one_unreadable_tensor_leaves_the_others() -> None:
 
 
 def test_an_answer_with_an_unreadable_tensor_is_refused() -> None:
-    answer = wire.EXACT["PredictResponse"]()
+    answer = EXACT["PredictResponse"]()
     answer.outputs["y"].dtype = 99
 
     with pytest.raises(InvalidArgumentError, match="tensor parsing error: y"):

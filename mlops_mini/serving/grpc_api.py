@@ -8,6 +8,7 @@ Source: tensorflow_serving/apis/{prediction,model}_service.proto
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import importlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
@@ -19,10 +20,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, UnavailableError
-from mlops_mini.serving import examples
-from mlops_mini.serving.inference import ModelServer
+from mlops_mini.serving.example_methods import ExampleMethods
 from mlops_mini.serving.model_config import SslConfig
+from mlops_mini.serving.model_service import ModelService
 from mlops_mini.serving.models import Models
+from mlops_mini.serving.predict import Predictor
+from mlops_mini.serving.servables import CLASSIFY, REGRESS
+from mlops_mini.serving.workers import MAX_INLINE_BYTES, Workers
+from mlops_mini.wire import NotQuickError, PredictRequest, PredictResponse, n_bytes
 
 _PREDICTION, _MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 _HEALTH_NAMES = ("", "ModelService", "PredictionService")
@@ -30,30 +35,29 @@ _WATCH_S = 0.2
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _MAX_MESSAGE_BYTES = 1024
 _INT32_MAX = 2**31 - 1
-_Method = Callable[..., Awaitable[bytes]]
+_Method = Callable[[bytes, float | None], Awaitable[bytes]]
 
 
-def grpc_server(
-    server: ModelServer,
+def listen(
+    api: GrpcApi,
+    models: Models,
     address: str | None,
     *,
     socket_path: str = "",
     ssl: SslConfig | None = None,
     channel_arguments: str = "",
     has_health: bool = False,
-) -> tuple[GrpcServer, int]:
-    """Make the gRPC server, bound and not yet started.
+) -> GrpcListener:
+    """Bind the gRPC port and the socket, without answering yet.
 
     Args:
-        server: What to ask.
+        api: Answers the calls.
+        models: What health is asked about.
         address: `host:port`, where port 0 takes any free one; None for no TCP.
         socket_path: Listen on this unix socket as well.
         ssl: Keys for both; None speaks plain text.
         channel_arguments: gRPC's own, as `key=value,key=value`.
         has_health: Offer `grpc.health.v1.Health`.
-
-    Returns:
-        The server, and the port it is bound to; 0 for no TCP.
 
     Raises:
         InvalidArgumentError: A channel argument that is none, or keys that cannot be used.
@@ -63,20 +67,21 @@ def grpc_server(
     no_limit = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     # Of an option that is given twice the first one counts: the user's.
     options = [*_options(channel_arguments), *no_limit, ("grpc.so_reuseport", 0)]
-    api = grpc.aio.server(options=options)
-    api.add_generic_rpc_handlers((_Services(server),))
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(_Reflection(has_health), api)
-    health = _Health(server.models)
+    server = grpc.aio.server(options=options)
+    server.add_generic_rpc_handlers((api,))
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(_Reflection(has_health), server)
+    health = _Health(models)
     if has_health:
-        health_pb2_grpc.add_HealthServicer_to_server(health, api)
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
     ports = [0]
     credentials = None if ssl is None else _credentials(ssl)
-    for where in [f"unix:{socket_path}"] * bool(socket_path) + [address] * bool(address):
+    socket_address = f"unix:{socket_path}" if socket_path else None
+    for where in filter(None, (socket_address, address)):
         try:
             if credentials is None:
-                ports.append(api.add_insecure_port(where))
+                ports.append(server.add_insecure_port(where))
             else:
-                ports.append(api.add_secure_port(where, credentials))
+                ports.append(server.add_secure_port(where, credentials))
         except RuntimeError as exc:  # a bad address and unusable keys alike; a free port tells
             if credentials is not None:
                 _try_keys(credentials)
@@ -85,28 +90,33 @@ def grpc_server(
             raise UnavailableError(
                 f"cannot listen on {where}: choose a --grpc_socket_path in a folder that is there"
             ) from exc
-    return GrpcServer(api, health), ports[-1] if address else 0
+    return GrpcListener(server, health, ports[-1] if address else 0)
 
 
-class GrpcServer:
-    """A bound server: `start` it, and `stop` it once."""
+class GrpcListener:
+    """A bound gRPC server: `start` it, and `drain` it once.
 
-    def __init__(self, api: Any, health: _Health) -> None:
-        self._api = api
+    Attributes:
+        port: The TCP port; 0 for none.
+    """
+
+    def __init__(self, server: Any, health: _Health, port: int) -> None:
+        self.port = port
+        self._server = server
         self._health = health
 
     async def start(self) -> None:
         """Answer from now on."""
-        await self._api.start()
+        await self._server.start()
 
-    async def stop(self, grace_s: float) -> None:
-        """Take no new calls, tell health watchers, and give those under way that long to end."""
+    async def drain(self, timeout_s: float) -> None:
+        """Take no new calls, tell health watchers, and give calls under way that long to end."""
         self._health.is_stopping = True
-        await self._api.stop(grace_s)
+        await self._server.stop(timeout_s)
 
 
 def _options(channel_arguments: str) -> list[tuple[str, int | str]]:
-    """Read channel arguments; what reads as an int32 is one.
+    """Read channel arguments; a value that reads as an int32 becomes an int.
 
     >>> _options("grpc.max_connection_age_ms=2000,grpc.lb_policy_name=grpclb")
     [('grpc.max_connection_age_ms', 2000), ('grpc.lb_policy_name', 'grpclb')]
@@ -145,37 +155,109 @@ def _try_keys(credentials: Any) -> None:
         ) from exc
 
 
-class _Services(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
-    """Finds the handler of a method by its full name."""
+class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
+    """Answers the methods of both services: reads a request, asks, writes the answer."""
 
-    def __init__(self, server: ModelServer) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        *,
+        predictor: Predictor,
+        examples: ExampleMethods,
+        model_service: ModelService,
+        as_content: bool = False,
+    ) -> None:
+        """Keep what answers the calls.
+
+        Args:
+            workers: Where slow work is done.
+            predictor: Answers Predict.
+            examples: Answers Classify, Regress and MultiInference.
+            model_service: Answers questions about models.
+            as_content: Write Predict's outputs as `tensor_content` instead of typed fields.
+        """
+        self._workers = workers
+        self._predictor = predictor
+        self._examples = examples
+        self._model_service = model_service
+        self._as_content = as_content
         methods: dict[str, _Method] = {
-            f"/{_PREDICTION}/Predict": server.predict_proto,
-            f"/{_PREDICTION}/Classify": functools.partial(server.infer_proto, examples.CLASSIFY),
-            f"/{_PREDICTION}/Regress": functools.partial(server.infer_proto, examples.REGRESS),
-            f"/{_PREDICTION}/MultiInference": server.multi_inference_proto,
-            f"/{_PREDICTION}/GetModelMetadata": server.metadata_proto,
-            f"/{_MODEL}/GetModelStatus": server.status_proto,
-            f"/{_MODEL}/HandleReloadConfigRequest": server.reload_proto,
+            f"/{_PREDICTION}/Predict": self.predict,
+            f"/{_PREDICTION}/Classify": self.classify,
+            f"/{_PREDICTION}/Regress": self.regress,
+            f"/{_PREDICTION}/MultiInference": self.multi_inference,
+            f"/{_PREDICTION}/GetModelMetadata": self.metadata,
+            f"/{_MODEL}/GetModelStatus": self.status,
+            f"/{_MODEL}/HandleReloadConfigRequest": self.reload,
         }
         self._handlers = {
-            name: grpc.unary_unary_rpc_method_handler(_handler(method))
+            name: grpc.unary_unary_rpc_method_handler(functools.partial(self._answer, method))
             for name, method in methods.items()
         }
 
     def service(self, handler_call_details: Any) -> Any:
+        """Return the handler of a method by its full name; None if there is none."""
         return self._handlers.get(handler_call_details.method)
 
-
-def _handler(method: _Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
-    async def answer(request: bytes, context: Any) -> bytes:
+    async def _answer(self, method: _Method, request_bytes: bytes, context: Any) -> bytes:
+        """Call a method; what it raises becomes a status."""
         try:
-            return await method(request, timeout_s=context.time_remaining())
+            return await method(request_bytes, context.time_remaining())
         except MlopsMiniError as exc:
             await _abort(context, exc)
             raise  # abort has raised already
 
-    return answer
+    async def predict(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
+        """Answer a serialized PredictRequest with a serialized PredictResponse.
+
+        Args:
+            request_bytes: The message.
+            timeout_s: Longest run, seconds; None for no limit. So for the methods below.
+        """
+        request = await self._read(request_bytes)
+        response = await self._predictor.predict(request, timeout_s=timeout_s)
+        return await self._write(response)
+
+    async def _read(self, request_bytes: bytes) -> PredictRequest:
+        """Read a message: here if that is quick, else where it stops nobody."""
+        if len(request_bytes) <= MAX_INLINE_BYTES:
+            with contextlib.suppress(NotQuickError):
+                return PredictRequest.from_bytes(request_bytes, quick=True)
+        return await self._workers.do(PredictRequest.from_bytes, request_bytes)
+
+    async def _write(self, response: PredictResponse) -> bytes:
+        """Write a message: here, or where a large one stops nobody."""
+        write = functools.partial(response.to_bytes, as_content=self._as_content)
+        if n_bytes(response.outputs) <= MAX_INLINE_BYTES:
+            return write()
+        return await self._workers.do(write)
+
+    async def classify(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
+        """Answer a serialized ClassificationRequest."""
+        ask = functools.partial(self._examples.infer, CLASSIFY, request_bytes, timeout_s)
+        return await self._workers.run(ask, timeout_s=timeout_s)
+
+    async def regress(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
+        """Answer a serialized RegressionRequest."""
+        ask = functools.partial(self._examples.infer, REGRESS, request_bytes, timeout_s)
+        return await self._workers.run(ask, timeout_s=timeout_s)
+
+    async def multi_inference(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
+        """Answer a serialized MultiInferenceRequest."""
+        ask = functools.partial(self._examples.multi_inference, request_bytes, timeout_s)
+        return await self._workers.run(ask, timeout_s=timeout_s)
+
+    async def metadata(self, request_bytes: bytes, _timeout_s: float | None) -> bytes:
+        """Answer a serialized GetModelMetadataRequest."""
+        return await self._workers.do(self._model_service.metadata, request_bytes)
+
+    async def status(self, request_bytes: bytes, _timeout_s: float | None) -> bytes:
+        """Answer a serialized GetModelStatusRequest."""
+        return await self._workers.do(self._model_service.status, request_bytes)
+
+    async def reload(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
+        """Answer a serialized ReloadConfigRequest."""
+        return await self._workers.do(self._model_service.reload, request_bytes, timeout_s)
 
 
 async def _abort(context: Any, error: MlopsMiniError) -> None:

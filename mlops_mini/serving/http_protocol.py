@@ -1,7 +1,7 @@
 """HTTP/1.1 on asyncio: stands between a socket and a function that answers requests.
 
 httptools (the parser of Node.js) cuts the bytes into requests; everything around it is here. What a
-server must bear, and how this one does:
+server must withstand, and how this one does:
 
 - Bytes that are no HTTP, or that two parsers could read differently: 400. A head, or what stands
   between the pieces of a body, above `Limits.head_bytes`: 431. A request that does not end in time:
@@ -11,7 +11,8 @@ server must bear, and how this one does:
   request is being answered its connection is read once more at most: one connection holds one
   request and two reads.
 - A client that disappears takes its requests along. One that only stops sending is answered.
-- Silence, a body that hardly moves, an answer that nobody reads: cut off.
+- A connection on which nothing comes, a body that hardly moves on, an answer that nobody reads: it
+  is cut off.
 
 Source: RFC 9112; libevent's reason phrases, for TensorFlow Serving is built on it.
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import io
 import logging
 import math
@@ -122,10 +124,10 @@ def error_page(status: int) -> Answer:
     return Answer(status, {"Content-Type": "text/html", "Connection": "close"}, page.encode())
 
 
-class HttpServer:
+class HttpListener:
     """A listening socket and its connections; `serve` makes it."""
 
-    listener: asyncio.AbstractServer
+    acceptor: asyncio.AbstractServer
 
     def __init__(self, handler: Handler, limits: Limits) -> None:
         self.handler = handler
@@ -138,7 +140,7 @@ class HttpServer:
         self._tick()
 
     def _tick(self) -> None:
-        """Set the date of the next second's answers, and cut off who has had his time."""
+        """Set the date of the next second's answers, and cut off connections whose time is over."""
         self.date = formatdate(usegmt=True)
         now = self.loop.time()
         self._timer = self.loop.call_later(_SWEEP_S, self._tick)  # first: it must never end
@@ -151,7 +153,7 @@ class HttpServer:
         Args:
             timeout_s: Seconds after which what is still open is cut off.
         """
-        self.listener.close()
+        self.acceptor.close()
         self.is_draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
@@ -166,21 +168,23 @@ class HttpServer:
 
 
 async def serve(
-    handler: Handler, listener: socket.socket, limits: Limits = DEFAULT_LIMITS
-) -> HttpServer:
+    handler: Handler, bound_socket: socket.socket, limits: Limits = DEFAULT_LIMITS
+) -> HttpListener:
     """Answer HTTP requests on a socket.
 
     Args:
         handler: Answers one request. If it fails, the client gets a 500 and the log the reason.
-        listener: Bound and listening, TCP or Unix; the server closes it.
+        bound_socket: Bound and listening, TCP or Unix; the listener closes it.
         limits: What one connection may do.
 
     Returns:
-        The server, which accepts connections already; end it with `drain`.
+        The listener, which accepts connections already; end it with `drain`.
     """
-    server = HttpServer(handler, limits)
-    server.listener = await server.loop.create_server(lambda: _Connection(server), sock=listener)
-    return server
+    listener = HttpListener(handler, limits)
+    listener.acceptor = await listener.loop.create_server(
+        functools.partial(_Connection, listener), sock=bound_socket
+    )
+    return listener
 
 
 class _Connection(asyncio.Protocol):
@@ -188,9 +192,9 @@ class _Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, server: HttpServer) -> None:
-        self._server = server
-        self._limits = server.limits
+    def __init__(self, listener: HttpListener) -> None:
+        self._listener = listener
+        self._limits = listener.limits
         self._parser = httptools.HttpRequestParser(self)
         self._request = _Request()  # the one that is being read
         self._is_reading = False  # a request has begun and is not complete
@@ -209,17 +213,17 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self._server.connections.add(self)
-        self._server.all_gone.clear()
+        self._listener.connections.add(self)
+        self._listener.all_gone.clear()
         self._give(self._limits.idle_s)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         if self._answering is not None:
             self._answering.cancel()
-        del self._parser  # which knows us: no garbage is left
-        self._server.connections.discard(self)
-        if not self._server.connections:
-            self._server.all_gone.set()
+        del self._parser  # it refers to us: a cycle would be left as garbage
+        self._listener.connections.discard(self)
+        if not self._listener.connections:
+            self._listener.all_gone.set()
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -297,7 +301,7 @@ class _Connection(asyncio.Protocol):
         self._check_body(self._request.body.tell() + len(piece))
         self._request.body.write(piece)
         earned = self._deadline + len(piece) / _SLOWEST_BODY_BYTES_S
-        self._deadline = min(earned, self._server.loop.time() + self._limits.idle_s)
+        self._deadline = min(earned, self._listener.loop.time() + self._limits.idle_s)
 
     def _check_body(self, n_bytes: int) -> None:
         if self._limits.body_bytes is not None and n_bytes > self._limits.body_bytes:
@@ -325,7 +329,7 @@ class _Connection(asyncio.Protocol):
         self._waiting.append(request)
         self._is_ending = request.is_last
         if self._answering is None:
-            self._answering = self._server.loop.create_task(self._answer_waiting())
+            self._answering = self._listener.loop.create_task(self._answer_waiting())
 
     async def _answer_waiting(self) -> None:
         while self._waiting and not self.transport.is_closing():
@@ -347,7 +351,7 @@ class _Connection(asyncio.Protocol):
 
     async def _ask(self, request: _Request) -> Answer:
         try:
-            return await self._server.handler(
+            return await self._listener.handler(
                 request.method, request.target, request.headers, request.body.getvalue()
             )
         except Exception:  # our own fault, whatever it is: logged whole, and the client gets a 500
@@ -358,7 +362,7 @@ class _Connection(asyncio.Protocol):
         if self.transport.is_closing():
             return
         headers = dict(answer.headers)
-        is_drained = self._server.is_draining and not self._waiting and not self._is_reading
+        is_drained = self._listener.is_draining and not self._waiting and not self._is_reading
         if request.is_last or is_drained:
             headers["Connection"] = "close"
         elif request.version == "1.0":
@@ -369,7 +373,7 @@ class _Connection(asyncio.Protocol):
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         head = (
             f"HTTP/{request.version} {answer.status} {reason(answer.status)}\r\n{lines}"
-            f"Date: {self._server.date}\r\nContent-Length: {len(answer.body)}\r\n\r\n"
+            f"Date: {self._listener.date}\r\nContent-Length: {len(answer.body)}\r\n\r\n"
         )
         body = b"" if request.method == "HEAD" else answer.body
         if len(body) <= _COPIED_BYTES:
@@ -392,10 +396,10 @@ class _Connection(asyncio.Protocol):
                 self.transport.write_eof()
 
     def _give(self, seconds: float) -> None:
-        self._deadline = self._server.loop.time() + seconds
+        self._deadline = self._listener.loop.time() + seconds
 
     def sweep(self, now: float) -> None:
-        """Cut the connection off if it has had its time."""
+        """Cut the connection off if its time is over."""
         n_unsent_bytes = self.transport.get_write_buffer_size()
         if n_unsent_bytes != self._n_unsent_bytes:
             self._n_unsent_bytes, self._unsent_since = n_unsent_bytes, now

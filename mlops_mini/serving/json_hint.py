@@ -1,4 +1,4 @@
-"""What a REST client is told beside TensorFlow Serving's words when its request does not fit."""
+"""The hint beside TensorFlow Serving's error: what the model takes, with a body that it reads."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import orjson
 
+from mlops_mini.serving.servables import CLASSIFY, DEFAULT_SIGNATURE, REGRESS, Servable
+
 _MAX_VALUES = 64
 # One value of each type that JSON has a form for.
 _ZEROS: dict[str, Any] = {
@@ -17,6 +19,37 @@ _ZEROS: dict[str, Any] = {
     **dict.fromkeys(("float", "double"), 0.0),
     **dict.fromkeys(("int32", "int16", "int8", "uint8", "int64", "uint32", "uint64"), 0),
 }
+
+
+def predict_hint(servable: Servable, key: str) -> str:
+    """Say what a signature takes, or which signatures there are if it is none of them.
+
+    Args:
+        servable: The version that was asked for.
+        key: Name of the signature; empty for the default.
+    """
+    signature = servable.signatures.get(key or DEFAULT_SIGNATURE)
+    if signature is None:
+        return f"signatures of this model: {', '.join(sorted(servable.signatures))}"
+    method = servable.signature_defs[signature.name].method_name
+    if method in (CLASSIFY, REGRESS):
+        verb = method.rpartition("/")[2]
+        return f'{signature.name} takes serialized tf.Examples: use :{verb} with "examples"'
+    inputs = {spec.alias: (spec.dtype, spec.shape) for spec in signature.inputs}
+    return hint(inputs, signature.name)
+
+
+def examples_hint(servable: Servable, method: str) -> str:
+    """Say which signatures are made for a method, `CLASSIFY` or `REGRESS`."""
+    verb = method.rpartition("/")[2]
+    names = sorted(
+        name
+        for name, definition in servable.signature_defs.items()
+        if definition.method_name == method
+    )
+    if not names:
+        return f"no signature of this model is made for {verb}: use :predict"
+    return f"made for {verb}: {', '.join(names)}; numbers of a float feature need a point: 2.0"
 
 
 def hint(inputs: Mapping[str, tuple[str, Sequence[int] | None]], signature: str) -> str:
@@ -48,7 +81,7 @@ def hint(inputs: Mapping[str, tuple[str, Sequence[int] | None]], signature: str)
         alias: np.full(sizes[alias], _ZEROS[dtype], object).tolist()
         for alias, (dtype, _) in inputs.items()
     }
-    body: dict[str, Any] = {} if signature == "serving_default" else {"signature_name": signature}
+    body: dict[str, Any] = {} if signature == DEFAULT_SIGNATURE else {"signature_name": signature}
     if all(size and size[0] == 1 for size in sizes.values()):
         body["instances"] = [{alias: column[0] for alias, column in columns.items()}]
     else:

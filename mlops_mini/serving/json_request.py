@@ -1,41 +1,37 @@
-"""JSON bodies of requests to numpy and examples, in TensorFlow Serving's rules and words.
+"""A predict body to numpy, in TensorFlow Serving's rules.
 
 Predict has two forms: rows (`instances`, one element an example) and columns (`inputs`, one tensor
-a name). The shape comes from the JSON alone: what a signature declares is never checked here, only
-names and element types are.
+a name). Nearly all bodies are strict JSON in which the values of an input have one shape and one
+type; these are read here, level by level. For any other `json_text` and `json_values` are asked,
+which know every exception and every error.
 
 Source: TensorFlow Serving's RESTful API, https://www.tensorflow.org/tfx/serving/api_rest
 """
 
 from __future__ import annotations
 
-import binascii
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
-from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, UnimplementedError
-from mlops_mini.serving import json_text
-from mlops_mini.wire import DTYPES, NotQuickError
+from mlops_mini.errors import InvalidArgumentError, MlopsMiniError
+from mlops_mini.serving import json_text, json_values
+from mlops_mini.wire import DTYPES, MAX_RANK, NotQuickError
 
 Array = npt.NDArray[Any]
 
 _NUMPY = {dtype.name: dtype.numpy for dtype in DTYPES}
-_MAX_RANK = 64  # numpy's; TensorFlow's is 254
-_MAX_QUICK_VALUES = 2**12  # one by one: some milliseconds
-_FLOATS = ("float", "double")
-# An integer token must lie in this range; it is then cut to the type without a check.
-_INTEGERS = {
-    **dict.fromkeys(("int32", "int16", "int8", "uint8"), (-(2**31), 2**31 - 1)),
-    "int64": (-(2**63), 2**63 - 1),
-    "uint32": (0, 2**32 - 1),
-    "uint64": (0, 2**64 - 1),
-}
+# What `quick` allows: some milliseconds.
+_MAX_QUICK_CONTAINERS = 2**14
+_MAX_QUICK_BYTES = 2**14  # of a body that orjson does not read
+_MAX_QUICK_VALUES = 2**12  # read one by one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +45,39 @@ class DecodedRequest:
 
     is_rows: bool
     inputs: Mapping[str, Array]
+
+
+def read_predict(
+    body: bytes | memoryview, signatures: Mapping[str, Mapping[str, str]], *, quick: bool = False
+) -> tuple[str, DecodedRequest | MlopsMiniError | None]:
+    """Turn a predict body into arrays, as the signature that it asks for has them.
+
+    Args:
+        body: The body.
+        signatures: Element types as in `decode_predict`, by signature; empty stands for the
+            default one.
+        quick: Raise `NotQuickError` where it takes more than some milliseconds.
+
+    Returns:
+        The signature asked for, and what it is asked; or why that does not fit; or None if there is
+        no such signature, or it has no inputs.
+
+    Raises:
+        InvalidArgumentError: As `parse_object` and `signature_name` do: which model is asked does
+            not matter then.
+
+    >>> read_predict(b'{"instances": [1, 2]}', {"": {"x": "float"}})[1].inputs["x"]
+    array([1., 2.], dtype=float32)
+    """
+    document = parse_object(bytes(body), quick=quick)
+    name = signature_name(document)
+    dtypes = signatures.get(name)
+    if not dtypes:
+        return name, None
+    try:
+        return name, decode_predict(document, dtypes, quick=quick)
+    except MlopsMiniError as exc:
+        return name, exc
 
 
 def parse_object(body: bytes, *, quick: bool = False) -> dict[str, Any]:
@@ -67,10 +96,87 @@ def parse_object(body: bytes, *, quick: bool = False) -> dict[str, Any]:
     >>> parse_object(b'{"instances": [1.5, NaN]} and more')
     {'instances': [1.5, nan]}
     """
-    document = json_text.parse(body, quick=quick)
+    document = parse(body, quick=quick)
     if not isinstance(document, dict):
         raise InvalidArgumentError(f"JSON Value: {json_text.show(document)} Is not object")
     return document
+
+
+def parse(body: bytes, *, quick: bool = False) -> Any:
+    r"""Parse the first value of a body.
+
+    Args:
+        body: What was sent.
+        quick: Raise `NotQuickError` rather than make very many objects and lists, or read a long
+            body in the slow way.
+
+    Raises:
+        InvalidArgumentError: It is broken, in RapidJSON's words and at its offset.
+
+    >>> parse(b'{"a": [1, -Inf], "a": 2} and more')
+    {'a': [1, -inf]}
+    """
+    if quick and body.count(b"[") + body.count(b"{") > _MAX_QUICK_CONTAINERS:
+        raise NotQuickError
+    # orjson doesn't know NaN, but is fast: it is given null instead, if the body has no null.
+    n_nans = body.count(b"NaN")
+    if not (n_nans and b"null" in body):
+        with contextlib.suppress(orjson.JSONDecodeError, RecursionError):
+            value = orjson.loads(body.replace(b"NaN", b"null") if n_nans else body)
+            # As many nulls as there were NaNs: none of these was part of a string.
+            if _has_all_keys(value, body) and (not n_nans or n_nans == _fill_nulls(value)):
+                return value
+    if quick and len(body) > _MAX_QUICK_BYTES:
+        raise NotQuickError
+    return json_text.parse_exactly(body)
+
+
+def _has_all_keys(value: Any, body: bytes) -> bool:
+    """Say whether no key came twice: of equal keys orjson keeps the last without a word.
+
+    Every colon in a body follows a key or is part of a string. If the value has fewer, a key came
+    twice. If a string may hold a colon that was written as an escape, the count says nothing, and
+    the exact parser has to decide.
+    """
+    n_colons = body.count(b":")
+    if isinstance(value, dict) and len(value) == n_colons:
+        return True
+    if rb"\u003" in body:
+        return False
+    level = [value]
+    while level:
+        kinds = {*map(type, level)}
+        inner: list[Any] = []
+        if dict in kinds:
+            objects = [item for item in level if type(item) is dict]
+            n_colons -= sum(map(len, objects))
+            n_colons -= "".join(chain.from_iterable(objects)).count(":")
+            inner += chain.from_iterable(map(dict.values, objects))
+        if list in kinds:
+            inner += chain.from_iterable([item for item in level if type(item) is list])
+        if str in kinds:
+            n_colons -= "".join([item for item in level if type(item) is str]).count(":")
+        level = inner
+    return n_colons == 0
+
+
+def _fill_nulls(value: Any) -> int:
+    """Put NaN in the place of each null in an object or a list, and count them."""
+    n_nulls = 0
+    level = [value] if isinstance(value, (dict, list)) else []
+    while level:
+        inner: list[Any] = []
+        for item in level:
+            values = item.values() if isinstance(item, dict) else item
+            if None in values:
+                pairs = item.items() if isinstance(item, dict) else enumerate(item)
+                nulls = [key for key, part in pairs if part is None]
+                n_nulls += len(nulls)
+                for key in nulls:
+                    item[key] = math.nan
+            inner += [part for part in values if type(part) in (dict, list)]
+        level = inner
+    return n_nulls
 
 
 def signature_name(document: Mapping[str, Any]) -> str:
@@ -116,14 +222,14 @@ def decode_predict(
         arrays = _regular_rows(rows, dtypes)
         if arrays is None:
             _check_few_values(rows, quick=quick)
-            arrays = _decode_rows(rows, dtypes)
+            arrays = _arrays(json_values.read_rows(rows, dtypes), dtypes)
         return DecodedRequest(is_rows=True, inputs=arrays)
     if "inputs" in document:
         columns = _columns(document["inputs"], dtypes)
         arrays = _regular_columns(columns, dtypes)
         if arrays is None:
             _check_few_values(columns, quick=quick)
-            arrays = _decode_columns(columns, dtypes)
+            arrays = _arrays(json_values.read_columns(columns, dtypes), dtypes)
         return DecodedRequest(is_rows=False, inputs=arrays)
     raise InvalidArgumentError("Missing 'inputs' or 'instances' key")
 
@@ -156,6 +262,11 @@ def _columns(inputs: Any, dtypes: Mapping[str, str]) -> dict[str, Any]:
     return {next(iter(dtypes)): inputs}
 
 
+def _is_named(value: Any) -> bool:
+    """Say whether a value names inputs: an object, and not a base64 text."""
+    return isinstance(value, dict) and ("b64" not in value or json_values.is_named(value))
+
+
 def _check_few_values(values: Any, *, quick: bool) -> None:
     """Raise `NotQuickError` if there are many values and no time."""
     n_values, waiting = 0, [values]
@@ -168,11 +279,8 @@ def _check_few_values(values: Any, *, quick: bool) -> None:
             waiting += value.values() if isinstance(value, dict) else value
 
 
-# The common way: all values of an input have one shape and one type, which is found level by level.
-# It knows no error: whatever is not regular goes the other way, value by value.
-
-
 def _regular_rows(rows: list[Any], dtypes: Mapping[str, str]) -> dict[str, Array] | None:
+    """Read rows in which the values of each input have one shape and one type; None for others."""
     if not _is_named(rows[0]):
         if len(dtypes) > 1:
             return None
@@ -198,19 +306,20 @@ def _regular_columns(
 
 
 def _regular(value: Any, dtype: str) -> Array | None:
+    """Read nested lists level by level; None if they have no single shape, or wrong values."""
     level: list[Any] = [value]
     shape: list[int] = []
     while level and type(level[0]) is list:
         sizes = {*map(len, level)} if {*map(type, level)} == {list} else ()
-        if len(sizes) != 1 or len(shape) == _MAX_RANK:
+        if len(sizes) != 1 or len(shape) == MAX_RANK:
             return None
         shape += sizes
         level = list(chain.from_iterable(level))
     kinds = {*map(type, level)}
-    if dtype in _FLOATS:
+    if dtype in json_values.FLOATS:
         fits = kinds <= {int, float}
-    elif dtype in _INTEGERS:
-        low, high = _INTEGERS[dtype]
+    elif dtype in json_values.INTEGERS:
+        low, high = json_values.INTEGERS[dtype]
         fits = kinds <= {int} and (not level or (low <= min(level) and max(level) <= high))
     elif dtype == "bool":
         fits = kinds <= {bool}
@@ -219,266 +328,30 @@ def _regular(value: Any, dtype: str) -> Array | None:
     else:
         fits = dtype == "string" and kinds <= {str, dict}
         try:
-            level = [_element(item, dtype) for item in level] if fits else level
+            level = [json_values.element(item, dtype) for item in level] if fits else level
         except InvalidArgumentError:
             fits = False
     return _to_array(level, dtype, shape) if fits else None
 
 
-class _Column:
-    """The values of one input, gathered element by element."""
-
-    def __init__(self, dtype: str) -> None:
-        self.dtype = dtype
-        self.values: list[Any] = []
-        self.shape: list[int] | None = None
-
-    def add(self, value: Any) -> None:
-        shape = _shape_of(value)
-        _flatten(value, shape, self.dtype, self.values)
-        if self.shape is None:
-            self.shape = shape
-        size, first_size = math.prod(shape), math.prod(self.shape)
-        if size != first_size:
-            raise InvalidArgumentError(f"Expecting tensor size: {first_size} but got: {size}")
-        if shape != self.shape:
-            raise InvalidArgumentError(
-                f"Expecting shape {_show_shape(self.shape)} but got: {_show_shape(shape)}"
-            )
-
-
-def _decode_rows(rows: list[Any], dtypes: Mapping[str, str]) -> dict[str, Array]:
-    columns = {alias: _Column(dtype) for alias, dtype in sorted(dtypes.items())}
-    if _is_named(rows[0]):
-        _add_named_rows(rows, columns)
-    else:
-        # Of several inputs the first one gets them; that the others are missing is said later.
-        columns = {alias: columns[alias] for alias in sorted(columns)[:1]}
-        _add_plain_rows(rows, *columns.values())
-    return {
-        alias: _to_array(column.values, column.dtype, [len(rows), *(column.shape or [])])
-        for alias, column in columns.items()
-    }
-
-
-def _add_plain_rows(rows: list[Any], column: _Column) -> None:
-    for index, row in enumerate(rows):
-        if _is_named(row):
-            raise InvalidArgumentError(
-                f"Expecting value/list but got object at item {index} of input list"
-            )
-        try:
-            column.add(row)
-        except MlopsMiniError as exc:
-            raise InvalidArgumentError(
-                f"Failed to process element: {index} of 'instances' list. Error: {_status(exc)}"
-            ) from exc
-
-
-def _add_named_rows(rows: list[Any], columns: Mapping[str, _Column]) -> None:
-    for index, row in enumerate(rows):
-        if not _is_named(row):
-            raise InvalidArgumentError(
-                f"Expecting object but got list at item {index} of input list"
-            )
-        for key, value in row.items():
-            try:
-                if key not in columns:
-                    raise InvalidArgumentError(f"JSON object: does not have named input: {key}")
-                columns[key].add(value)
-            except MlopsMiniError as exc:
-                raise InvalidArgumentError(
-                    f"Failed to process element: {index} key: {key} of 'instances' list."
-                    f" Error: {_status(exc)}"
-                ) from exc
-        if len(row) != len(columns):
-            raise InvalidArgumentError(
-                f"Failed to process element: {index} of 'instances' list. JSON object:"
-                f" {json_text.show(row)} keys must be equal to: {','.join(columns)}"
-            )
-
-
-def _decode_columns(columns: Mapping[str, Any], dtypes: Mapping[str, str]) -> dict[str, Array]:
-    arrays = {}
-    for alias, dtype in sorted(dtypes.items()):
-        if alias not in columns:
-            raise InvalidArgumentError(f"Missing named input: {alias} in 'inputs' object.")
-        column = _Column(dtype)
-        column.add(columns[alias])
-        arrays[alias] = _to_array(column.values, dtype, column.shape or [])
-    return arrays
-
-
-def decode_examples(document: Mapping[str, Any]) -> list[bytes]:
-    """Turn a parsed classify or regress body into serialized `tf.Example`s; imports TensorFlow.
-
-    Raises:
-        InvalidArgumentError: There are none, or a feature that a `tf.Example` cannot hold.
-    """
-    context = _example(document["context"]) if "context" in document else b""
-    listed = document.get("examples")
-    problem = ""
-    if "examples" not in document:
-        problem = "When method is classify, key 'examples' is expected and was not found"
-    elif not isinstance(listed, list):
-        problem = "Expecting 'examples' value to be an list/array"
-    elif not listed:
-        problem = "'examples' value is an empty array"
-    if problem:
-        raise InvalidArgumentError(f"JSON Value: {json_text.show(document)} {problem}")
-    return [context + _example(item) for item in document["examples"]]
-
-
-def _example(item: Any) -> bytes:
-    from tensorflow.core.example import example_pb2
-
-    if not isinstance(item, dict):
-        raise InvalidArgumentError(
-            f"Example must be JSON object but got JSON {json_text.type_name(item)}"
-        )
-    example = example_pb2.Example()
-    for name, content in item.items():
-        feature = example.features.feature[name.encode("utf-8", "replace").decode()]
-        for value in content if isinstance(content, list) else [content]:
-            _add_value(feature, name, value)
-    return bytes(example.SerializeToString())
-
-
-def _add_value(feature: Any, name: str, value: Any) -> None:
-    """Add one value; the first one decides for all which of the three lists they go to."""
-    kind = feature.WhichOneof("kind")
-    if isinstance(value, float):
-        fits = "float_list"
-    elif isinstance(value, int):
-        fits = "int64_list"
-    elif isinstance(value, str) or (isinstance(value, dict) and _is_base64(value)):
-        fits = "bytes_list"
-    else:
-        raise InvalidArgumentError(
-            f"Feature: {name} has element with unexpected JSON type: {json_text.type_name(value)}"
-        )
-    if kind not in (None, fits):
-        raise InvalidArgumentError(
-            f"Unexpected element type in feature: {name} expecting type:"
-            f" {kind.removesuffix('_list')}"
-        )
-    if fits == "int64_list" and value > _INTEGERS["int64"][1]:
-        raise InvalidArgumentError(
-            f"Feature: {name} has uint64_t element. Only int64_t is supported."
-        )
-    getattr(feature, fits).value.append(
-        _element(value, "string") if fits == "bytes_list" else value
-    )
-
-
-def _is_named(value: Any) -> bool:
-    """True for an object that names inputs, False for values, lists and base64 objects."""
-    return isinstance(value, dict) and not _is_base64(value)
-
-
-def _is_base64(value: dict[str, Any]) -> bool:
-    return len(value) == 1 and isinstance(value.get("b64"), str)
-
-
-def _shape_of(value: Any) -> list[int]:
-    shape = []
-    while isinstance(value, list):
-        shape.append(len(value))
-        value = value[0] if value else None
-    return shape
-
-
-def _flatten(value: Any, shape: list[int], dtype: str, flat: list[Any]) -> None:
-    """Add the values of nested lists, however deep, to a flat one."""
-    open_lists = [iter([value])]
-    while open_lists:
-        level = len(open_lists) - 1
-        for item in open_lists[-1]:
-            if not isinstance(item, list):
-                if level != len(shape):
-                    raise InvalidArgumentError(
-                        f"JSON Value: {json_text.show(item)} found at incorrect level: {level + 1}"
-                        f" in the JSON DOM. Expected at level: {len(shape)}"
-                    )
-                flat.append(_element(item, dtype))
-                continue
-            if level >= len(shape):
-                raise InvalidArgumentError(
-                    f"Encountered list at unexpected level: {level} expected < {len(shape)}"
-                )
-            if len(item) != shape[level]:
-                raise InvalidArgumentError(
-                    f"Encountered list at unexpected size: {len(item)} at level: {level}"
-                    f" expected size: {shape[level]}"
-                )
-            open_lists.append(iter(item))
-            break
-        else:
-            open_lists.pop()
-
-
-def _element(value: Any, dtype: str) -> Any:
-    kind = type(value)
-    fits = False
-    if dtype in _FLOATS:
-        fits = kind is float or kind is int
-    elif dtype in _INTEGERS:
-        low, high = _INTEGERS[dtype]
-        fits = kind is int and low <= value <= high
-    elif dtype == "bool":
-        fits = kind is bool
-    elif dtype == "string":
-        if kind is dict:
-            return _from_base64(value)
-        fits = kind is str
-        value = value.encode("utf-8", "surrogateescape") if fits else value
-    elif kind is not dict:
-        raise UnimplementedError(
-            f"Conversion of JSON Value: {json_text.show(value)} to type: {dtype}"
-        )
-    if not fits:
-        raise InvalidArgumentError(
-            f"JSON Value: {json_text.show(value)} Type: {json_text.type_name(value)}"
-            f" is not of expected type: {dtype}"
-        )
-    return value
-
-
-def _from_base64(value: dict[str, Any]) -> bytes:
-    if not _is_base64(value):
-        raise InvalidArgumentError(
-            f"JSON Value: {json_text.show(value)} not formatted correctly for base64 data"
-        )
-    text = "".join(value["b64"].split())
-    bare = text.rstrip("=")
-    padded = bare + "=" * (-len(bare) % 4)
-    try:
-        return binascii.a2b_base64(padded if text in (bare, padded) else "=", strict_mode=True)
-    except ValueError as exc:
-        raise InvalidArgumentError("Unable to base64 decode") from exc
+def _arrays(
+    inputs: Iterable[tuple[str, list[Any], list[int]]], dtypes: Mapping[str, str]
+) -> dict[str, Array]:
+    return {alias: _to_array(values, dtypes[alias], shape) for alias, values, shape in inputs}
 
 
 def _to_array(values: list[Any], dtype: str, shape: list[int]) -> Array:
-    if len(shape) > _MAX_RANK:
+    if len(shape) > MAX_RANK:
         raise InvalidArgumentError(
-            f"tensors have at most {_MAX_RANK} dimensions here, got {len(shape)}"
+            f"tensors have at most {MAX_RANK} dimensions here, got {len(shape)}"
         )
-    if dtype in _FLOATS:
+    if dtype in json_values.FLOATS:
         with np.errstate(over="ignore"):  # 1e39 becomes Infinity
             flat = np.array(values, np.float64).astype(_NUMPY[dtype])
-    elif dtype in _INTEGERS:
-        wide = np.int64 if _INTEGERS[dtype][0] < 0 else np.uint64
+    elif dtype in json_values.INTEGERS:
+        wide = np.int64 if json_values.INTEGERS[dtype][0] < 0 else np.uint64
         flat = np.array(values, wide).astype(_NUMPY[dtype])
     else:
         flat = np.empty(len(values), _NUMPY.get(dtype, object))
         flat[:] = values
     return flat.reshape(shape)
-
-
-def _status(exc: MlopsMiniError) -> str:
-    name = "UNIMPLEMENTED" if isinstance(exc, UnimplementedError) else "INVALID_ARGUMENT"
-    return f"{name}: {exc}"
-
-
-def _show_shape(shape: list[int]) -> str:
-    return f"[{','.join(map(str, shape))}]"

@@ -36,7 +36,7 @@ def encode_predict(outputs: Mapping[str, Array], is_rows: bool) -> bytes:
     Args:
         outputs: One array per output alias. Strings are object arrays of `bytes`; those whose alias
             ends in `_bytes` are written as base64 objects.
-        is_rows: Answer with `predictions`, one element an example, instead of `outputs`.
+        is_rows: Answer with `predictions`, one element for each example, instead of `outputs`.
 
     Raises:
         InvalidArgumentError: JSON has no form for an output's type, or rows are asked for and the
@@ -47,17 +47,17 @@ def encode_predict(outputs: Mapping[str, Array], is_rows: bool) -> bytes:
     """
     if is_rows:
         _check_rows(outputs)
-    plain = {alias: _plain(alias, array) for alias, array in sorted(outputs.items())}
+    plain = {alias: json_value(alias, array) for alias, array in sorted(outputs.items())}
     values = {alias: value for alias, (value, _) in plain.items()}
     is_strict = all(strict for _, strict in plain.values())
     if not is_rows:
         body: Any = values if len(values) > 1 else next(iter(values.values()))
-        return _write("outputs", body, is_strict=is_strict)
+        return write_object("outputs", body, is_strict=is_strict)
     if len(values) == 1:
-        return _write("predictions", next(iter(values.values())), is_strict=is_strict)
+        return write_object("predictions", next(iter(values.values())), is_strict=is_strict)
     columns = [v.tolist() if isinstance(v, np.ndarray) else v for v in values.values()]
     rows = [dict(zip(values, row, strict=True)) for row in zip(*columns, strict=True)]
-    return _write("predictions", rows, is_strict=is_strict)
+    return write_object("predictions", rows, is_strict=is_strict)
 
 
 def _check_rows(outputs: Mapping[str, Array]) -> None:
@@ -79,29 +79,9 @@ def answer_bytes(outputs: Mapping[str, Array]) -> int:
     >>> answer_bytes({"y": np.float32([2.5, 3]), "s": np.array([b"some text"], object)})
     57
     """
-    return sum(_NUMBER_BYTES * array.size + text_bytes(array) for array in outputs.values())
-
-
-def encode_classifications(labels: Array, scores: Array) -> bytes:
-    r"""Write the answer of classify: for each example a list of [label, score].
-
-    >>> encode_classifications(np.array([[b"cat", b"dog"]], object), np.float32([[0.25, 0.75]]))
-    b'{\n    "results": [[["cat",0.25],["dog",0.75]]]\n}'
-    """
-    (texts, is_ascii), (numbers, is_finite) = _plain("", labels), _plain("", scores)
-    rows = zip(texts, np.asarray(numbers).tolist(), strict=True)
-    pairs = [list(map(list, zip(*row, strict=True))) for row in rows]
-    return _write("results", pairs, is_strict=is_ascii and is_finite)
-
-
-def encode_regressions(values: Array) -> bytes:
-    r"""Write the answer of regress: for each example a number.
-
-    >>> encode_regressions(np.float32([3]))
-    b'{\n    "results": [3.0]\n}'
-    """
-    numbers, is_finite = _plain("", values)
-    return _write("results", numbers, is_strict=is_finite)
+    n_numbers = sum([array.size for array in outputs.values()])
+    texts = [array for array in outputs.values() if array.dtype == object]
+    return _NUMBER_BYTES * n_numbers + sum(map(text_bytes, texts))
 
 
 def as_printed(array: Array) -> Array:
@@ -110,7 +90,7 @@ def as_printed(array: Array) -> Array:
     >>> as_printed(np.float32([0.1, 1 / 3])).tolist()
     [0.1, 0.333333343]
     """
-    with np.errstate(invalid="ignore"):  # a NaN that signals
+    with np.errstate(invalid="ignore"):  # a signaling NaN
         exact = array.astype(np.float64).reshape(-1)
     if exact.size <= _FEW:
         return _printed(exact).reshape(array.shape)
@@ -130,7 +110,7 @@ def as_printed(array: Array) -> Array:
 
 
 def _printed(exact: Array) -> Array:
-    """Do what `as_printed` does the long way, through the texts of some numbers, shape [n]."""
+    """Round numbers as `as_printed` does, by printing and reading them, shape [n]."""
     printed = np.array([float(f"{value:.6g}") for value in exact.tolist()], np.float64)
     with np.errstate(all="ignore"):
         is_other = (printed.astype(np.float32) != exact) & ~np.isnan(exact)
@@ -147,10 +127,19 @@ def _rounded(exact: Array, shift: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
     return np.where(shift < 0, digits * power, digits / power), is_tie
 
 
-def _plain(alias: str, array: Array) -> tuple[Any, bool]:
-    """Return an array of numbers, or nested lists, that orjson writes as they stand.
+def json_value(alias: str, array: Array) -> tuple[Any, bool]:
+    """Turn an array into a value for `write_object`.
 
-    And whether strict JSON can hold it: no NaN, no Infinity, no bytes that are no UTF-8.
+    Args:
+        alias: Name of the output; texts of one that ends in `_bytes` become base64 objects.
+        array: Numbers, or `bytes` for texts.
+
+    Returns:
+        An array of numbers, or nested lists; and whether strict JSON can hold it: no NaN, no
+        Infinity, no bytes that are not UTF-8.
+
+    Raises:
+        InvalidArgumentError: JSON has no form for the type.
     """
     if not array.size:  # of whatever type
         return array.tolist(), True
@@ -173,7 +162,8 @@ def _plain(alias: str, array: Array) -> tuple[Any, bool]:
     return flat.reshape(array.shape).tolist(), is_ascii
 
 
-def _write(key: str, value: Any, *, is_strict: bool) -> bytes:
+def write_object(key: str, value: Any, *, is_strict: bool) -> bytes:
+    """Write an object with a single key, in TensorFlow Serving's layout; see `json_value`."""
     if is_strict:
         written = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
     else:

@@ -1,56 +1,45 @@
 """JSON as TensorFlow Serving reads it, and prints it inside its error messages.
 
-Both are RapidJSON's ways. Reading: NaN, Inf and Infinity are numbers, text after the first complete
-value is ignored, nesting has no limit, strings may hold any bytes (they pass through as surrogate
-escapes), and of two equal keys the first counts. Printing: four spaces, arrays of plain values on
-one line, shortest numbers that read back the same, and nothing after the first token beyond 256
-bytes, nor after a NaN or Infinity, which has no text there.
+TensorFlow Serving reads with RapidJSON, and so does `parse_exactly`, which gives errors the same
+words and offsets. NaN, Inf and Infinity are numbers, text after the first complete value is
+ignored, nesting has no limit, strings may hold any bytes (they pass through as surrogate escapes),
+and the first of two equal keys counts. Where `python-rapidjson` differs from this, the difference
+is made up for here.
+
+Printing follows RapidJSON too: four spaces, arrays of plain values on one line, the shortest
+numbers that read back the same. It stops at the first token beyond 256 bytes, and at a NaN or
+Infinity, which has no text there.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from itertools import chain
+import secrets
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import orjson
+import rapidjson
 
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.wire import NotQuickError
 
 _MAX_BYTES = 256
-# What `quick` allows: some milliseconds.
-_MAX_QUICK_CONTAINERS = 2**14
-_MAX_QUICK_BYTES = 2**13  # in the slow way, which takes up to 2 us a byte
 _NOT_FINITE = ("", ", ", ": ")  # what stands before a number that has no text
 _INDENT = "    "
-_BLANKS = re.compile(r"[ \n\r\t]*")
-_UNESCAPED = re.compile(r'[^"\\\x00-\x1f]*')
-_HEX = re.compile(r"[0-9A-Fa-f]{4}")
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]*)?")
-# Some items of a list, each with its comma: short numbers, words, and texts of plain characters.
-_PLAIN_ITEMS = re.compile(
-    r"""(?:(?:-?(?:0|[1-9][0-9]{0,17}+)(?![0-9])(?:\.[0-9]{1,50}+)?(?:[eE][+-]?[0-9]{1,2})?
-    |"[ !\#-\[\]-~]*+"|true|false|null)[\ \n\r\t]*+,[\ \n\r\t]*+){1,4096}+""",
-    re.VERBOSE,
-)
-_WORDS = {
-    "true": True, "false": False, "null": None, "NaN": math.nan, "-NaN": math.nan,
-    "Infinity": math.inf, "Inf": math.inf, "-Infinity": -math.inf, "-Inf": -math.inf,
-}  # fmt: skip
-_ESCAPES = {
-    '"': b'"', "\\": b"\\", "/": b"/", "b": b"\b", "f": b"\f", "n": b"\n", "r": b"\r",
-    "t": b"\t",
-}  # fmt: skip
+
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_CLOSING: dict[type, tuple[str, str]] = {
-    dict: ("}", "an object member"),
-    list: ("]", "an array element"),
-}
+_MORE_VALUES = "The document root must not be followed by other values."
+# In TensorFlow Serving's release of RapidJSON a control character has no error of its own.
+_WORDS = {"Invalid encoding in string.": "Invalid escape character in string."}
+_LONG_INTEGER = re.compile(rb"(?<![.0-9])[0-9]{19}")
+# Each byte of a body that is not UTF-8 has a character that no text needs.
+_STAND_INS = {byte: chr(0x10FF00 + byte) for byte in range(0x80, 0x100)}
+_STANDING_IN = re.compile("[\U0010ff80-\U0010ffff]+")
+# Containers nested deeper than this are read on their own: RapidJSON's limit here is about 1,000.
+_LEVELS = 500
+_STRING_OR_BRACKET = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def show(value: Any) -> str:
@@ -81,6 +70,15 @@ def type_name(value: Any) -> str:
         return "True" if value else "False"
     names: dict[type, str] = {dict: "Object", list: "Array", str: "String"}
     return names.get(type(value), "Number")
+
+
+def show_shape(shape: Iterable[int]) -> str:
+    """Print the sizes of an array.
+
+    >>> show_shape((2, 3))
+    '[2,3]'
+    """
+    return f"[{','.join(map(str, shape))}]"
 
 
 def _tokens(value: Any, depth: int, before: str = "") -> Iterator[str]:
@@ -115,234 +113,185 @@ def _number(value: float) -> str:
     return f"{mantissa}e{int(exponent)}" if exponent else text
 
 
-def parse(body: bytes, *, quick: bool = False) -> Any:
+def parse_exactly(body: bytes) -> Any:
     r"""Parse the first value of a body.
-
-    Args:
-        body: What was sent.
-        quick: Raise `NotQuickError` rather than make very many objects and lists, or read a long
-            body in the slow way.
 
     Raises:
         InvalidArgumentError: It is broken, in RapidJSON's words and at its offset.
 
-    >>> parse(b'{"a": [1, -Inf], "a": 2} and more')
+    >>> parse_exactly(b'{"a": [1, -Inf], "a": 2} and more')
     {'a': [1, -inf]}
     """
-    if quick and body.count(b"[") + body.count(b"{") > _MAX_QUICK_CONTAINERS:
-        raise NotQuickError
-    n_nans = body.count(b"NaN")  # orjson has no NaN, but is fast: it gets null, where there is none
-    if not (n_nans and b"null" in body):
-        with contextlib.suppress(orjson.JSONDecodeError, RecursionError):
-            value = orjson.loads(body.replace(b"NaN", b"null") if n_nans else body)
-            # No null but those of the NaNs: none was part of a text.
-            if _has_all_keys(value, body) and (not n_nans or n_nans == _fill_nulls(value)):
-                return value
-    if quick and len(body) > _MAX_QUICK_BYTES:
-        raise NotQuickError
-    return parse_exactly(body)
-
-
-def _has_all_keys(value: Any, body: bytes) -> bool:
-    """True if orjson, which keeps the last of two equal keys, saw no two.
-
-    Every colon of a body belongs to a key or to a text. One that is not found again in the value
-    went with a key that came twice. Where a text may hold a colon that the body does not, written
-    as an escape, the exact way is left to tell.
-    """
-    n_colons = body.count(b":")
-    if isinstance(value, dict) and len(value) == n_colons:
-        return True
-    if rb"\u003" in body:
-        return False
-    level = [value]
-    while level:
-        kinds = {*map(type, level)}
-        inner: list[Any] = []
-        if dict in kinds:
-            objects = [item for item in level if type(item) is dict]
-            n_colons -= sum(map(len, objects))
-            n_colons -= "".join(chain.from_iterable(objects)).count(":")
-            inner += chain.from_iterable(map(dict.values, objects))
-        if list in kinds:
-            inner += chain.from_iterable([item for item in level if type(item) is list])
-        if str in kinds:
-            n_colons -= "".join([item for item in level if type(item) is str]).count(":")
-        level = inner
-    return n_colons == 0
-
-
-def _fill_nulls(value: Any) -> int:
-    """Put NaN in the place of each null in an object or a list, and count them."""
-    n_nulls = 0
-    level = [value] if isinstance(value, (dict, list)) else []
-    while level:
-        inner: list[Any] = []
-        for item in level:
-            values = item.values() if isinstance(item, dict) else item
-            if None in values:
-                pairs = item.items() if isinstance(item, dict) else enumerate(item)
-                nulls = [key for key, part in pairs if part is None]
-                n_nulls += len(nulls)
-                for key in nulls:
-                    item[key] = math.nan
-            inner += [part for part in values if type(part) in (dict, list)]
-        level = inner
-    return n_nulls
-
-
-def parse_exactly(body: bytes) -> Any:
-    """Parse as `parse` does, whatever the body: slower, in time linear in its length."""
     if not body:
         raise InvalidArgumentError("JSON Parse error: The document is empty")
-    text = body.decode("latin-1")  # so that a position is an offset in bytes
-    position = _skip(text, 3 if body.startswith(_BYTE_ORDER_MARK) else 0)
-    if text[position : position + 1] in ("", "\0"):
-        raise _error("The document is empty.", position)
-    containers: list[Any] = []
-    keys: list[str] = []  # of the value that comes next, one for each object that is open
-    while True:
-        value, position = _value(text, position)
-        is_open = isinstance(value, (dict, list))
-        if is_open:
-            position = _skip(text, position)
-            is_open = text[position : position + 1] != _CLOSING[type(value)][0]
-            if is_open:
-                containers.append(value)
-            else:
-                position += 1
-        while not is_open:
-            if not containers:
-                return value
-            value, position, is_open = _put(containers, keys, value, _skip(text, position), text)
-        if isinstance(containers[-1], dict):
-            key, position = _key(text, position)
-            keys.append(key)
-        elif run := _PLAIN_ITEMS.match(text, position):
-            # What every parser reads alike is left to the fastest one.
-            containers[-1].extend(orjson.loads(f"[{run.group().rstrip()[:-1]}]"))
-            position = run.end()
+    n_mark_bytes = len(_BYTE_ORDER_MARK) if body.startswith(_BYTE_ORDER_MARK) else 0
+    text = body[n_mark_bytes:]
+    restore = _as_64_bits if _LONG_INTEGER.search(text) else None
+    try:
+        text.decode()
+        is_utf8 = True
+    except UnicodeDecodeError:
+        text = text.decode("latin-1").translate(_STAND_INS).encode()
+        is_utf8, restore = False, _as_sent
+    try:
+        try:
+            return _parse_value(text, restore)
+        except RecursionError:
+            return _DeepParser(text, restore).parse()
+    except _BrokenJsonError as exc:
+        offset = exc.offset if is_utf8 else len(text[: exc.offset].decode())
+        raise InvalidArgumentError(
+            f"JSON Parse error: {exc} at offset: {n_mark_bytes + offset}"
+        ) from exc
 
 
-def _put(
-    containers: list[Any], keys: list[str], value: Any, position: int, text: str
-) -> tuple[Any, int, bool]:
-    """Put a complete value into the innermost container; say whether that waits for another."""
-    container = containers[-1]
-    if isinstance(container, dict):
-        container.setdefault(keys.pop(), value)
-    else:
-        container.append(value)
-    closing, what = _CLOSING[type(container)]
-    mark = text[position : position + 1]
-    if mark == ",":
-        return None, _skip(text, position + 1), True
-    if mark != closing:
-        raise _error(f"Missing a comma or '{closing}' after {what}.", position)
-    return containers.pop(), position + 1, False
+class _BrokenJsonError(Exception):
+    """Why a text cannot be parsed, in RapidJSON's words; `offset` is in bytes."""
+
+    def __init__(self, words: str, offset: int) -> None:
+        super().__init__(words)
+        self.offset = offset
 
 
-def _skip(text: str, position: int) -> int:
-    return _BLANKS.match(text, position).end()  # type: ignore[union-attr] # matches anything
+class _Decoder(rapidjson.Decoder):
+    """Keeps the first of equal keys."""
+
+    def start_object(self) -> list[tuple[str, Any]]:
+        return []
+
+    def end_object(self, members: list[tuple[str, Any]]) -> dict[str, Any]:
+        value: dict[str, Any] = {}
+        for key, member in members:
+            value.setdefault(key, member)
+        return value
 
 
-def _key(text: str, position: int) -> tuple[str, int]:
-    if text[position : position + 1] != '"':
-        raise _error("Missing a name for object member.", position)
-    key, position = _string(text, position)
-    position = _skip(text, position)
-    if text[position : position + 1] != ":":
-        raise _error("Missing a colon after a name of object member.", position)
-    return key, _skip(text, position + 1)
+_DECODER = _Decoder(number_mode=rapidjson.NM_NAN)
 
 
-def _value(text: str, position: int) -> tuple[Any, int]:
-    """Read a plain value, or open a container, and return what comes behind it."""
-    first = text[position : position + 1]
-    if first == "{":
-        return {}, position + 1
-    if first == "[":
-        return [], position + 1
-    if first == '"':
-        return _string(text, position)
-    if number := _NUMBER.match(text, position):
-        return _number_of(number), number.end()
-    for word, meaning in _WORDS.items():
-        end = position + len(word)
-        # Behind Inf an i must go on to Infinity, which is longer and came first.
-        if text.startswith(word, position) and not (word[-1] == "f" and text[end : end + 1] == "i"):
-            return meaning, end
-    # RapidJSON has taken what still could have become a word.
-    here = text[position : position + len("-Infinity")]
-    n_taken = max(_common(word, here) for word in _WORDS)
-    raise _error("Invalid value.", position + n_taken)
+def _parse_value(text: bytes, restore: Callable[[Any], Any] | None) -> Any:
+    """Parse the first value of a text.
+
+    Args:
+        text: UTF-8.
+        restore: Is given every key and plain value, and returns what they stand for.
+
+    Raises:
+        RecursionError: It is nested too deeply.
+    """
+    try:
+        # First with C's own numbers: they are not exact, but their errors are the original's.
+        rapidjson.loads(text, number_mode=rapidjson.NM_NAN | rapidjson.NM_NATIVE)
+    except rapidjson.JSONDecodeError as exc:
+        offset, _, words = str(exc).removeprefix("Parse error at offset ").partition(": ")
+        if words != _MORE_VALUES:
+            raise _BrokenJsonError(_WORDS.get(words, words), int(offset)) from exc
+        text = text[: int(offset)]
+    value = _DECODER(text)
+    return _replace_all(value, restore) if restore else value
 
 
-def _common(word: str, text: str) -> int:
-    return next(
-        (i for i, (a, b) in enumerate(zip(word, text, strict=False)) if a != b),
-        min(len(word), len(text)),
-    )
-
-
-def _number_of(match: re.Match[str]) -> int | float:
-    fraction, exponent = match.groups()
-    if fraction == ".":
-        raise _error("Miss fraction part in number.", match.end(1))
-    if exponent and not exponent[-1].isdigit():
-        raise _error("Miss exponent in number.", match.end())
-    if not (fraction or exponent):
-        digits = match.group()
-        # No integer of 64 bits has more than 20 characters; what none of them holds is a double.
-        if len(digits) <= 20 and -(2**63) <= int(digits) < 2**64:
-            return int(digits)
-    value = float(match.group())
-    if math.isinf(value):
-        raise _error("Number too big to be stored in double.", match.start())
-    return value
-
-
-def _string(text: str, position: int) -> tuple[str, int]:
-    """Read a string from its opening quotation mark on."""
-    parts = []
-    position += 1
-    while True:
-        end = _UNESCAPED.match(text, position).end()  # type: ignore[union-attr] # matches anything
-        parts.append(text[position:end].encode("latin-1"))
-        mark = text[end : end + 1]
-        if mark == '"':
-            return b"".join(parts).decode("utf-8", "surrogateescape"), end + 1
-        if mark in ("", "\0"):
-            raise _error("Missing a closing quotation mark in string.", end)
-        if mark != "\\":
-            raise _error("Invalid escape character in string.", end)
-        escaped = text[end + 1 : end + 2]
-        if escaped == "u":
-            part, position = _code_point(text, end)
-        elif escaped in _ESCAPES:
-            part, position = _ESCAPES[escaped], end + 2
+def _replace_all(value: Any, restore: Callable[[Any], Any]) -> Any:
+    root = [value]
+    waiting: list[Any] = [root]
+    while waiting:
+        container = waiting.pop()
+        is_object = isinstance(container, dict)
+        values = list(container.values() if is_object else container)
+        waiting += [inner for inner in values if isinstance(inner, (dict, list))]
+        if is_object:
+            keys = list(map(restore, container))
+            container.clear()
+            container.update(zip(keys, map(restore, values), strict=True))
         else:
-            raise _error("Invalid escape character in string.", end)
-        parts.append(part)
+            container[:] = map(restore, values)
+    return root[0]
 
 
-def _code_point(text: str, position: int) -> tuple[bytes, int]:
-    r"""Read `\uXXXX`, or two of them that make a pair of surrogates."""
-
-    def half(at: int) -> int:
-        digits = _HEX.match(text, at + 2)
-        if digits is None:
-            raise _error("Incorrect hex digit after \\u escape in string.", position)
-        return int(digits.group(), 16)
-
-    point, end = half(position), position + 6
-    if 0xD800 <= point <= 0xDFFF:
-        low = half(end) if point <= 0xDBFF and text.startswith("\\u", end) else 0
-        if not 0xDC00 <= low <= 0xDFFF:
-            raise _error("The surrogate pair in string is invalid.", position)
-        point, end = 0x10000 + ((point - 0xD800) << 10) + low - 0xDC00, end + 6
-    return chr(point).encode(), end
+def _as_64_bits(value: Any) -> Any:
+    """Turn an integer that 64 bits cannot hold into a double."""
+    is_too_large = type(value) is int and not -(2**63) <= value < 2**64
+    return float(value) if is_too_large else value
 
 
-def _error(text: str, offset: int) -> InvalidArgumentError:
-    return InvalidArgumentError(f"JSON Parse error: {text} at offset: {offset}")
+def _as_sent(value: Any) -> Any:
+    """Turn stand-ins in a string into the bytes that were sent; otherwise as `_as_64_bits`."""
+    if isinstance(value, str):
+        return _STANDING_IN.sub(_sent_bytes, value)
+    return _as_64_bits(value)
+
+
+def _sent_bytes(stand_ins: re.Match[str]) -> str:
+    sent = bytes(ord(character) - 0x10FF00 for character in stand_ins[0])
+    return sent.decode("utf-8", "surrogateescape")
+
+
+class _DeepParser:
+    """Parses a value however deeply it is nested.
+
+    RapidJSON itself has no limit, but the code that makes Python's objects calls itself for each
+    level. So every 500 levels a container is parsed on its own, the inner ones first, and in the
+    text around it a short string stands for it.
+    """
+
+    def __init__(self, text: bytes, restore: Callable[[Any], Any] | None) -> None:
+        self._whole = text
+        self._restore = restore
+        self._mark = secrets.token_hex(8)  # no sender can have written it
+        self._values: dict[str, Any] = {}
+        self._errors: list[_BrokenJsonError] = []
+        # Of each container that is open and will be parsed on its own: its text so far, and where
+        # in the whole text the parts of this begin.
+        self._texts, self._parts = [bytearray()], [[(0, 0)]]
+        self._n_read = 0
+
+    def parse(self) -> Any:
+        """Return the first value, or raise the error that comes first in the text."""
+        depth = 0
+        for match in _STRING_OR_BRACKET.finditer(self._whole):
+            if match[0] in (b"[", b"{"):
+                if depth and depth % _LEVELS == 0:
+                    self._read(match.start())
+                    self._texts.append(bytearray())
+                    self._parts.append([(0, match.start())])
+                depth += 1
+            elif match[0] in (b"]", b"}"):
+                depth -= 1
+                if depth <= 0:
+                    self._whole = self._whole[: match.end()]  # the rest is ignored
+                    break
+                if depth % _LEVELS == 0:
+                    self._close(match.end())
+        while len(self._texts) > 1:  # the containers that do not end
+            self._close(len(self._whole))
+        self._read(len(self._whole))
+        value = self._parse_innermost()
+        if self._errors:
+            raise min(self._errors, key=lambda error: error.offset)
+        return value
+
+    def _read(self, end: int) -> None:
+        self._texts[-1] += self._whole[self._n_read : end]
+        self._n_read = end
+
+    def _close(self, end: int) -> None:
+        self._read(end)
+        stand_in = f"{self._mark}{len(self._values)}"
+        self._values[stand_in] = self._parse_innermost()
+        self._texts[-1] += f'"{stand_in}"'.encode()
+        self._parts[-1].append((len(self._texts[-1]), end))
+
+    def _parse_innermost(self) -> Any:
+        text, parts = self._texts.pop(), self._parts.pop()
+        try:
+            return _parse_value(bytes(text), self._restored)
+        except _BrokenJsonError as exc:
+            begin, begin_in_whole = parts[bisect_right(parts, (exc.offset, math.inf)) - 1]
+            offset = begin_in_whole + exc.offset - begin
+            self._errors.append(_BrokenJsonError(str(exc), offset))
+            return None
+
+    def _restored(self, value: Any) -> Any:
+        if isinstance(value, str) and value in self._values:
+            return self._values[value]
+        return self._restore(value) if self._restore else value

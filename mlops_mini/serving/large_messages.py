@@ -54,11 +54,11 @@ class LargeMessages:
                     [sys.executable, "-m", __name__],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,  # who reads ours waits for its end
+                    stderr=subprocess.DEVNULL,  # a reader of our stderr would wait for its end too
                     bufsize=0,
                 )
             try:
-                _send(self._child.stdin, (function, [_lend(one) for one in arguments]))
+                _send(self._child.stdin, (function, [_lend(argument) for argument in arguments]))
                 result = _receive(self._child.stdout)
             except (OSError, EOFError) as exc:
                 raise InternalError(
@@ -120,7 +120,7 @@ def _read(pipe: Any, n_bytes: int) -> memoryview:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Do what is asked until nobody asks any more."""
+    """Answer calls until the input ends."""
     while True:
         try:
             function, arguments = _receive(requests)

@@ -1,4 +1,4 @@
-"""Which versions of a model are served: found on disk, loaded, swapped without a gap, unloaded.
+"""Which versions of a model are served: discovered, loaded, swapped without a gap, unloaded.
 
 `tick` looks at the model's folder once and does what is to be done; a thread of `Models` calls it
 again and again. The rules:
@@ -9,8 +9,8 @@ again and again. The rules:
   link) is said once in the log.
 - New versions are loaded before old ones are unloaded, and an unload waits for the requests that
   still run on it, but holds nothing up meanwhile.
-- A version that fails to load takes nobody down: the next lower one is wanted instead. The failed
-  one is tried again as often as the flags say, and once more whenever its files change.
+- If a version fails to load, the next lower one is served instead. The failed one is tried again as
+  often as the flags say, and once more whenever its files change.
 - A missing model folder changes nothing (it may be a network share); an empty one unloads all.
 - What is served stays as it was loaded: other files under the same number get one warning.
 - A label that moves stays where it is until the version it moves to is available.
@@ -26,7 +26,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -36,6 +36,7 @@ from mlops_mini.serving import version_folders
 from mlops_mini.serving.model_config import ModelConfig
 from mlops_mini.serving.servables import Servable
 from mlops_mini.serving.version_folders import Snapshot
+from mlops_mini.wire import ModelSpec
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ class ModelLifecycle:
         self._changing = threading.Lock()  # held by a whole tick
 
     def configure(self, config: ModelConfig | None) -> None:
-        """Say what is wanted from the next tick on; None is nothing."""
+        """Set which versions are wanted from the next tick on; None wants none."""
         with self._changed:
             if self.config is None:  # new, or wanted again: what failed before gets another chance
                 for version in self._versions.values():
@@ -195,10 +196,13 @@ class ModelLifecycle:
             self._unload(self._versions.keys() - folders)
 
     @contextmanager
-    def acquire(
-        self, *, version: int | None = None, label: str | None = None
-    ) -> Iterator[Servable]:
-        """Hold a version for one request; see `Models.acquire`."""
+    def acquire(self, *, version: int | None = None, label: str = "") -> Iterator[Servable]:
+        """Hold a version for one request, as the function `acquire` does.
+
+        Args:
+            version: Its number; None for the highest one available, or the one that `label` names.
+            label: Its label; empty for none.
+        """
         with self._changed:
             if version is None and label:
                 version = self._labels.get(label)
@@ -301,7 +305,7 @@ class ModelLifecycle:
             ]
 
     def pause_s(self, poll_wait_s: float, *, first_looks_s: float) -> float | None:
-        """Tell how many seconds to wait for the next look; None is until something wakes us.
+        """Tell how many seconds to wait for the next look; None means until `wake` is set.
 
         Args:
             poll_wait_s: Seconds between looks; 0 for one look only.
@@ -392,7 +396,7 @@ class ModelLifecycle:
         self._waiting = {**self._waiting, number: reason}  # others may be reading the old one
 
     def _warn_if_changed(self, version: _Version, folder: Path) -> None:
-        """Say once that what stands under a number is not what is served under it."""
+        """Log once that the folder of a version isn't what was loaded from it any more."""
         if version.loaded is None:
             return
         loaded_from, snapshot = version.loaded
@@ -440,6 +444,31 @@ class ModelLifecycle:
             label: number if self.is_available(number) else self._labels.get(label, number)
             for label, number in wanted.items()
         }
+
+
+def acquire(
+    models: Mapping[str, ModelLifecycle], spec: ModelSpec | None
+) -> AbstractContextManager[Servable]:
+    """Hold the version that a request asks for: it is not unloaded before the `with` ends.
+
+    Args:
+        models: The models by name.
+        spec: What the request says; None if it says nothing.
+
+    Raises:
+        InvalidArgumentError: It names no model, or a label that stands for nothing.
+        NotFoundError: That model or version is not available now.
+    """
+    if spec is None:
+        raise InvalidArgumentError("Missing ModelSpec")
+    if not spec.name:
+        raise InvalidArgumentError("ModelSpec has no name specified.")
+    model = models.get(spec.name)
+    if model is not None:
+        return model.acquire(version=spec.version, label=spec.version_label)
+    if spec.version_label and spec.version is None:
+        raise unknown_label(spec.version_label)
+    raise not_served(spec.name, spec.version)
 
 
 def not_served(name: str, version: int | None) -> NotFoundError:

@@ -95,7 +95,7 @@ def read(path: Path, *, is_first: bool = False) -> list[ModelConfig]:
 
     Raises:
         NotFoundError: There is no such file, or it cannot be read.
-        InvalidArgumentError: It does not parse, or asks for what cannot be.
+        InvalidArgumentError: It does not parse, or asks for something that cannot be served.
         FailedPreconditionError: It is empty.
     """
     server_config = _parse(path, model_server_config_pb2.ModelServerConfig())

@@ -1,4 +1,4 @@
-"""The set of models that a server serves: configured, replaced, asked for, each on its own.
+"""The set of models that a server serves: configured and replaced, each looked after on its own.
 
 Each model is looked after by a thread of its own, so that a broken, slow or missing one holds up no
 other.
@@ -12,7 +12,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,6 @@ from mlops_mini.serving.lifecycle import (
     Retries,
     State,
     VersionStatus,
-    not_served,
-    unknown_label,
 )
 from mlops_mini.serving.model_config import PLATFORM, ModelConfig
 from mlops_mini.serving.servables import Servable
@@ -50,7 +47,11 @@ CODE_NAMES = (
 
 
 class Models:
-    """Models by name. All methods may be called from any thread; `close` it at the end."""
+    """All models. All methods may be called from any thread; `close` it at the end.
+
+    Attributes:
+        by_name: Each model's versions; `lifecycle.acquire` finds there what a request asks for.
+    """
 
     def __init__(
         self,
@@ -78,48 +79,29 @@ class Models:
         self._turns = threading.BoundedSemaphore(n_load_threads or 4 * (os.cpu_count() or 1))
         self._strict_labels = strict_labels
         self._allow_unavailable_labels = allow_unavailable_labels
-        self._models: dict[str, ModelLifecycle] = {}
+        self.by_name: dict[str, ModelLifecycle] = {}
         self._threads: dict[str, threading.Thread] = {}
         self._configuring = threading.RLock()
         self._changed = threading.Condition()
         self._is_closed = False
         self._is_first = True  # TensorFlow Serving words the failure of the first set differently
 
-    def acquire(
-        self, name: str, *, version: int | None = None, label: str | None = None
-    ) -> AbstractContextManager[Servable]:
-        """Hold a version of a model for one request: it is not unloaded before the `with` ends.
-
-        Args:
-            name: The model's.
-            version: Number of the version; None for the highest one available.
-            label: Or its label.
-
-        Raises:
-            InvalidArgumentError: There is no such label.
-            NotFoundError: That model or version is not available now.
-        """
-        model = self._models.get(name)
-        if model is None:
-            raise unknown_label(label) if label and version is None else not_served(name, version)
-        return model.acquire(version=version, label=label)
-
     def statuses(self, name: str, *, version: int | None = None) -> list[VersionStatus]:
         """List the versions of a model that were ever seen, highest first.
 
         Raises:
-            NotFoundError: There is none, or not that one.
+            NotFoundError: There is no version, or not the one that is asked for.
         """
-        model = self._models.get(name)
-        found = [
+        model = self.by_name.get(name)
+        statuses = [
             status
             for status in (model.statuses() if model else [])
             if version is None or status.version == version
         ]
-        if not found:
+        if not statuses:
             what = "any versions of" if version is None else f"version {version} of"
             raise NotFoundError(f"Could not find {what} model {name}")
-        return found
+        return statuses
 
     def names(self) -> list[str]:
         """List the models that are to be served."""
@@ -128,19 +110,19 @@ class Models:
     def configs(self) -> list[ModelConfig]:
         """List what is to be served, by name."""
         with self._configuring:
-            configs = [model.config for _, model in sorted(self._models.items())]
+            configs = [model.config for _, model in sorted(self.by_name.items())]
         return [config for config in configs if config is not None]
 
     def not_ready(self) -> dict[str, str]:
         """Tell which models do not answer yet, and why; empty if all do."""
-        whys = {name: self._models[name].why_not_ready() for name in self.names()}
+        whys = {name: self.by_name[name].why_not_ready() for name in self.names()}
         return {name: why for name, why in whys.items() if why}
 
     def report(self) -> dict[str, dict[str, Any]]:
         """Describe every model in JSON's terms: `ready`, if not the `reason`, versions, labels."""
         described = {}
         for name in self.names():
-            model = self._models[name]
+            model = self.by_name[name]
             why = model.why_not_ready()
             reason = {"reason": why} if why else {}
             described[name] = {"ready": not why, **reason, **model.report()}
@@ -149,7 +131,7 @@ class Models:
     @property
     def n_running(self) -> int:
         """Requests under way."""
-        return sum(model.n_running for model in list(self._models.values()))
+        return sum(model.n_running for model in list(self.by_name.values()))
 
     @property
     def is_busy(self) -> bool:
@@ -190,13 +172,13 @@ class Models:
     def wait_for_first_tries(self) -> None:
         """Return once every model's first load has ended, well or not, or there was none to make.
 
-        A model without a folder, or with no version in it, holds nobody up; nor do later tries.
+        A model without a folder, or without versions in it, isn't waited for; nor are later tries.
         """
         with self._changed:
             self._changed.wait_for(
                 lambda: (
                     self._is_closed
-                    or all(m.is_tried or m.config is None for m in self._models.values())
+                    or all(m.is_tried or m.config is None for m in self.by_name.values())
                 )
             )
 
@@ -211,12 +193,12 @@ class Models:
             logger.info("Adding/updating models.")
             self._is_first = False
             wanted = {config.name: config for config in configs}
-            for model in self._models.values():
+            for model in self.by_name.values():
                 if model.name not in wanted and model.config is not None:
                     model.configure(None)
             new = []
             for name, config in wanted.items():
-                model = self._models.get(name) or ModelLifecycle(
+                model = self.by_name.get(name) or ModelLifecycle(
                     name,
                     load=functools.partial(self._load_in_turn, name),
                     retries=self._retries,
@@ -229,24 +211,24 @@ class Models:
                     for label, version in config.labels.items():
                         if not model.is_available(version):
                             logger.info("label %s of %s waits for version %d", label, name, version)
-                self._models[name] = model
+                self.by_name[name] = model
                 self._look_after(model)
             return new
 
     def close(self, timeout_s: float = 0.0) -> None:
-        """Look after nothing any more; wait that many seconds at most for loads under way."""
+        """Stop looking after the models; wait that many seconds at most for loads under way."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-        for model in list(self._models.values()):
+        for model in list(self.by_name.values()):
             model.wake.set()
         for thread in list(self._threads.values()):
             thread.join(max(deadline - time.monotonic(), 0))
 
     def _check(self, configs: Sequence[ModelConfig]) -> None:
-        """Refuse what cannot be, each rule for all models before the next, as the original does."""
-        known = {config.name: self._models.get(config.name) for config in configs}
+        """Refuse what cannot be served; each rule is checked for all models before the next one."""
+        known = {config.name: self.by_name.get(config.name) for config in configs}
         for config in configs:
             model = known[config.name]
             if model is not None and model.config and model.config.platform != config.platform:

@@ -15,19 +15,30 @@ Source: TensorFlow Serving's RESTful API, https://www.tensorflow.org/tfx/serving
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import re
 import zlib
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 from urllib.parse import unquote
 
+import numpy.typing as npt
+
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError
-from mlops_mini.serving import examples
-from mlops_mini.serving.http_protocol import Answer, Handler, error_page
-from mlops_mini.serving.inference import ModelServer
+from mlops_mini.serving import json_hint, json_request, json_response, lifecycle
+from mlops_mini.serving.example_methods import ExampleMethods
+from mlops_mini.serving.http_protocol import Answer, error_page
+from mlops_mini.serving.json_request import DecodedRequest
+from mlops_mini.serving.model_service import ModelService
 from mlops_mini.serving.models import Models
+from mlops_mini.serving.predict import Predictor
+from mlops_mini.serving.servables import CLASSIFY, DEFAULT_SIGNATURE, REGRESS, Servable
+from mlops_mini.serving.workers import MAX_INLINE_BYTES, Workers
+from mlops_mini.wire import ModelSpec, NotQuickError
+
+Array = npt.NDArray[Any]
 
 _TARGET = r"(?:(?:/versions/([0-9]+))|(?:/labels/([^/:]+)))?"
 _POST = re.compile(rf"(?ia)/v1/models/([^/:]+){_TARGET}:(classify|regress|predict)")
@@ -56,79 +67,166 @@ class _EmptyBadRequestError(InvalidArgumentError):
     """The one error that TensorFlow Serving answers without a body: a version over int64."""
 
 
-def application(server: ModelServer, models: Models, *, cors: bool = False) -> Handler:
-    """Make the handler of HTTP requests.
+class RestApi:
+    """Answers HTTP requests; `respond` is the handler that `http_protocol` calls."""
 
-    Args:
-        server: Whom the routes of TensorFlow Serving ask.
-        models: Whom our own routes ask.
-        cors: Let any web page read the answers of `/v1`.
-    """
+    def __init__(
+        self,
+        models: Models,
+        workers: Workers,
+        *,
+        predictor: Predictor,
+        examples: ExampleMethods,
+        model_service: ModelService,
+        timeout_ms: int = 30_000,
+        cors: bool = False,
+    ) -> None:
+        """Answer for these models.
+
+        Args:
+            models: All models.
+            workers: Where slow work is done.
+            predictor: Answers Predict.
+            examples: Answers Classify and Regress.
+            model_service: Answers questions about models.
+            timeout_ms: Longest run of a request, milliseconds; 0 or less for no limit.
+            cors: Let any web page read the answers of `/v1`.
+        """
+        self._models = models
+        self._workers = workers
+        self._predictor = predictor
+        self._examples = examples
+        self._model_service = model_service
+        self._timeout_s = timeout_ms / 1000 if timeout_ms > 0 else None
+        self._cors = cors
 
     async def respond(
-        method: str, target: bytes, headers: Mapping[bytes, bytes], body: bytes
+        self, method: str, target: bytes, headers: Mapping[bytes, bytes], body: bytes
     ) -> Answer:
+        """Answer a request; the arguments are those of a `Handler`."""
         path = target.decode("utf-8", "surrogateescape")
         if path[:1] != "/":
             path = _ORIGIN.sub("", path, count=1)  # as a proxy is asked
         if _PREFIX.fullmatch(path):
-            answer = await _serve(server, method, path, headers, body)
-            return answer._replace(headers={**answer.headers, **_CORS}) if cors else answer
+            answer = await self._serve(method, path, headers, body)
+            if self._cors:
+                return answer._replace(headers={**answer.headers, **_CORS})
+            return answer
         if method in ("GET", "HEAD") and path == "/healthz":
             return _json(200, {"status": "ok"})
         if method in ("GET", "HEAD") and path == "/readyz":
-            report = models.report()
+            report = self._models.report()
             is_ready = all(model["ready"] for model in report.values())
             return _json(200 if is_ready else 503, {"ready": is_ready, "models": report})
         return error_page(404)
 
-    return respond
+    async def _serve(
+        self, method: str, path: str, headers: Mapping[bytes, bytes], body: bytes
+    ) -> Answer:
+        if method == "OPTIONS":
+            is_from_web = re.search(rb"https?://", headers.get(b"origin", b""))
+            return Answer(200 if is_from_web else 400, _EMPTY)
+        try:
+            return Answer(200, _JSON, await self._ask(method, path, headers, body))
+        except _EmptyBadRequestError:
+            return Answer(400, _JSON)
+        except MlopsMiniError as exc:
+            return _error(exc)
+
+    async def _ask(
+        self, method: str, path: str, headers: Mapping[bytes, bytes], body: bytes
+    ) -> bytes:
+        if method == "POST" and (match := _POST.fullmatch(path)):
+            name, digits, label, verb = match.groups()
+            spec = _spec(name, digits, label)
+            if verb in ("predict", "classify", "regress"):
+                if b"gzip" in headers.get(b"content-encoding", b""):
+                    body = await _inflate(body)
+                if verb == "predict":
+                    return await self.predict(spec, body)
+                return await self._infer(CLASSIFY if verb == "classify" else REGRESS, spec, body)
+        if method == "GET" and (match := _GET.fullmatch(path)):
+            name, digits, label, metadata = match.groups()
+            spec = _spec(name or "", digits, label)
+            if name is None:
+                raise InvalidArgumentError("Missing model name in request.")
+            if metadata == "metadata":  # in other letters it matches, and asks for the status
+                return await self._workers.do(self._model_service.metadata_json, spec)
+            return self._model_service.status_json(spec)
+        raise InvalidArgumentError(f"Malformed request: {method} {path}")
+
+    async def predict(self, spec: ModelSpec, body: bytes) -> bytes:
+        """Answer the body of a predict request with the body of its answer.
+
+        Args:
+            spec: The model; the body names the signature.
+            body: What was sent.
+
+        Raises:
+            MlopsMiniError: With TensorFlow Serving's code and text; an `InvalidArgumentError` has a
+                `hint` that says what the model takes.
+        """
+        with contextlib.ExitStack() as hold:
+            servable, not_served = None, None
+            try:
+                servable = hold.enter_context(lifecycle.acquire(self._models.by_name, spec))
+            except (
+                MlopsMiniError
+            ) as exc:  # whoever sent a body that is not JSON hears of that first
+                not_served = exc
+            key, request = await self._read(body, servable.dtypes if servable else {})
+            if servable is None:
+                raise cast("MlopsMiniError", not_served)
+            try:
+                _check_signature(servable, key)
+                if isinstance(request, MlopsMiniError):
+                    raise request
+                request = cast("DecodedRequest", request)  # None is an unknown signature
+                outputs = await self._predictor.run(
+                    servable, key, request.inputs, timeout_s=self._timeout_s, hold=hold
+                )
+                return await self._write(outputs, request.is_rows)
+            except InvalidArgumentError as exc:
+                exc.hint = json_hint.predict_hint(servable, key)
+                raise
+
+    async def _read(
+        self, body: bytes, signatures: Mapping[str, Mapping[str, str]]
+    ) -> tuple[str, DecodedRequest | MlopsMiniError | None]:
+        """Read a predict body: here if that is quick, else where it stops nobody."""
+        if len(body) <= MAX_INLINE_BYTES:
+            with contextlib.suppress(NotQuickError):
+                return json_request.read_predict(body, signatures, quick=True)
+        return await self._workers.do_json(len(body), json_request.read_predict, body, signatures)
+
+    async def _write(self, outputs: Mapping[str, Array], is_rows: bool) -> bytes:
+        """Write the body of an answer: here, or where a large one stops nobody."""
+        n_bytes = json_response.answer_bytes(outputs)
+        if n_bytes <= MAX_INLINE_BYTES:
+            return json_response.encode_predict(outputs, is_rows)
+        return await self._workers.do_json(n_bytes, json_response.encode_predict, outputs, is_rows)
+
+    async def _infer(self, method: str, spec: ModelSpec, body: bytes) -> bytes:
+        ask = functools.partial(self._examples.infer_json, method, spec, body, self._timeout_s)
+        return await self._workers.run(ask, timeout_s=self._timeout_s)
 
 
-async def _serve(
-    server: ModelServer, method: str, path: str, headers: Mapping[bytes, bytes], body: bytes
-) -> Answer:
-    if method == "OPTIONS":
-        is_from_web = re.search(rb"https?://", headers.get(b"origin", b""))
-        return Answer(200 if is_from_web else 400, _EMPTY)
-    try:
-        return Answer(200, _JSON, await _ask(server, method, path, headers, body))
-    except _EmptyBadRequestError:
-        return Answer(400, _JSON)
-    except MlopsMiniError as exc:
-        return _error(exc)
+def _spec(name: str, digits: str | None, label: str | None) -> ModelSpec:
+    return ModelSpec(
+        name=_unquote(name), version=_version(digits), version_label=_unquote(label or "")
+    )
 
 
-async def _ask(
-    server: ModelServer, method: str, path: str, headers: Mapping[bytes, bytes], body: bytes
-) -> bytes:
-    if method == "POST" and (match := _POST.fullmatch(path)):
-        name, digits, label, verb = match.groups()
-        version = _version(digits)
-        verbs: dict[str, Callable[..., Awaitable[bytes]]] = {
-            "predict": server.predict_json,
-            "classify": functools.partial(server.infer_json, examples.CLASSIFY),
-            "regress": functools.partial(server.infer_json, examples.REGRESS),
-        }
-        if verb in verbs:
-            if b"gzip" in headers.get(b"content-encoding", b""):
-                body = await _inflate(body)
-            label = label and _unquote(label)
-            return await verbs[verb](
-                body, name=_unquote(name), version=version, version_label=label
-            )
-    if method == "GET" and (match := _GET.fullmatch(path)):
-        name, digits, label, metadata = match.groups()
-        version = _version(digits)
-        if name is None:
-            raise InvalidArgumentError("Missing model name in request.")
-        if metadata == "metadata":  # in other letters it is matched, and asks for the status
-            label = label and _unquote(label)
-            return await server.metadata_json(
-                name=_unquote(name), version=version, version_label=label
-            )
-        return server.status_json(name=_unquote(name), version=version)
-    raise InvalidArgumentError(f"Malformed request: {method} {path}")
+def _check_signature(servable: Servable, key: str) -> None:
+    """Refuse a signature that REST cannot ask, in other words than gRPC has for it."""
+    signature = servable.signatures.get(key or DEFAULT_SIGNATURE)
+    if signature is None:
+        raise InvalidArgumentError(
+            f'Serving signature name: "{key or DEFAULT_SIGNATURE}" not found in signature def'
+        )
+    if not signature.inputs:
+        signature.check_servable()
+        raise InvalidArgumentError(f"Failed to get input map for signature: {key or 'DEFAULT'}")
 
 
 def _version(digits: str | None) -> int | None:

@@ -17,7 +17,7 @@ INLINE_LIMIT_S = 1e-3
 _FIRST_RUNS = 20  # of a signature: none of them on the event loop
 _ENOUGH_RUNS = 3  # of one size, to judge it by
 _KEPT_RUNS = 9
-_OVERRUN = 10  # a run that took that many times the limit costs its size its good name
+_OVERRUN = 10  # one run this many times over the limit makes its size a long one
 
 
 class RunCosts:
@@ -39,7 +39,7 @@ class RunCosts:
     """
 
     def __init__(self, *, may_inline: bool = True) -> None:
-        """Know nothing yet.
+        """Start without any runs.
 
         Args:
             may_inline: False for a signature that must never run on the event loop.

@@ -172,15 +172,15 @@ class _Graph:
 
         A name that isn't there is left out: whoever asks for it is told so by TensorFlow.
         """
-        found: dict[str, Any] = {}
+        reached: dict[str, Any] = {}
         waiting = [_node_name(tensor) for tensor in tensors]
         while waiting:
             name = waiting.pop()
-            if name in found or name not in self._nodes:
+            if name in reached or name not in self._nodes:
                 continue
-            found[name] = self._nodes[name]
-            waiting += map(_node_name, found[name].input)
-        return found
+            reached[name] = self._nodes[name]
+            waiting += map(_node_name, reached[name].input)
+        return reached
 
     def ops(self, nodes: Mapping[str, Any]) -> Set[str]:
         """Name the ops of these nodes, and of the functions that they call."""
@@ -189,17 +189,17 @@ class _Graph:
 
     def _called(self, nodes: Iterable[Any]) -> list[str]:
         """Name the functions that nodes call, directly or through others."""
-        found: dict[str, None] = {}
+        called: dict[str, None] = {}
         waiting = list(_calls(nodes))
         while waiting:
             name = waiting.pop()
-            if name in found or name not in self._functions:
+            if name in called or name not in self._functions:
                 continue
-            found[name] = None
+            called[name] = None
             waiting += _calls(self._functions[name].node_def)
             if name in self._gradients:
                 waiting.append(self._gradients[name].gradient_func)
-        return list(found)
+        return list(called)
 
     def import_into(self, graph: Any, nodes: Mapping[str, Any], meta_info: Any) -> None:
         """Import these nodes, and the functions that they call, into an empty `tf.Graph`."""

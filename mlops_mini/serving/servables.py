@@ -32,6 +32,7 @@ from mlops_mini.errors import (
     by_code,
 )
 from mlops_mini.serving import saved_model
+from mlops_mini.serving.json_text import show_shape
 from mlops_mini.serving.run_costs import RunCosts
 from mlops_mini.wire import BY_NUMBER, DTYPES
 
@@ -39,6 +40,11 @@ logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 _Call = Callable[..., list[Any]]
+
+DEFAULT_SIGNATURE = "serving_default"
+# For which of the methods a signature was exported (the `method_name` of its SignatureDef).
+PREDICT = "tensorflow/serving/predict"
+CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 
 _MAX_CALLABLES = 256
 # Ops that may take long, or make much, whatever the size of the input: never on the event loop.
@@ -73,16 +79,17 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Signature:
+class LoadedSignature:
     """One function of a SavedModel, inputs and outputs sorted by alias.
 
     Attributes:
         name: Key in the SavedModel, such as `serving_default`.
-        inputs: What it takes.
-        outputs: What it returns.
+        inputs: Its inputs.
+        outputs: Its outputs.
         costs: How long its runs take.
         defaults: Values of inputs that a gRPC client may leave out, by alias.
-        unservable: Why it cannot be asked; empty if it can. Then it has no inputs and outputs here.
+        unservable: Why it cannot be served, empty if it can. If not, its inputs and outputs are
+            left out here.
     """
 
     name: str
@@ -93,7 +100,7 @@ class Signature:
     unservable: str = ""
 
     def check_servable(self) -> None:
-        """Raise an UnimplementedError if it cannot be asked."""
+        """Raise an UnimplementedError if it cannot be served."""
         if self.unservable:
             raise UnimplementedError(f"signature {self.name} cannot be served: {self.unservable}")
 
@@ -109,7 +116,7 @@ class Servable:
     Attributes:
         name: Name of the model.
         version: Number of the version.
-        signatures: What it can be asked, by name.
+        signatures: Its signatures, by name.
         dtypes: Element types of the inputs of each signature; under "" those of the default one.
         signature_defs: The SavedModel's own description of them (`tensorflow.SignatureDef`).
     """
@@ -132,7 +139,7 @@ class Servable:
         )
         self.signatures = {key: self._make_signature(key, ops) for key, ops in graph.ops.items()}
         self.dtypes = {key: signature.dtypes for key, signature in self.signatures.items()}
-        self.dtypes[""] = self.dtypes.get("serving_default", {})
+        self.dtypes[""] = self.dtypes.get(DEFAULT_SIGNATURE, {})
 
     def run(
         self,
@@ -145,8 +152,8 @@ class Servable:
         """Run the graph once.
 
         Args:
-            inputs: What is fed, as one of `signatures` has it.
-            outputs: What is wanted of it.
+            inputs: The inputs of one of `signatures`.
+            outputs: The outputs to compute.
             arrays: One array per input.
             timeout_ms: Longest run, milliseconds, 0 for no limit; None runs on this thread, where
                 no limit would hold.
@@ -181,10 +188,10 @@ class Servable:
         if self._needs_rank and spec.shape is not None and array.ndim != len(spec.shape):
             raise InvalidArgumentError(
                 f"convolution input must be {len(spec.shape)}-dimensional:"
-                f" [{','.join(map(str, array.shape))}]"
+                f" {show_shape(array.shape)}"
             )
 
-    def _make_signature(self, key: str, ops: Set[str]) -> Signature:
+    def _make_signature(self, key: str, ops: Set[str]) -> LoadedSignature:
         definition = self.signature_defs[key]
         try:
             inputs, outputs = _tensor_specs(definition.inputs), _tensor_specs(definition.outputs)
@@ -197,7 +204,7 @@ class Servable:
                 "signature %s of {name: %s version: %d} cannot be served: %s",
                 key, self.name, self.version, exc,
             )  # fmt: skip
-            return Signature(name=key, inputs=(), outputs=(), unservable=str(exc))
+            return LoadedSignature(name=key, inputs=(), outputs=(), unservable=str(exc))
         if self._needs_rank and any(spec.shape is None for spec in inputs):
             logger.warning(
                 "signature %s of {name: %s version: %d} declares no rank for an input: with another"
@@ -205,7 +212,9 @@ class Servable:
                 key, self.name, self.version,
             )  # fmt: skip
         costs = RunCosts(may_inline=not any(map(_UNBOUNDED.match, ops)))
-        return Signature(name=key, inputs=inputs, outputs=outputs, costs=costs, defaults=defaults)
+        return LoadedSignature(
+            name=key, inputs=inputs, outputs=outputs, costs=costs, defaults=defaults
+        )
 
     def close(self) -> None:
         """Give the memory back. No run may be under way."""
@@ -224,7 +233,7 @@ def load(
     inter_op_threads: int = 0,
     session_config_file: str = "",
 ) -> Servable:
-    """Load one version folder; nothing of it is run but its init op.
+    """Load one version folder; only its init op is run.
 
     Args:
         path: Folder that holds `saved_model.pb` and `variables/`.
@@ -273,6 +282,15 @@ def _session_config(file: str, intra_op_threads: int, inter_op_threads: int) -> 
     if inter_op_threads > 0:
         config.inter_op_parallelism_threads = inter_op_threads
     return config
+
+
+def limit_ms(timeout_s: float | None) -> int:
+    """Turn a deadline into the limit of a run: each limit has a callable, so there are few of them.
+
+    >>> [limit_ms(timeout_s) for timeout_s in (None, 0.9, 30.0)]
+    [0, 1024, 32768]
+    """
+    return 0 if timeout_s is None else 1 << max(int(timeout_s * 1000), 0).bit_length()
 
 
 def tensorflow() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import ipaddress
 import json
@@ -21,14 +22,19 @@ from typing import Any
 import uvloop
 
 from mlops_mini.errors import FailedPreconditionError, MlopsMiniError, UnavailableError
-from mlops_mini.serving import config, http_protocol, model_config, servables, warmup
+from mlops_mini.serving import config, grpc_api, http_protocol, model_config, servables, warmup
 from mlops_mini.serving.config import ServerConfig
-from mlops_mini.serving.grpc_api import grpc_server
-from mlops_mini.serving.inference import ModelServer
+from mlops_mini.serving.example_methods import ExampleMethods
+from mlops_mini.serving.grpc_api import GrpcApi, GrpcListener
+from mlops_mini.serving.http_protocol import HttpListener
 from mlops_mini.serving.lifecycle import Retries
 from mlops_mini.serving.model_config import ModelConfig, SslConfig
+from mlops_mini.serving.model_service import ModelService
 from mlops_mini.serving.models import CODE_NAMES, Models
-from mlops_mini.serving.rest_api import application
+from mlops_mini.serving.predict import Predictor
+from mlops_mini.serving.rest_api import RestApi
+from mlops_mini.serving.servables import Servable
+from mlops_mini.serving.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +102,8 @@ async def _serve(server_config: ServerConfig, configs: list[ModelConfig]) -> Non
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    models, drains = _models(server_config), list[Any]()
+    models = _models(server_config)
+    listeners: list[GrpcListener | HttpListener] = []
     _check_ports(server_config)  # before minutes may go into loading models
     ssl_file = server_config.ssl_config_file
     ssl = model_config.read_ssl(Path(ssl_file)) if ssl_file else None
@@ -108,42 +115,20 @@ async def _serve(server_config: ServerConfig, configs: list[ModelConfig]) -> Non
         # Also without a model: a later one must not stop the answers with an import of seconds.
         await _until(stop, asyncio.to_thread(_import_tensorflow))
     if not stop.is_set():
-        drains = await _open(server_config, models, ssl)
+        listeners = await _open(server_config, models, ssl)
         try:
             if server_config.open_ports_early:
                 models.configure(configs)
         except MlopsMiniError:
-            await _close(drains, models, 0)
+            await _close(listeners, models, 0)
             raise
         await _until(stop, _follow(models, server_config, configs))
-    await _close(drains, models, max(server_config.drain_timeout_s, 0))
+    await _close(listeners, models, max(server_config.drain_timeout_s, 0))
 
 
 def _models(server_config: ServerConfig) -> Models:
-    def load(name: str, folder: Path, version: int) -> servables.Servable:
-        _import_tensorflow()
-        servable = servables.load(
-            folder,
-            name=name,
-            version=version,
-            tags=(server_config.saved_model_tags or "serve").split(","),
-            intra_op_threads=server_config.tensorflow_intra_op_parallelism or both,
-            inter_op_threads=server_config.tensorflow_inter_op_parallelism or both,
-            session_config_file=server_config.tensorflow_session_config_file,
-        )
-        if server_config.enable_model_warmup:
-            iterations = server_config.num_request_iterations_for_warmup
-            try:
-                warmup.run(servable, folder, n_iterations=iterations)
-            except MlopsMiniError:
-                logger.warning("warm-up in %s fails; --enable_model_warmup=false skips it", folder)
-                servable.close()
-                raise
-        return servable
-
-    both = server_config.tensorflow_session_parallelism
     return Models(
-        load,
+        functools.partial(_load, server_config),
         poll_wait_s=server_config.file_system_poll_wait_seconds,
         retries=Retries(
             most=server_config.max_num_load_retries,
@@ -153,6 +138,30 @@ def _models(server_config: ServerConfig) -> Models:
         strict_labels=server_config.strict_version_labels,
         allow_unavailable_labels=server_config.allow_version_labels_for_unavailable_models,
     )
+
+
+def _load(server_config: ServerConfig, name: str, folder: Path, version: int) -> Servable:
+    """Load a version and warm it up."""
+    _import_tensorflow()
+    both = server_config.tensorflow_session_parallelism
+    servable = servables.load(
+        folder,
+        name=name,
+        version=version,
+        tags=(server_config.saved_model_tags or "serve").split(","),
+        intra_op_threads=server_config.tensorflow_intra_op_parallelism or both,
+        inter_op_threads=server_config.tensorflow_inter_op_parallelism or both,
+        session_config_file=server_config.tensorflow_session_config_file,
+    )
+    if server_config.enable_model_warmup:
+        iterations = server_config.num_request_iterations_for_warmup
+        try:
+            warmup.run(servable, folder, n_iterations=iterations)
+        except MlopsMiniError:
+            logger.warning("warm-up in %s fails; --enable_model_warmup=false skips it", folder)
+            servable.close()
+            raise
+    return servable
 
 
 def _import_tensorflow() -> None:
@@ -167,26 +176,45 @@ def _import_tensorflow() -> None:
             gc.freeze()
 
 
-async def _open(server_config: ServerConfig, models: Models, ssl: SslConfig | None) -> list[Any]:
+async def _open(
+    server_config: ServerConfig, models: Models, ssl: SslConfig | None
+) -> list[GrpcListener | HttpListener]:
     """Open the ports and tell where they are; return what is to be drained at the end."""
     host = server_config.bind_address
-    server = ModelServer(
+    check_method = server_config.enable_signature_method_name_check
+    workers = Workers(max(server_config.rest_api_num_threads, server_config.grpc_max_threads))
+    predictor = Predictor(models.by_name, workers, check_method=check_method)
+    examples = ExampleMethods(models.by_name, check_method=check_method)
+    model_service = ModelService(
         models,
-        rest_timeout_ms=server_config.rest_api_timeout_in_ms,
-        n_threads=max(server_config.rest_api_num_threads, server_config.grpc_max_threads),
-        check_method=server_config.enable_signature_method_name_check,
-        as_content=server_config.enable_serialization_as_tensor_content,
         may_manage=server_config.enable_model_management
         or _is_loopback(host)
         or (ssl is not None and ssl.client_verify),
     )
+    grpc = GrpcApi(
+        workers,
+        predictor=predictor,
+        examples=examples,
+        model_service=model_service,
+        as_content=server_config.enable_serialization_as_tensor_content,
+    )
+    rest = RestApi(
+        models,
+        workers,
+        predictor=predictor,
+        examples=examples,
+        model_service=model_service,
+        timeout_ms=server_config.rest_api_timeout_in_ms,
+        cors=server_config.rest_api_enable_cors_support,
+    )
     addresses = dict[str, str]()
     shown_host = f"[{host}]" if ":" in host else host
-    rest_socket = _listen(server_config)  # first: it fails before anything runs
+    rest_socket = _rest_socket(server_config)  # first: it fails before anything runs
     has_tcp = server_config.port or server_config.address_file
     try:
-        grpc_api, grpc_port = grpc_server(
-            server,
+        grpc_listener = grpc_api.listen(
+            grpc,
+            models,
             f"{shown_host}:{server_config.port}" if has_tcp else None,
             socket_path=server_config.grpc_socket_path,
             ssl=ssl,
@@ -195,22 +223,21 @@ async def _open(server_config: ServerConfig, models: Models, ssl: SslConfig | No
         )
     except RuntimeError as exc:
         raise _taken("port", server_config.port, host, "address in use") from exc
-    await grpc_api.start()
-    edges: list[Any] = [grpc_api.stop]
+    await grpc_listener.start()
+    listeners: list[GrpcListener | HttpListener] = [grpc_listener]
     if has_tcp:
-        addresses["grpc"] = f"{shown_host}:{grpc_port}"
+        addresses["grpc"] = f"{shown_host}:{grpc_listener.port}"
         logger.info("Running gRPC ModelServer at %s ...", addresses["grpc"])
     if rest_socket is not None:
         port = rest_socket.getsockname()[1]
-        handler = application(server, models, cors=server_config.rest_api_enable_cors_support)
         limits = http_protocol.Limits(body_bytes=server_config.rest_max_body_bytes or None)
-        edges.append((await http_protocol.serve(handler, rest_socket, limits)).drain)
+        listeners.append(await http_protocol.serve(rest.respond, rest_socket, limits))
         addresses["rest"] = f"{shown_host}:{port}"
         logger.info("Exporting HTTP/REST API at:localhost:%d ...", port)
     if server_config.address_file:
         _write_addresses(Path(server_config.address_file), addresses)
     logger.info("NET_LOG: Entering the event loop ...")
-    return edges
+    return listeners
 
 
 def _is_loopback(host: str) -> bool:
@@ -235,7 +262,7 @@ def _check_ports(server_config: ServerConfig) -> None:
             _bind(server_config.bind_address, port, flag).close()
 
 
-def _listen(server_config: ServerConfig) -> socket.socket | None:
+def _rest_socket(server_config: ServerConfig) -> socket.socket | None:
     """Bind the REST port, or return None where the flags ask for none."""
     host, port = server_config.bind_address, server_config.rest_api_port
     if not port and not server_config.address_file:
@@ -308,10 +335,12 @@ async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
         tasks[0].result()
 
 
-async def _close(drains: Sequence[Any], models: Models, grace_s: int) -> None:
+async def _close(
+    listeners: Sequence[GrpcListener | HttpListener], models: Models, grace_s: int
+) -> None:
     logger.info("stopping: no new requests, up to %d s for those under way", grace_s)
     deadline = time.monotonic() + grace_s
-    await asyncio.gather(*(drain(grace_s) for drain in drains))
+    await asyncio.gather(*(listener.drain(grace_s) for listener in listeners))
     await asyncio.to_thread(models.close, max(deadline - time.monotonic(), 0))
     if models.n_running or models.is_busy:
         logger.warning("stopped, leaving what did not end in %d s", grace_s)

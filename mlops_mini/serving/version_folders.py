@@ -1,4 +1,4 @@
-"""What stands in a model's base path: numbered folders, and whether each can be a version.
+"""The numbered folders in a model's base path, and whether each can be loaded as a version.
 
 Source: TensorFlow Serving's `FileSystemStoragePathSource`: only the name makes a version.
 """
@@ -27,7 +27,7 @@ def version_number(folder_name: str) -> int | None:
 
 
 def find(base_path: Path) -> dict[int, Path]:
-    """List what is named like a version, by number; of two with one number the last name counts.
+    """List the version folders by number; if two have the same number, the last name counts.
 
     Raises:
         OSError: The base path is not there, or cannot be listed.
@@ -38,19 +38,19 @@ def find(base_path: Path) -> dict[int, Path]:
 
 def snapshot(folder: Path) -> Snapshot:
     """List the files in a version folder; empty if there are none, or none can be listed."""
-    found = []
+    files = []
     for parent, _, names in os.walk(folder, followlinks=True):
         for path in (Path(parent, name) for name in names):
             try:
                 stat = path.stat()
             except OSError:  # gone meanwhile, or a dead link: the next look will tell
                 continue
-            found.append((str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns))
-    return frozenset(found)
+            files.append((str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns))
+    return frozenset(files)
 
 
 def problem(folder: Path) -> str:
-    """Say why nothing can be loaded from a version folder; empty if something may be."""
+    """Say why a version folder cannot be loaded; empty if it may be."""
     try:
         if not folder.exists():
             is_dead_link = folder.is_symlink()

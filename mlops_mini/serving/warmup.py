@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from mlops_mini.errors import InvalidArgumentError, UnimplementedError, by_code
-from mlops_mini.serving import examples
-from mlops_mini.serving.servables import Servable
+from mlops_mini.serving import example_methods, predict
+from mlops_mini.serving.servables import CLASSIFY, REGRESS, Servable
 from mlops_mini.wire import PredictRequest
 
 logger = logging.getLogger(__name__)
 
 _FILE = Path("assets.extra", "tf_serving_warmup_requests")
 _MAX_RECORDS = 1000
-_METHODS = {"classify_log": examples.CLASSIFY, "regress_log": examples.REGRESS}
+_METHODS = {"classify_log": CLASSIFY, "regress_log": REGRESS}
 
 
 def run(servable: Servable, path: Path, *, n_iterations: int) -> None:
@@ -75,20 +75,24 @@ def _run_record(servable: Servable, log: Any) -> None:
     request: Any = getattr(getattr(log, kind), "request", None)
     if kind == "predict_log":
         parsed = PredictRequest.from_bytes(request.SerializeToString())
-        call = examples.predict_call(
-            servable, parsed, signature_name=request.model_spec.signature_name
+        checked = predict.check_run(
+            servable,
+            request.model_spec.signature_name,
+            parsed.inputs,
+            unreadable=parsed.unreadable,
+            output_filter=parsed.output_filter,
         )
-        servable.run(call.signature.inputs, call.outputs, call.arrays, timeout_ms=0)
+        servable.run(checked.signature.inputs, checked.outputs, checked.arrays, timeout_ms=0)
     elif kind in _METHODS:
-        examples.classify_or_regress(
+        example_methods.classify_or_regress(
             servable,
             _METHODS[kind],
             request.model_spec.signature_name,
-            examples.serialized_examples(request.input),
+            example_methods.serialized_examples(request.input),
             timeout_ms=0,
         )
     elif kind == "multi_inference_log":
-        examples.multi_inference(servable, request, timeout_ms=0)
+        example_methods.multi_inference(servable, request, timeout_ms=0)
     else:
         number = log.DESCRIPTOR.fields_by_name[kind].number
         raise UnimplementedError(f"Unsupported log_type for warmup: {number}")

@@ -1,10 +1,9 @@
-"""Where work is done that would stop the event loop: worker threads, and a process beside ours."""
+"""Worker threads, and a process beside ours, for the work that would stop the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,17 +12,16 @@ from typing import Any, TypeVar
 from mlops_mini.errors import DeadlineExceededError
 from mlops_mini.serving import servables
 from mlops_mini.serving.large_messages import LargeMessages
-from mlops_mini.wire import NotQuickError
 
 T = TypeVar("T")
 
-_MAX_INLINE_BYTES = 2**18  # of a message: some milliseconds
+MAX_INLINE_BYTES = 2**18  # of a message read or written on the event loop: some milliseconds
 _MAX_THREAD_BYTES = 2**22  # of JSON: tens of milliseconds in which the parser lets nobody else work
 _N_RARE_THREADS = 32
 
 
 class Workers:
-    """Threads for runs, others for what is rare or large; `close` them at the end."""
+    """Threads for runs, others for work that is rare or large; `close` them at the end."""
 
     def __init__(self, n_run_threads: int = 0) -> None:
         """Start nothing yet; `n_run_threads` of 0 is four for each CPU."""
@@ -35,41 +33,22 @@ class Workers:
         self._large = LargeMessages()
 
     def close(self) -> None:
-        """End the process beside ours; nothing may be asked any more."""
+        """End the process beside ours; no method may be called afterwards."""
         self._large.close()
 
-    async def read_json(self, n_bytes: int, work: Callable[..., T], *arguments: Any) -> T:
-        """Read JSON, whose parser would stop everybody over a very large one."""
-        if n_bytes > _MAX_THREAD_BYTES:
-            return await self.do(functools.partial(self._large.call, work, *arguments))
-        return await self.read(n_bytes, work, *arguments)
+    async def do(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Call a function on a thread: for work that is rare, or takes long."""
+        return await _wait(self._rare.submit(work, *arguments))
 
-    async def read(self, n_bytes: int, work: Callable[..., T], *arguments: Any) -> T:
-        """Read a message: here if that is quick, else where it stops nobody.
+    async def do_json(self, n_bytes: int, work: Callable[..., T], *arguments: Any) -> T:
+        """Read or write JSON of about that size.
 
-        Args:
-            n_bytes: Its size.
-            work: Reads it; with `quick=True` it raises `wire.NotQuickError` where it can't be.
-            *arguments: What `work` takes.
+        On a thread; if it is very large, in the process beside ours, since a JSON parser lets no
+        other thread work meanwhile.
         """
-        if n_bytes <= _MAX_INLINE_BYTES:
-            with contextlib.suppress(NotQuickError):
-                return work(*arguments, quick=True)
-        return await self.do(functools.partial(work, *arguments))
-
-    async def write_json(self, n_bytes: int, work: Callable[..., T], *arguments: Any) -> T:
-        """Write JSON of about that size."""
         if n_bytes > _MAX_THREAD_BYTES:
-            return await self.do(functools.partial(self._large.call, work, *arguments))
-        return await self.write(n_bytes, functools.partial(work, *arguments))
-
-    async def write(self, n_bytes: int, work: Callable[[], T]) -> T:
-        """Write a message: here, or where a large one stops nobody."""
-        return work() if n_bytes <= _MAX_INLINE_BYTES else await self.do(work)
-
-    async def do(self, work: Callable[[], T]) -> T:
-        """Do what is rare, or takes its time."""
-        return await _wait(self._rare.submit(work))
+            return await self.do(self._large.call, work, *arguments)
+        return await self.do(work, *arguments)
 
     async def run(
         self,
@@ -80,13 +59,13 @@ class Workers:
     ) -> T:
         """Wait for a run, but not longer than its request may take.
 
-        What still waits for its turn then is dropped. What runs cannot be stopped: it goes on, and
-        so does its hold on the version, which must not be unloaded under its feet.
+        If it still waits for a thread then, it is dropped. Once begun it cannot be stopped: it goes
+        on and keeps its hold on the version, which must not be unloaded meanwhile.
 
         Args:
             run: The run.
             timeout_s: Longest wait, seconds; None for no limit.
-            hold: What the run needs to its end.
+            hold: What must not be let go before the run has ended.
 
         Raises:
             DeadlineExceededError: It takes longer, in the words of a run that does.
@@ -106,5 +85,5 @@ async def _wait(work: Future[T], timeout_s: float | None = None) -> T:
             return await asyncio.wrap_future(work)
     except TimeoutError as exc:
         if work.done() and not work.cancelled():
-            raise  # its own
+            raise  # the work's own error
         raise DeadlineExceededError("Timed out waiting for notification") from exc

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.conformance import models, protos
-from tests.conformance.launched import Launcher
 from tests.conformance.protos import Protos
 from tests.conformance.served import Served, serve_tables
 from tests.once import made_once
-from tests.serving.servers import Server, run_in_child
+from tests.serving.servers import Launcher, Server, run_in_child
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

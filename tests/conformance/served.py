@@ -1,10 +1,8 @@
 """A server under test, asked in TensorFlow Serving's own terms."""
 
 import http.client
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +10,9 @@ import grpc
 
 from tests.conformance import models, protos
 from tests.conformance.protos import Protos
-from tests.serving.servers import Server, wait_until
+from tests.serving.servers import Answer, Server, exchange, wait_until
 
 _NO_LIMIT = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-
-
-@dataclass(frozen=True)
-class Reply:
-    """An HTTP answer; names of headers in lower case."""
-
-    status: int
-    reason: str
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        """The parsed body; bytes that are no UTF-8 become surrogates."""
-        return json.loads(self.body.decode("utf-8", "surrogateescape"))
 
 
 class Served:
@@ -46,30 +29,29 @@ class Served:
         path: str,
         body: bytes | str | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Reply:
+    ) -> Answer:
         """Ask over HTTP, on one connection as long as the server keeps it.
 
         It keeps an idle one for a limited time, so a test that waits long may find it closed. Then
         the request goes over a new one; only there is a missing answer a fault of the server.
         """
-        data = body.encode() if isinstance(body, str) else body
-        request = (method, path, data, dict(headers or {}))
         was_kept = self._connection.sock is not None
         try:
-            return self._exchange(*request)
+            return self._exchange(method, path, body, headers)
         except ConnectionError:
             if not was_kept:
                 raise
-        return self._exchange(*request)
+        return self._exchange(method, path, body, headers)
 
     def _exchange(
-        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
-    ) -> Reply:
+        self,
+        method: str,
+        path: str,
+        body: bytes | str | None,
+        headers: Mapping[str, str] | None,
+    ) -> Answer:
         try:
-            self._connection.request(method, path, body, headers)
-            answer = self._connection.getresponse()
-            names = {name.lower(): value for name, value in answer.getheaders()}
-            return Reply(answer.status, answer.reason, names, answer.read())
+            return exchange(self._connection, method, path, body, headers)
         except (OSError, http.client.HTTPException):
             self._connection.close()  # so that one failure is not also that of the next request
             raise
@@ -109,8 +91,8 @@ def serve_tables(
 
 def _is_loaded(served: Served) -> bool:
     """True once all versions that ever will be are available."""
-    found: list[str] = []
+    states: list[str] = []
     for name in models.CONFIGS:
         answer = served.ask("GET", f"/v1/models/{name}").json
-        found += [v["state"] for v in answer.get("model_version_status", [{"state": "START"}])]
-    return set(found) == {"AVAILABLE"}
+        states += [v["state"] for v in answer.get("model_version_status", [{"state": "START"}])]
+    return set(states) == {"AVAILABLE"}

@@ -14,10 +14,9 @@ import grpc
 import pytest
 
 from tests.conformance.grpc_cases import floats
-from tests.conformance.launched import Launched, Launcher, free_ports
 from tests.conformance.protos import Protos
 from tests.conformance.served import Served
-from tests.serving.servers import wait_until
+from tests.serving.servers import Launcher, Server, free_ports, wait_until
 
 BODY = json.dumps({"instances": [0]})
 
@@ -26,7 +25,7 @@ BODY = json.dumps({"instances": [0]})
 class Started:
     """A server that may not listen yet."""
 
-    launched: Launched
+    process: Server
     rest: str
     grpc: str
 
@@ -36,7 +35,7 @@ Start = Callable[..., Started]
 
 @pytest.fixture
 def start(launcher: Launcher, tmp_path: Path) -> Iterator[Start]:
-    started: list[Launched] = []
+    started: list[Server] = []
 
     def launch(*flags: str) -> Started:
         rest, port = free_ports(2)
@@ -45,8 +44,8 @@ def start(launcher: Launcher, tmp_path: Path) -> Iterator[Start]:
         return Started(started[-1], f"127.0.0.1:{rest}", f"127.0.0.1:{port}")
 
     yield launch
-    for each in started:
-        each.close()
+    for server in started:
+        server.close()
 
 
 @pytest.fixture
@@ -54,23 +53,23 @@ def flags(table_models: Path) -> tuple[str, ...]:
     return (f"--model_base_path={table_models}/numbered", "--model_name=m")
 
 
-def wait_for_port(address: str, launched: Launched) -> None:
+def wait_for_port(address: str, process: Server) -> None:
     host, port = address.split(":")
 
     def is_open() -> bool:
-        assert launched.process.is_alive(), launched.err
+        assert process.process.is_alive(), process.err
         with suppress(OSError), socket.create_connection((host, int(port)), 5):
             return True
         return False
 
-    wait_until(is_open, f"the port, see {launched.folder}", timeout_s=60)
+    wait_until(is_open, f"the port, see {process.folder}", timeout_s=60)
 
 
 def test_who_waits_for_the_rest_port_is_answered(
     start: Start, flags: tuple[str, ...], serving_protos: Protos
 ) -> None:
     server = start(*flags)
-    wait_for_port(server.rest, server.launched)
+    wait_for_port(server.rest, server.process)
 
     with closing(Served(server.rest, server.grpc, serving_protos)) as served:
         answer = served.ask("POST", "/v1/models/m:predict", BODY)
@@ -102,7 +101,7 @@ def test_who_asks_for_a_missing_model_until_it_is_not_found_is_answered(
         with closing(Served(server.rest, server.grpc, serving_protos)) as served:
             return "Servable" in served.call("Predict", {"model_spec": {"name": "no"}})[1]
 
-    wait_until(is_up, f"the words, see {server.launched.folder}", timeout_s=60, pace_s=0.05)
+    wait_until(is_up, f"the words, see {server.process.folder}", timeout_s=60, pace_s=0.05)
     with closing(Served(server.rest, server.grpc, serving_protos)) as served:
         request = {"model_spec": {"name": "m"}, "inputs": {"x": floats(0)}}
         code, message, _ = served.call("Predict", request)
@@ -133,7 +132,7 @@ def test_models_that_cannot_be_loaded_keep_no_port_closed(
     folders = {"m": good, "broken": broken, "empty": empty, "half": half, "gone": tmp_path / "gone"}
     file.write_text(config(folders))
     server = start(f"--model_config_file={file}")
-    wait_for_port(server.rest, server.launched)
+    wait_for_port(server.rest, server.process)
 
     with closing(Served(server.rest, server.grpc, serving_protos)) as served:
         assert served.ask("POST", "/v1/models/m:predict", BODY).json == {"predictions": [4.0]}
@@ -157,7 +156,7 @@ def test_ports_open_at_once_for_those_who_ask_for_it(
     never = "--file_system_poll_wait_seconds=-1"  # as TensorFlow Serving, which then waits for ever
     base = ("--model_name=m", f"--model_base_path={tmp_path}/m", never)
     early, late = start(*base, "--open_ports_early"), start(*base)
-    wait_for_port(early.rest, early.launched)
+    wait_for_port(early.rest, early.process)
 
     with closing(Served(early.rest, early.grpc, serving_protos)) as served:
         ready = served.ask("GET", "/readyz")

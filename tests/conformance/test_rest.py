@@ -20,7 +20,8 @@ from tests.conformance import (
     value_cases,
 )
 from tests.conformance.rest_cases import RestCase
-from tests.conformance.served import Reply, Served
+from tests.conformance.served import Served
+from tests.serving.servers import Answer
 
 # Strings, which are kept, and blanks between them.
 _BLANKS = re.compile(rb'("(?:[^"\\]|\\.)*")|\s+')
@@ -66,7 +67,7 @@ def _check(served: Served, case: RestCase) -> None:
         assert _ordered(reply.json) == _ordered(case.answer)
 
 
-def _check_error(reply: Reply, expected: str) -> None:
+def _check_error(reply: Answer, expected: str) -> None:
     """An error's text stands first; only our own hint may follow."""
     error = reply.json
     assert next(iter(error)) == "error"

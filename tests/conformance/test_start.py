@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.launched import Launched, Launcher, Program, free_ports
 from tests.conformance.protos import Protos
 from tests.conformance.served import Served
-from tests.serving.servers import wait_until
+from tests.serving.servers import Launcher, Program, Server, free_ports, wait_until
 
 _FAILED = "Failed to start server. Error: "
 _A = 'config { name: "a" base_path: "/a" model_platform: "tensorflow" }'
@@ -33,22 +32,22 @@ _NO_MODELS = (
     " server_options.model_config_file are empty!"
 )
 SCRIPT = str(Path(sys.executable).with_name("mini-model-server"))
-Start = Callable[..., Launched]
+Start = Callable[..., Server]
 
 
 @pytest.fixture
 def start(launcher: Launcher, tmp_path: Path) -> Iterator[Start]:
     """Starts servers with the flags given, and ends them with the test."""
-    started: list[Launched] = []
+    started: list[Server] = []
 
-    def launch(*flags: str, ports: bool = False) -> Launched:
+    def launch(*flags: str, ports: bool = False) -> Server:
         how = launcher.serve if ports else launcher.start
         started.append(how(tmp_path / f"started_{len(started)}", *flags))
         return started[-1]
 
     yield launch
-    for each in started:
-        each.close()
+    for server in started:
+        server.close()
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance import version_plays
-from tests.conformance.launched import Launcher, Stage
+from tests.conformance import failed_version_cases, version_cases
 from tests.conformance.protos import Protos
-from tests.conformance.version_plays import SHARED_FLAGS, Actor, Play
+from tests.conformance.version_cases import SHARED_FLAGS, Play
+from tests.conformance.version_plays import Actor, Stage
+from tests.serving.servers import Launcher
 
-PLAYS = version_plays.read()
+PLAYS = {play.name: play for play in version_cases.PLAYS + failed_version_cases.PLAYS}
 SHARED = [play for play in PLAYS.values() if play.flags is None]
 ALONE = [play for play in PLAYS.values() if play.flags is not None]
 RESTORED = [play for play in ALONE if play.restored_by]
@@ -51,16 +52,16 @@ def acted(
         shared.start()
         together = stack.enter_context(ThreadPoolExecutor(len(SHARED)))
         few = stack.enter_context(ThreadPoolExecutor(_AT_ONCE))
-        found: Acted = {(a.name, False): together.submit(a.act) for a in actors}
+        plays: Acted = {(a.name, False): together.submit(a.act) for a in actors}
         for play in ALONE:
-            found[play.name, False] = few.submit(
+            plays[play.name, False] = few.submit(
                 act_alone, play, is_ours=launcher.is_ours, flags=()
             )
         for play in RESTORED if launcher.is_ours else ():
-            found[play.name, True] = few.submit(
+            plays[play.name, True] = few.submit(
                 act_alone, play, is_ours=False, flags=play.restored_by
             )
-        yield found
+        yield plays
         few.shutdown(cancel_futures=True)
 
 

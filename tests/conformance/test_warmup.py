@@ -9,10 +9,10 @@ import pytest
 
 from tests.conformance import models
 from tests.conformance.grpc_cases import ONE, X, floats, spec
-from tests.conformance.launched import Launcher, Stage
 from tests.conformance.protos import Protos
 from tests.conformance.served import Served
-from tests.serving.servers import copy_version, run_in_child, wait_until
+from tests.conformance.version_plays import Stage
+from tests.serving.servers import Launcher, copy_version, run_in_child, wait_until
 
 _GOOD = {"predict_log": {"request": {"model_spec": {"name": "other", "version": 9}, "inputs": X}}}
 _ZZ = {"predict_log": {"request": {"model_spec": spec(signature="zz"), "inputs": X}}}
@@ -109,7 +109,7 @@ class Warmed:
                 ]
                 log_file = self.stage.folder / "records.log"
                 run_in_child(models.write_records, str(file), logs, log_file=log_file)
-            text = self.stage.configure(name, [])
+            text = self.stage.configure(name)
         self.stage.write(text)
 
     def status(self, name: str) -> Any:

@@ -1,58 +1,76 @@
-"""Plays about versions over time: read from `version_plays.txt`, and acted on a server."""
+"""Acts the plays of `version_cases` and `failed_version_cases` on a server."""
 
-import shlex
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
 
-from tests.conformance.launched import Stage
-from tests.conformance.served import Reply, Served
-from tests.serving.servers import copy_version, wait_until
+from tests.conformance.protos import Protos
+from tests.conformance.served import Served
+from tests.conformance.version_cases import Play, Step
+from tests.serving.servers import Answer, Launcher, Server, copy_version, wait_until
 
-FILE = Path(__file__).with_suffix(".txt")
-SHARED_FLAGS = ("--model_config_file_poll_wait_seconds=1", "--max_num_load_retries=0")
 _STATES = ("START", "LOADING", "AVAILABLE", "UNLOADING", "END")
 _STILL_S = 2.5  # two looks, one second apart
 _GRAPHS = {"empty_graph": b"", "no_graph": b"no protobuf \xff\xff", "other_message": b"\x08\x01"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Play:
-    """What happens to one model; `flags` is None on the server that such plays share."""
+class Stage:
+    """A server, its configuration file, and the folder in which the models of its plays are."""
 
-    name: str
-    section: str
-    steps: tuple[str, ...]
-    flags: tuple[str, ...] | None = None
-    restored_by: tuple[str, ...] = ()
+    def __init__(
+        self, launcher: Launcher, numbered: Path, known: Protos, folder: Path, *flags: str
+    ) -> None:
+        self.numbered, self.protos, self.folder = numbered, known, folder
+        self.file = folder / "models.config"
+        self.flags = (f"--model_config_file={self.file}", *flags)
+        self.server: Server
+        self._launcher = launcher
+        self._entries: dict[str, str] = {}
+        self._lock = threading.Lock()
 
+    def start(self) -> None:
+        self.server = self._launcher.serve(self.folder / "server", *self.flags)
 
-def read() -> dict[str, Play]:
-    plays: dict[str, Play] = {}
-    blocks = [block for block in FILE.read_text().split("\n\n") if not block.startswith("#")]
-    for title, *lines in (block.strip().splitlines() for block in blocks):
-        name, _, section = title.removeprefix("[").partition("] ")
-        more: dict[str, Any] = {}
-        steps: list[str] = []
-        for line in lines:
-            first, *flags = line.split(" ")
-            if first in ("flags", "alone"):
-                more["flags"] = (*(SHARED_FLAGS if first == "alone" else ()), *flags)
-            elif first == "restored":
-                more["restored_by"] = tuple(flags[1:])
-            else:
-                steps += line.split(" | ")
-        assert name not in plays, name
-        plays[name] = Play(name=name, section=section, steps=tuple(steps), **more)
-    return plays
+    def configure(
+        self,
+        name: str,
+        policy: str | None = "latest",
+        versions: Sequence[int] = (),
+        labels: Mapping[str, int] | None = None,
+    ) -> str:
+        """Set the model's entry, or remove it for the policy None; return the text of all entries.
+
+        The versions are those of the policy `specific`, or the one number of `latest`.
+        """
+        field = {"latest": "num_versions", "specific": "versions"}.get(policy or "")
+        values = " ".join(f"{field}: {number}" for number in versions)
+        pairs = "".join(
+            f' version_labels {{ key: "{label}" value: {version} }}'
+            for label, version in (labels or {}).items()
+        )
+        with self._lock:
+            self._entries[name] = "" if policy is None else (
+                f'config {{ name: "{name}" base_path: "{self.folder}/{name}"'
+                ' model_platform: "tensorflow"'
+                f" model_version_policy {{ {policy} {{ {values} }} }}{pairs} }}"
+            )  # fmt: skip
+            return f"model_config_list {{ {' '.join(self._entries.values())} }}"
+
+    def write(self, text: str) -> None:
+        with self._lock:
+            self.file.with_suffix(".new").write_text(text)
+            self.file.with_suffix(".new").rename(self.file)
+
+    def close(self) -> None:
+        if hasattr(self, "server"):
+            self.server.close()
 
 
 class Actor:
@@ -60,24 +78,19 @@ class Actor:
 
     def __init__(self, play: Play, stage: Stage, *, is_ours: bool) -> None:
         self.name, self.stage, self.base = play.name, stage, stage.folder / play.name
-        self._other = {True: "theirs: ", False: "ours: "}[is_ours]
+        self._play = play
+        self._other = "theirs" if is_ours else "ours"
         self._served: Served | None = None
         self._watcher: Watcher | None = None
-        words = (("{m}", self.name), ("{base}", str(self.base)))
-        steps = list(play.steps)
-        for old, new in words:
-            steps = [step.replace(old, new) for step in steps]
-        start = steps.index("start")
-        self._before, self._after = steps[:start], steps[start + 1 :]
         self.base.mkdir()
         self.config()
 
     def prepare(self) -> None:
-        self._act(self._before)
+        self._act(self._play.before)
 
     def act(self) -> None:
         try:
-            self._act(self._after)
+            self._act(self._play.after)
             if self._watcher:
                 self._watcher.check()
         finally:
@@ -86,20 +99,24 @@ class Actor:
             if self._served:
                 self._served.close()
 
-    def _act(self, steps: list[str]) -> None:
+    def _act(self, steps: Sequence[Step]) -> None:
         for step in steps:
-            if step.startswith(self._other):
+            if step[0] == self._other:
                 continue
-            verb, _, rest = step.removeprefix("ours: ").removeprefix("theirs: ").partition(" ")
+            verb, *arguments = step[1:] if step[0] in ("ours", "theirs") else step
             try:
-                getattr(self, verb)(rest)
+                getattr(self, verb)(*map(self._filled, arguments))
             except AssertionError as exc:
                 raise AssertionError(f"{self.name}: {step}: {exc}, see {self.base}") from exc
 
-    def publish(self, rest: str) -> None:
-        """`publish WHAT [as NAME]`: a version that answers that number, or something broken."""
-        what, *more = shlex.split(rest)
-        target, good = self.base / (more[1] if more else what), self.stage.numbered / "2"
+    def _filled(self, argument: Any) -> Any:
+        if not isinstance(argument, str):
+            return argument
+        return argument.replace("{m}", self.name).replace("{base}", str(self.base))
+
+    def publish(self, what: str, folder_name: str = "") -> None:
+        """Publish a version that answers the number `what`, or something broken."""
+        target, good = self.base / (folder_name or what), self.stage.numbered / "2"
         if what == "file":
             target.write_text("no folder")
         elif what == "link":
@@ -120,13 +137,13 @@ class Actor:
         else:
             copy_version(self.stage.numbered / what, target)
 
-    def trickle(self, rest: str) -> None:
+    def trickle(self, version: str) -> None:
         """Copy a version as a slow network does: bit by bit, `saved_model.pb` last."""
-        source = self.stage.numbered / rest
+        source = self.stage.numbered / version
         files = sorted(p for p in source.rglob("*") if p.is_file())
         files.sort(key=lambda file: file.name == "saved_model.pb")
         for file in files:
-            target = self.base / rest / file.relative_to(source)
+            target = self.base / version / file.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
             data = file.read_bytes()
             for part in range(8):
@@ -134,40 +151,38 @@ class Actor:
                     copy.write(data[len(data) * part // 8 : len(data) * (part + 1) // 8])
                 self._hold(lambda: None, 0.15)
 
-    def repair(self, rest: str) -> None:
-        shutil.copytree(self.stage.numbered / "2", self.base / rest, dirs_exist_ok=True)
+    def repair(self, folder_name: str) -> None:
+        shutil.copytree(self.stage.numbered / "2", self.base / folder_name, dirs_exist_ok=True)
 
-    def remove(self, rest: str) -> None:
-        self.base.rename(self.base.with_suffix(".away")) if rest == "base" else shutil.rmtree(
-            _hidden(self.base / rest)
-        )
+    def remove(self, folder_name: str) -> None:
+        shutil.rmtree(_hidden(self.base / folder_name))
 
-    def restore(self, _: str) -> None:
-        """`restore base`, after it was removed."""
+    def remove_base(self) -> None:
+        self.base.rename(self.base.with_suffix(".away"))
+
+    def restore_base(self) -> None:
         self.base.with_suffix(".away").rename(self.base)
 
-    def config(self, rest: str = "") -> None:
-        """Write the configuration file: the model's entry, another model, any text, or no file."""
-        first, _, text = rest.partition(" ")
-        if first == "none":
-            self.stage.file.unlink()
-            return
-        if first == "text":
-            self.stage.write(text)
-            return
-        if first == "beside":  # another model: `missing`, or one of the table's
-            folder = "/no/such/folder" if text == "missing" else self.stage.numbered
-            entry = (
-                f'config {{ name: "{text}" base_path: "{folder}" model_platform: "tensorflow" }}'
-            )
-            self.stage.write(self.stage.configure(self.name, [])[:-1] + entry + "}")
-            return
-        self.stage.write(self.stage.configure(self.name, rest.split()))
+    def config(self, *entry: Any) -> None:
+        """Write the configuration file with this entry of the model; see `Stage.configure`."""
+        self.stage.write(self.stage.configure(self.name, *entry))
 
-    def reload(self, rest: str) -> None:
-        """Configure by RPC; the words are those of `config`."""
+    def config_beside(self, name: str) -> None:
+        """Write it with another model beside: `missing`, or one of the table's."""
+        folder = "/no/such/folder" if name == "missing" else self.stage.numbered
+        entry = f'config {{ name: "{name}" base_path: "{folder}" model_platform: "tensorflow" }}'
+        self.stage.write(self.stage.configure(self.name)[:-1] + entry + "}")
+
+    def write_config(self, text: str) -> None:
+        self.stage.write(text)
+
+    def remove_config(self) -> None:
+        self.stage.file.unlink()
+
+    def reload(self, *entry: Any) -> None:
+        """Configure by RPC; the arguments are those of `config`."""
         request = self.stage.protos.message("ReloadConfigRequest")
-        text_format.Parse(self.stage.configure(self.name, rest.split()), request.config)
+        text_format.Parse(self.stage.configure(self.name, *entry), request.config)
         answer = self.served.call_bytes("HandleReloadConfigRequest", request.SerializeToString())
         assert answer[:2] == ("OK", ""), answer
 
@@ -177,52 +192,49 @@ class Actor:
             self._served = Served(*self.stage.server.opened(), self.stage.protos)
         return self._served
 
-    def states(self, rest: str) -> None:
+    def states(self, expected: Mapping[int, str]) -> None:
         """Wait until all versions that the status lists are these, in this order."""
-        self._wait(lambda: versions(self.served, self.name), rest)
+        self._wait(lambda: versions(self.served, self.name), list(expected.items()))
 
-    def now(self, rest: str) -> None:
-        found = versions(self.served, self.name)
-        assert found == rest, found
+    def now(self, expected: Mapping[int, str]) -> None:
+        listed = versions(self.served, self.name)
+        assert listed == list(expected.items()), listed
 
-    def still(self, rest: str) -> None:
-        """`states`, and they stay so for two looks."""
-        self.states(rest)
-        self._hold(lambda: self.now(rest), _STILL_S)
+    def still(self, expected: Mapping[int, str]) -> None:
+        """As `states`, and they stay so for two looks."""
+        self.states(expected)
+        self._hold(lambda: self.now(expected), _STILL_S)
 
-    def answer(self, rest: str) -> None:
-        """`answer NUMBER [versions/N|labels/L]`: wait until a prediction is that number."""
-        number, _, target = rest.partition(" ")
+    def answer(self, number: int, target: str = "") -> None:
+        """Wait until a prediction is that number; the target is `versions/N` or `labels/L`."""
 
-        def look() -> str:
+        def look() -> Any:
             reply = _predict(self.served, self.name, target)
-            return f"{reply.json['predictions'][0]:.0f}" if reply.status == 200 else str(reply.body)
+            return reply.json["predictions"][0] if reply.status == 200 else reply.body
 
         self._wait(look, number)
 
-    def refused(self, rest: str) -> None:
-        """`refused [versions/N|labels/L] STATUS TEXT`: wait until a prediction is that error."""
-        target, _, error = rest.partition(" ") if "/" in rest.partition(" ")[0] else ("", "", rest)
+    def refused(self, status: int, text: str, target: str = "") -> None:
+        """Wait until a prediction is that error."""
 
-        def look() -> str:
+        def look() -> tuple[int, str]:
             reply = _predict(self.served, self.name, target)
-            return f"{reply.status} {reply.json.get('error')}"
+            return reply.status, reply.json.get("error")
 
-        self._wait(look, error)
+        self._wait(look, (status, text))
 
-    def error(self, rest: str) -> None:
-        """`error VERSION CODE TEXT`: what the status says of that version; any code for `*`."""
-        number, code, *text = rest.split(" ", 2)
-        reply = self.served.ask("GET", f"/v1/models/{self.name}/versions/{number}")
+    def error(self, version: int, code: str | None, text: str = "") -> None:
+        """The status says this of that version; None is any code."""
+        reply = self.served.ask("GET", f"/v1/models/{self.name}/versions/{version}")
         status = reply.json["model_version_status"][0]["status"]
-        assert code in ("*", status["error_code"]), status
-        assert "".join(text).replace("\\n", "\n") in status["error_message"], status
+        assert code in (None, status["error_code"]), status
+        assert text in status["error_message"], status
 
-    def log(self, rest: str) -> None:
+    def log(self, words: str) -> None:
         """Wait for words on stderr."""
-        wait_until(lambda: rest in self.stage.server.err, "these words in the log")
+        wait_until(lambda: words in self.stage.server.err, "these words in the log")
 
-    def closed(self, _: str) -> None:
+    def closed(self) -> None:
         """No port is open, for two looks."""
 
         def look() -> None:
@@ -231,31 +243,31 @@ class Actor:
 
         self._hold(look, _STILL_S)
 
-    def ends(self, rest: str) -> None:
+    def ends(self, words: str) -> None:
         """The process ends by itself, with these words on stdout."""
         assert self.stage.server.ended() == 255
-        assert f"Failed to start server. Error: {rest}" in self.stage.server.out
+        assert f"Failed to start server. Error: {words}" in self.stage.server.out
 
-    def watch(self, _: str) -> None:
+    def watch(self) -> None:
         """From now on ask all the time: no request may fail, and states must come in order."""
         self._watcher = Watcher(Served(self.served.rest, self.served.grpc, self.stage.protos), self)
 
-    def seen(self, rest: str) -> None:
+    def seen(self, *numbers: int) -> None:
         """The answers that the watcher got, in order and without repetitions."""
         assert self._watcher is not None
-        self._wait(self._watcher.answers, rest)
+        self._wait(self._watcher.answers, list(numbers))
 
-    def _wait(self, look: Callable[[], str], expected: str) -> None:
-        found = [""]
+    def _wait(self, look: Callable[[], Any], expected: Any) -> None:
+        seen = [None]
 
-        def is_found() -> bool:
-            found[0] = look()
-            return found[0] == expected
+        def is_there() -> bool:
+            seen[0] = look()
+            return seen[0] == expected
 
         try:
-            wait_until(is_found, expected, pace_s=0.05)
+            wait_until(is_there, str(expected), pace_s=0.05)
         except AssertionError as exc:
-            raise AssertionError(f"{exc}, found {found[0]}") from exc
+            raise AssertionError(f"{exc}, seen {seen[0]}") from exc
 
     @staticmethod
     def _hold(check: Callable[[], None], duration_s: float) -> None:
@@ -275,8 +287,8 @@ class Watcher:
     def __init__(self, served: Served, actor: Actor) -> None:
         self._name, self._served = actor.name, served
         self._is_over = threading.Event()
-        self._states: list[str] = []
-        self._answers: list[str] = []
+        self._states: list[list[tuple[int, str]]] = []
+        self._answers: list[int] = []
         self._errors: list[str] = []
         self._n_asked = 0
         request = {"model_spec": {"name": self._name}, "inputs": {"x": _ZERO}}
@@ -301,16 +313,16 @@ class Watcher:
                 if failed:
                     _add(self._errors, failed)
                 else:
-                    _add(self._answers, f"{number:.0f}")
+                    _add(self._answers, int(number))
 
-    def answers(self) -> str:
-        return " ".join(self._answers)
+    def answers(self) -> list[int]:
+        return list(self._answers)
 
     def check(self) -> None:
         self.close()
         assert not self._errors, self._errors
         assert self._n_asked > 100
-        for before, after in pairwise(map(_by_version, self._states)):
+        for before, after in pairwise(map(dict, self._states)):
             assert before.keys() <= after.keys(), self._states
             assert "AVAILABLE" in after.values(), self._states
             for number, state in before.items():
@@ -326,27 +338,23 @@ class Watcher:
 _ZERO = {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": 1}]}, "float_val": [0]}
 
 
-def versions(served: Served, name: str) -> str:
-    """The status of a model as `2:AVAILABLE 1:END`; empty if it is not known."""
+def versions(served: Served, name: str) -> list[tuple[int, str]]:
+    """The versions of a model and their states, as listed; none if the model is not known."""
     listed = served.ask("GET", f"/v1/models/{name}").json.get("model_version_status", [])
-    return " ".join(f"{version['version']}:{version['state']}" for version in listed)
+    return [(int(version["version"]), version["state"]) for version in listed]
 
 
-def _by_version(states: str) -> dict[str, str]:
-    return dict(word.split(":") for word in states.split())
-
-
-def _predict(served: Served, name: str, target: str) -> Reply:
+def _predict(served: Served, name: str, target: str) -> Answer:
     path = f"/v1/models/{name}{'/' if target else ''}{target}:predict"
     return served.ask("POST", path, '{"instances": [0]}')
 
 
-def _add(found: list[str], new: str) -> None:
-    if found[-1:] != [new]:
-        found.append(new)
+def _add(seen: list[Any], new: Any) -> None:
+    if seen[-1:] != [new]:
+        seen.append(new)
 
 
-def _reloaded(answers: list[str]) -> set[str]:
+def _reloaded(answers: list[int]) -> set[int]:
     """Versions that answered, then another did, then they again."""
     return {number for number in answers if answers.count(number) > 1}
 

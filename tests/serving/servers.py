@@ -10,14 +10,18 @@ import http.client
 import json
 import multiprocessing
 import os
+import secrets
 import shutil
 import signal
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from mlops_mini.wire import ModelSpec, PredictRequest
 
@@ -31,12 +35,12 @@ START_TIMEOUT_S = 120.0
 def wait_until(
     look: Callable[[], T | None], what: str, *, timeout_s: float = 120.0, pace_s: float = 0.01
 ) -> T:
-    """Look until there is something true."""
+    """Look until what is seen is true, and return it."""
     deadline = time.monotonic() + timeout_s
-    while not (found := look()):
+    while not (seen := look()):
         assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s for {what}"
         time.sleep(pace_s)
-    return found
+    return seen
 
 
 def run_in_child(function: Callable[..., None], *arguments: Any, log_file: Path) -> None:
@@ -66,48 +70,107 @@ def predict_request(alias: str, array: Any) -> bytes:
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer."""
+    """An HTTP answer; names of headers in lower case."""
 
     status: int
+    reason: str
     headers: Mapping[str, str]
     body: bytes
 
     @property
     def json(self) -> Any:
-        return json.loads(self.body)
+        """The parsed body; bytes that are not UTF-8 become surrogates."""
+        return json.loads(self.body.decode("utf-8", "surrogateescape"))
+
+
+def exchange(
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    body: bytes | str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    """Send a request and read its answer."""
+    data = body.encode() if isinstance(body, str) else body
+    connection.request(method, path, data, dict(headers or {}))
+    response = connection.getresponse()
+    names = {name.lower(): value for name, value in response.getheaders()}
+    return Answer(response.status, response.reason, names, response.read())
+
+
+class Program(subprocess.Popen[bytes]):
+    """A program, under the names that a `multiprocessing.Process` has for the same."""
+
+    @property
+    def exitcode(self) -> int | None:
+        return self.poll()
+
+    def is_alive(self) -> bool:
+        return self.poll() is None
+
+    def join(self, timeout: float | None = None) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(timeout)
 
 
 @dataclass
 class Server:
-    """A server on free ports; `rest` and `grpc` are the addresses it wrote."""
+    """A process that may serve, or wait, or have ended; `folder` holds its stdout and stderr."""
 
     process: Any
-    log_file: Path
-    rest: str
-    grpc: str
+    folder: Path
+    ports: tuple[int, int] | None = None  # REST and gRPC; None: ours writes where it listens
 
     @classmethod
-    def start(cls, base_path: Path, folder: Path, *flags: str, name: str = "m") -> Self:
-        """Start one and wait for its address file."""
-        folder.mkdir(parents=True, exist_ok=True)
-        address_file, log_file = folder / "addresses.json", folder / "server.log"
-        argv = [
-            f"--model_name={name}",
-            f"--model_base_path={base_path}",
-            f"--address_file={address_file}",
-            "--port=0",
-            "--rest_api_port=0",
-            *flags,
-        ]
-        process = start_main(argv, log_file)
-        wait_until(
-            lambda: address_file.exists() or not process.is_alive(),
-            f"the address file, see {log_file}",
-            timeout_s=START_TIMEOUT_S,
-        )
-        assert address_file.exists(), log_file.read_text()
-        addresses = json.loads(address_file.read_text())
-        return cls(process, log_file, addresses.get("rest", ""), addresses.get("grpc", ""))
+    def start(cls, base_path: Path, folder: Path, *flags: str, name: str = "m") -> Server:
+        """Start our server for a model on free ports, and wait until they are open."""
+        model = (f"--model_name={name}", f"--model_base_path={base_path}")
+        server = Launcher().serve(folder, *model, *flags)
+        server.opened()
+        return server
+
+    @property
+    def out(self) -> str:
+        return (self.folder / "out").read_text(errors="replace")
+
+    @property
+    def log_file(self) -> Path:
+        """Its stderr."""
+        return self.folder / "err"
+
+    @property
+    def err(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    @property
+    def addresses(self) -> tuple[str, str] | None:
+        """Where it serves REST and gRPC, empty for nowhere; None as long as it does not."""
+        if self.ports is None:
+            file = self.folder / "addresses.json"
+            written = json.loads(file.read_text()) if file.exists() else None
+            return None if written is None else (written.get("rest", ""), written.get("grpc", ""))
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.ports[0]), 1):
+            rest, grpc = self.ports
+            return f"127.0.0.1:{rest}", f"127.0.0.1:{grpc}"
+        return None
+
+    @property
+    def rest(self) -> str:
+        return self.opened()[0]
+
+    @property
+    def grpc(self) -> str:
+        return self.opened()[1]
+
+    def opened(self) -> tuple[str, str]:
+        """Wait until it serves, and return where."""
+
+        def look() -> tuple[str, str] | None:
+            addresses = self.addresses
+            assert addresses or self.process.is_alive(), f"it has ended: {self.out}{self.err}"
+            return addresses
+
+        return wait_until(look, f"the ports, see {self.folder}", timeout_s=START_TIMEOUT_S)
 
     def ask(
         self,
@@ -117,14 +180,8 @@ class Server:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Ask over a connection of its own."""
-        host, port = self.rest.split(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=60)
-        try:
-            connection.request(method, path, body, dict(headers or {}))
-            response = connection.getresponse()
-            return Answer(response.status, dict(response.getheaders()), response.read())
-        finally:
-            connection.close()
+        with closing(http.client.HTTPConnection(self.rest, timeout=60)) as connection:
+            return exchange(connection, method, path, body, headers)
 
     def predict(self, body: Any, target: str = "") -> Answer:
         """Send a body to the model's predict route; what is no text or bytes becomes JSON."""
@@ -140,20 +197,76 @@ class Server:
 
     def wait_for(self, version: int, state: str = "AVAILABLE") -> None:
         wait_until(
-            lambda: self.states().get(version) == state, f"{version} {state}, see {self.log_file}"
+            lambda: self.states().get(version) == state, f"{version} {state}, see {self.folder}"
         )
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, wait for the end, return the exit status (-9 for SIGKILL)."""
         os.kill(self.process.pid, number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for its end and return its status."""
         self.process.join(120)
         status = self.process.exitcode
-        assert status is not None, f"still running, see {self.log_file}"
+        assert isinstance(status, int), f"still running, see {self.folder}"
         return status
 
     def close(self) -> None:
         self.process.kill()
         self.process.join()
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """Starts servers: our own from the fork server, or any program with TensorFlow Serving's flags.
+
+    For such a program: `pytest tests/conformance -m real --server-binary=PROGRAM`.
+    """
+
+    binary: str = ""
+
+    @property
+    def is_ours(self) -> bool:
+        return not self.binary
+
+    def start(self, folder: Path, *flags: str) -> Server:
+        """Start one with these flags and no others."""
+        folder.mkdir(parents=True, exist_ok=True)
+        out, err = folder / "out", folder / "err"
+        if self.is_ours:
+            out.touch()
+            err.touch()
+            return Server(start_main(list(flags), err, out), folder)
+        with out.open("wb") as out_file, err.open("wb") as err_file:
+            process = Program([self.binary, *flags], stdout=out_file, stderr=err_file)
+        return Server(process, folder)
+
+    def serve(self, folder: Path, *flags: str) -> Server:
+        """Start one on free ports, for both APIs."""
+        if self.is_ours:
+            file = f"--address_file={folder}/addresses.json"
+            return self.start(folder, "--port=0", "--rest_api_port=0", file, *flags)
+        rest, grpc = free_ports(2)
+        server = self.start(folder, f"--port={grpc}", f"--rest_api_port={rest}", *flags)
+        server.ports = rest, grpc
+        return server
+
+
+def free_ports(n: int) -> list[int]:
+    """List ports that nothing listens on now.
+
+    They lie below those that systems give to whoever asks for any, so that no other test that runs
+    at the same time gets one of them before the server does.
+    """
+    ports: list[int] = []
+    with ExitStack() as stack:
+        while len(ports) < n:
+            port = 10_000 + secrets.randbelow(22_000)
+            with suppress(OSError):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                ports.append(port)
+    return ports
 
 
 def start_main(argv: list[str], log_file: Path, out_file: Path | None = None) -> Any:

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_mini.serving import http_protocol
-from mlops_mini.serving.http_protocol import Answer, HttpServer, Limits, serve
+from mlops_mini.serving.http_protocol import Answer, HttpListener, Limits, serve
 from tests.serving.servers import wait_until
 
 JSON = {"Content-Type": "application/json"}
@@ -68,7 +68,7 @@ class Running:
     """A server on a loop in a thread of its own."""
 
     loop: asyncio.AbstractEventLoop
-    server: HttpServer
+    server: HttpListener
     handler: Handler
     address: tuple[str, int]
     clients: list["Client"] = field(default_factory=list)
@@ -171,7 +171,7 @@ def _running(limits: Limits, loop_kind: str) -> Iterator[Running]:
         listener.setsockopt(socket.SOL_SOCKET, option, 2**18)  # for tests of slow clients
     address = listener.getsockname()
 
-    async def begin() -> tuple[HttpServer, Handler]:
+    async def begin() -> tuple[HttpListener, Handler]:
         handler = Handler()
         return await serve(handler, listener, limits), handler
 
@@ -779,7 +779,7 @@ def _feed(pieces: list[bytes]) -> tuple[list[bytes], bytes, bool]:
 
     async def feed() -> tuple[list[bytes], bytes, bool]:
         handler, transport = Handler(), Transport()
-        server = HttpServer(handler, http_protocol.DEFAULT_LIMITS)
+        server = HttpListener(handler, http_protocol.DEFAULT_LIMITS)
         server.date = "D"
         connection = http_protocol._Connection(server)
         connection.connection_made(transport)

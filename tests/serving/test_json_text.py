@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.serving import json_text
+from mlops_mini.serving import json_request, json_text
 from mlops_mini.wire import NotQuickError
 
 PLAIN = (
@@ -107,7 +107,7 @@ WORDS = [
 @example('{"a":":","b":[{":":0}]}')
 def test_the_fast_way_reads_the_same_as_the_exact_one(text: str) -> None:
     answers = []
-    for parse in (json_text.parse, json_text.parse_exactly):
+    for parse in (json_request.parse, json_text.parse_exactly):
         try:
             answers.append(repr(parse(text.encode())))  # NaN is no equal of itself
         except InvalidArgumentError as exc:
@@ -132,6 +132,19 @@ def test_the_fast_way_reads_the_same_as_the_exact_one(text: str) -> None:
         (rb'"\udc00\u1"', "The surrogate pair in string is invalid. at offset: 1"),
         (rb'["\ud83d\u12"]', r"Incorrect hex digit after \u escape in string. at offset: 2"),
         ('{"é" 1}'.encode(), "Missing a colon after a name of object member. at offset: 6"),
+        (b'["\xff\xc3\xa9" 1]', "Missing a comma or ']' after an array element. at offset: 7"),
+        (b"\xef\xbb\xbf[x]", "Invalid value. at offset: 4"),
+        (b"[1.7976931348623159e308]", "Number too big to be stored in double. at offset: 1"),
+        (b"[" * 1200 + b"x" + b"]" * 1200, "Invalid value. at offset: 1200"),
+        (
+            b"[x," + b"[" * 1200 + b"x",  # the first error counts, not the innermost one
+            "Invalid value. at offset: 1",
+        ),
+        (
+            b'["[",' * 1200 + b"1" + b"]" * 650 + b" 1" + b"]" * 550,
+            "Missing a comma or ']' after an array element. at offset: 6652",
+        ),
+        (b'{"a":' * 1200 + b"1}", "Missing a comma or '}' after an object member. at offset: 6002"),
     ],
 )
 def test_an_error_is_where_rapidjson_sees_it(body: bytes, text: str) -> None:
@@ -151,6 +164,18 @@ def test_bytes_that_are_no_utf8_pass_through() -> None:
 
     assert text.encode("utf-8", "surrogateescape") == b"a\xff\xc3\xa9"
     assert json_text.show(text) == f'"{text}"'
+
+
+def test_what_is_nested_deeply_is_what_was_sent() -> None:
+    value = json_text.parse_exactly(
+        b'[1, "]", {"a": ' * 700 + b'"\xff"' + b'}, "[", 2]' * 700 + b"]"
+    )
+
+    for _ in range(700):
+        one, closing, inner, opening, two = value
+        assert (one, closing, opening, two) == (1, "]", "[", 2)
+        value = inner["a"]
+    assert value == "\udcff"
 
 
 def test_a_number_that_no_integer_of_64_bits_holds_is_a_double() -> None:
@@ -176,8 +201,10 @@ def test_texts_with_colons_are_read_as_fast_as_others() -> None:
     colons = json.dumps({"x": ["2020-01-01T00:00:00"] * 10_000, "u": "http://a:80"}).encode()
     none = colons.replace(b"T00:00:00", b"T00.00.00").replace(b"http://a:80", b"http;//a;80")
 
-    assert json_text.parse(colons) == json.loads(colons)
-    assert _seconds(lambda: json_text.parse(colons)) < 5 * _seconds(lambda: json_text.parse(none))
+    assert json_request.parse(colons) == json.loads(colons)
+    assert _seconds(lambda: json_request.parse(colons)) < 5 * _seconds(
+        lambda: json_request.parse(none)
+    )
 
 
 @pytest.mark.parametrize("item", ["0", "-1.25e3", '"some text"', "null"])
@@ -187,7 +214,7 @@ def test_an_error_behind_a_long_list_is_found_about_as_fast_as_others_read_it(
 ) -> None:
     items = ", ".join([item] * (250_000 // len(item)))
 
-    broken_s = _seconds(lambda: json_text.parse(f"[{items}{end}".encode()))
+    broken_s = _seconds(lambda: json_request.parse(f"[{items}{end}".encode()))
 
     assert broken_s < 40 * _seconds(lambda: json.loads(f"[{items}]"))
 
@@ -208,13 +235,13 @@ def test_an_error_behind_a_long_list_is_found_about_as_fast_as_others_read_it(
 )
 def test_what_takes_long_is_left_to_who_has_time(body: bytes) -> None:
     with pytest.raises(NotQuickError):
-        json_text.parse(body, quick=True)
+        json_request.parse(body, quick=True)
 
     plain = json.dumps([0.125] * 30_000).encode()
 
     def ask() -> None:
         with contextlib.suppress(NotQuickError):
-            json_text.parse(body, quick=True)
+            json_request.parse(body, quick=True)
 
     assert _seconds(ask) < 5 * _seconds(lambda: json.loads(plain))
-    assert json_text.parse(b"[Inf]", quick=True) == [math.inf]  # a short one takes no time
+    assert json_request.parse(b"[Inf]", quick=True) == [math.inf]  # a short one takes no time

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlops_mini.errors import InternalError, InvalidArgumentError
-from mlops_mini.serving import json_predict, json_response
+from mlops_mini.serving import json_request, json_response
 from mlops_mini.serving.large_messages import LargeMessages
 from tests.serving.servers import wait_until
 
@@ -28,7 +28,7 @@ def test_bodies_and_answers_are_those_of_our_own_process(large: LargeMessages) -
     assert answer == json_response.encode_predict({"x": numbers}, is_rows=False)
 
     body = b'{"inputs"' + answer[answer.index(b":") :]
-    key, request = large.call(json_predict.read_predict, body, FLOATS)
+    key, request = large.call(json_request.read_predict, body, FLOATS)
 
     assert key == ""
     assert request.inputs["x"].tobytes() == numbers.tobytes()
@@ -39,10 +39,10 @@ def test_bodies_and_answers_are_those_of_our_own_process(large: LargeMessages) -
 
 def test_an_error_comes_back_as_it_was_raised(large: LargeMessages) -> None:
     with pytest.raises(InvalidArgumentError, match=r"^JSON Parse error: Invalid value. at offset"):
-        large.call(json_predict.read_predict, b'{"inputs": ' + b" " * 100_000 + b"x", FLOATS)
-    key, problem = large.call(json_predict.read_predict, b'{"inputs": "text"}', FLOATS)
+        large.call(json_request.read_predict, b'{"inputs": ' + b" " * 100_000 + b"x", FLOATS)
+    key, problem = large.call(json_request.read_predict, b'{"inputs": "text"}', FLOATS)
     assert (key, type(problem)) == ("", InvalidArgumentError)
-    assert large.call(json_predict.read_predict, b'{"signature_name": "zz"}', FLOATS) == (
+    assert large.call(json_request.read_predict, b'{"signature_name": "zz"}', FLOATS) == (
         "zz",
         None,
     )
@@ -51,7 +51,7 @@ def test_an_error_comes_back_as_it_was_raised(large: LargeMessages) -> None:
 def test_a_fault_of_ours_is_told_and_ends_nothing(large: LargeMessages) -> None:
     with pytest.raises(InternalError, match="TypeError"):
         large.call(len, 5)
-    assert large.call(json_predict.read_predict, b"{}", FLOATS)[0] == ""
+    assert large.call(json_request.read_predict, b"{}", FLOATS)[0] == ""
 
 
 def test_a_child_that_is_killed_fails_one_call_and_is_replaced(large: LargeMessages) -> None:

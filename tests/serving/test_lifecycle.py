@@ -67,7 +67,7 @@ class Model:
             self.lifecycle.tick()
         return [(status.version, status.state.name) for status in self.lifecycle.statuses()]
 
-    def served(self, version: int | None = None, label: str | None = None) -> int:
+    def served(self, version: int | None = None, label: str = "") -> int:
         with self.lifecycle.acquire(version=version, label=label) as servable:
             assert not cast("FakeServable", servable).is_closed
             return servable.version

@@ -15,8 +15,10 @@ from mlops_mini.errors import (
     NotFoundError,
     by_code,
 )
+from mlops_mini.serving import lifecycle
 from mlops_mini.serving.model_config import ModelConfig, VersionPolicy
 from mlops_mini.serving.models import Models
+from mlops_mini.wire import ModelSpec
 from tests.serving.servers import wait_until
 
 POLL_S = 0.01
@@ -69,7 +71,7 @@ def model(folder: Path, **settings: Any) -> ModelConfig:
 
 
 def served(models: Models, name: str, **target: Any) -> str:
-    with models.acquire(name, **target) as servable:
+    with lifecycle.acquire(models.by_name, ModelSpec(name=name, **target)) as servable:
         folder = servable.folder  # type: ignore[attr-defined]
     return f"{folder.parent.name}/{folder.name}"
 
@@ -111,8 +113,8 @@ def test_what_is_not_there_is_named_in_tensorflow_servings_words(
             "Servable not found for request: Specific(zz, 0)",
         ),
         (lambda: served(models, "m", version=9), "Servable not found for request: Specific(m, 9)"),
-        (lambda: served(models, "zz", label="x"), "Unrecognized servable version label: x"),
-        (lambda: served(models, "m", label="x"), "Unrecognized servable version label: x"),
+        (lambda: served(models, "zz", version_label="x"), "Unrecognized servable version label: x"),
+        (lambda: served(models, "m", version_label="x"), "Unrecognized servable version label: x"),
         (lambda: models.statuses("zz"), "Could not find any versions of model zz"),
         (lambda: models.statuses("m", version=9), "Could not find version 9 of model m"),
     ):
@@ -276,9 +278,9 @@ def test_labels_are_applied_by_the_time_their_versions_answer(
     models.replace([config])
 
     wait_until(lambda: len(models.statuses("m")) == 2, "both versions")
-    assert served(models, "m", label="new") == "m/2"
+    assert served(models, "m", version_label="new") == "m/2"
     wait_until(lambda: models.statuses("m")[1].state.name == "AVAILABLE", "version 1")
-    assert served(models, "m", label="old") == "m/1"
+    assert served(models, "m", version_label="old") == "m/1"
 
 
 @pytest.mark.parametrize("allow", [False, True])
@@ -299,11 +301,11 @@ def test_strict_labels_need_an_available_version(
 
     with pytest.raises(FailedPreconditionError, match=refused.format(2)):
         models.replace([model(folder, labels={"stable": 2})])  # a move, refused in both modes
-    assert served(models, "m", label="stable") == "m/1"
+    assert served(models, "m", version_label="stable") == "m/1"
     if allow:
         models.replace([model(folder, labels={"stable": 1, "next": 2})])
         with pytest.raises(NotFoundError, match=r"Specific\(m, 2\)"):
-            served(models, "m", label="next")
+            served(models, "m", version_label="next")
 
 
 def test_a_removed_model_is_unloaded_when_its_last_request_ends(
@@ -311,7 +313,7 @@ def test_a_removed_model_is_unloaded_when_its_last_request_ends(
 ) -> None:
     models = make_models(poll_wait_s=1000)  # nothing happens unless something wakes it
     models.replace([model(write(tmp_path / "m"))])
-    with models.acquire("m") as servable:
+    with lifecycle.acquire(models.by_name, ModelSpec(name="m")) as servable:
         models.configure([])
         wait_until(lambda: models.statuses("m")[0].state.name == "UNLOADING", "the unload to begin")
         assert not servable.is_closed  # type: ignore[attr-defined]
@@ -377,7 +379,7 @@ def test_a_stop_in_the_very_moment_in_which_a_model_falls_asleep_wakes_it(
             closing.join(30)
             super().clear()
 
-    looked_after = models._models["m"]
+    looked_after = models.by_name["m"]
     before, looked_after.wake = looked_after.wake, StopsAtClear()
     before.set()
 

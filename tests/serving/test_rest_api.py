@@ -19,9 +19,9 @@ PREDICT = "/v1/models/m:predict"
 BODY = json.dumps({"instances": [1.0, 2.0]})
 PREDICTED = {"predictions": [2.5, 3.0]}
 CORS = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Methods": "POST, GET",
-    "Access-Control-Allow-Headers": "Content-Type",
+    "access-control-allow-origin": "*",
+    "access-control-allow-methods": "POST, GET",
+    "access-control-allow-headers": "Content-Type",
 }
 
 
@@ -52,8 +52,8 @@ def test_what_is_no_route_is_the_page_of_libevent(toy_server: Server, path: str)
     answer = toy_server.ask("GET", path)
 
     assert answer.status == 404
-    assert answer.headers["Content-Type"] == "text/html"
-    assert answer.headers["Connection"] == "close"
+    assert answer.headers["content-type"] == "text/html"
+    assert answer.headers["connection"] == "close"
     assert answer.body == (
         b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n"
         b"</BODY></HTML>\n"
@@ -91,7 +91,7 @@ def test_a_malformed_request_is_told_back(toy_server: Server, method: str, path:
         answer.body
         == json.dumps({"error": f"Malformed request: {method} {path}"}, indent=4).encode()
     )
-    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["content-type"] == "application/json"
 
 
 def test_head_is_malformed_and_has_no_body(toy_server: Server) -> None:
@@ -122,7 +122,7 @@ def test_ways_to_predict(toy_server: Server, path: str) -> None:
     answer = toy_server.ask("POST", path, BODY)
 
     assert (answer.status, answer.json) == (200, PREDICTED)
-    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_version_over_int64_is_refused_without_a_body(toy_server: Server, numb
         answer = toy_server.ask(method, f"/v1/models/m/versions/{number}{end}", "")
 
         assert (answer.status, answer.body) == (400, b"")
-        assert answer.headers["Content-Length"] == "0"
+        assert answer.headers["content-length"] == "0"
 
 
 def test_a_status_ignores_the_label(toy_server: Server) -> None:
@@ -208,7 +208,7 @@ def test_content_type_and_accept_count_for_nothing(toy_server: Server) -> None:
     answer = toy_server.ask("POST", PREDICT, BODY, headers)
 
     assert answer.json == PREDICTED
-    assert "Content-Encoding" not in answer.headers
+    assert "content-encoding" not in answer.headers
 
 
 EMPTY = {"error": "JSON Parse error: The document is empty"}
@@ -244,7 +244,7 @@ def test_a_preflight_is_answered_without_cors_headers(
     answer = toy_server.ask("OPTIONS", PREDICT, headers={"Origin": origin} if origin else {})
 
     assert (answer.status, answer.body) == (status, b"")
-    assert answer.headers["Content-Type"] == "text/html; charset=ISO-8859-1"
+    assert answer.headers["content-type"] == "text/html; charset=ISO-8859-1"
     assert not CORS.keys() & answer.headers.keys()
 
 

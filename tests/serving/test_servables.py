@@ -24,7 +24,7 @@ def _load(path: Path, **how: Any) -> servables.Servable:
 
 def _run(
     servable: servables.Servable,
-    signature: servables.Signature,
+    signature: servables.LoadedSignature,
     *arrays: Any,
     timeout_ms: int | None = None,
 ) -> list[Any]:

@@ -1,7 +1,6 @@
 """The whole server as a process: start, stop, and what must not end it."""
 
 import contextlib
-import json
 import signal
 import socket
 import subprocess
@@ -46,10 +45,9 @@ def test_the_script_serves_and_stops(toy_models: Path, tmp_path: Path) -> None:
         SCRIPT, "--rest_api_port=0", "--port=0", f"--address_file={address_file}", "--color=red",
         f"--model_base_path={toy_models / 'numbered'}", "--model_name=m",
     ]  # fmt: skip
-    with (tmp_path / "log").open("w") as log, subprocess.Popen(argv, stdout=log, stderr=log) as run:
+    with (tmp_path / "err").open("w") as log, subprocess.Popen(argv, stdout=log, stderr=log) as run:
         wait_until(address_file.exists, "the address file")
-        addresses = json.loads(address_file.read_text())
-        server = Server(run, tmp_path / "log", addresses["rest"], addresses["grpc"])
+        server = Server(run, tmp_path)
         with grpc.insecure_channel(server.grpc) as channel:  # while TensorFlow is being imported
             ask = channel.unary_unary("/tensorflow.serving.PredictionService/GetModelMetadata")
             with pytest.raises(grpc.RpcError, match="Missing ModelSpec"):

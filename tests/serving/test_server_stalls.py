@@ -11,7 +11,8 @@ import grpc
 import numpy as np
 import pytest
 
-from mlops_mini.wire import EXACT, PREDICT_METHOD, ModelSpec, PredictRequest
+from mlops_mini.wire import PREDICT_METHOD, ModelSpec, PredictRequest
+from mlops_mini.wire_messages import EXACT
 from tests.serving import models
 from tests.serving.pulse import Pulse, noise_s
 from tests.serving.servers import Server, copy_version, run_in_child, wait_until

@@ -13,16 +13,21 @@ import numpy as np
 import pytest
 
 from mlops_mini.errors import DeadlineExceededError, InvalidArgumentError
-from mlops_mini.serving.inference import ModelServer
-from mlops_mini.serving.json_hint import hint
+from mlops_mini.serving.example_methods import ExampleMethods
+from mlops_mini.serving.grpc_api import GrpcApi
 from mlops_mini.serving.model_config import ModelConfig
+from mlops_mini.serving.model_service import ModelService
 from mlops_mini.serving.models import Models
-from mlops_mini.serving.servables import Signature, TensorSpec
+from mlops_mini.serving.predict import Predictor
+from mlops_mini.serving.rest_api import RestApi
+from mlops_mini.serving.servables import LoadedSignature, TensorSpec
+from mlops_mini.serving.workers import Workers
 from mlops_mini.wire import ModelSpec, PredictRequest
 from tests.serving.servers import run_in_child, wait_until
 
 X = TensorSpec(alias="x", tensor="x:0", dtype="float", numpy=np.dtype(np.float32), shape=(-1,))
-REQUEST = PredictRequest(model_spec=ModelSpec(name="m"), inputs={"x": np.float32([1])})
+SPEC = ModelSpec(name="m")
+REQUEST = PredictRequest(model_spec=SPEC, inputs={"x": np.float32([1])})
 
 
 class HeldServable:
@@ -36,7 +41,7 @@ class HeldServable:
         self.threads: list[int] = []
         definition = SimpleNamespace(method_name="tensorflow/serving/predict")
         self.signature_defs = {"serving_default": definition}
-        signature = Signature(name="serving_default", inputs=(X,), outputs=(X,))
+        signature = LoadedSignature(name="serving_default", inputs=(X,), outputs=(X,))
         self.signatures = {"serving_default": signature}
         self.dtypes = {"": signature.dtypes, "serving_default": signature.dtypes}
 
@@ -50,6 +55,20 @@ class HeldServable:
 
     def close(self) -> None:
         self.is_closed = True
+
+
+def edges(
+    models: Models, *, timeout_ms: int = 30_000, n_threads: int = 0
+) -> tuple[RestApi, GrpcApi]:
+    """Both edges of one server, without their ports."""
+    workers = Workers(n_threads)
+    core = {
+        "predictor": Predictor(models.by_name, workers),
+        "examples": ExampleMethods(models.by_name),
+        "model_service": ModelService(models),
+    }
+    rest = RestApi(models, workers, **core, timeout_ms=timeout_ms)  # type: ignore[arg-type]
+    return rest, GrpcApi(workers, **core)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -68,7 +87,7 @@ def test_a_caller_that_gives_up_does_not_let_go_of_a_version_that_still_runs(
     held = HeldServable()
 
     async def ask_and_give_up(models: Models) -> None:
-        asking = asyncio.create_task(ModelServer(models).predict_proto(REQUEST.to_bytes()))
+        asking = asyncio.create_task(edges(models)[1].predict(REQUEST.to_bytes(), None))
         assert await asyncio.to_thread(held.begun.wait, 60)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -89,11 +108,9 @@ def test_a_limit_is_answered_while_the_run_goes_on_and_holds_its_version(tmp_pat
     held = HeldServable()
 
     async def ask(models: Models) -> None:
-        server = ModelServer(models, rest_timeout_ms=50, n_threads=1)
-        over_rest = functools.partial(
-            server.predict_json, b'{"instances":[1]}', name="m", version=None, version_label=None
-        )
-        over_grpc = functools.partial(server.predict_proto, REQUEST.to_bytes(), timeout_s=0.05)
+        rest, grpc = edges(models, timeout_ms=50, n_threads=1)
+        over_rest = functools.partial(rest.predict, SPEC, b'{"instances":[1]}')
+        over_grpc = functools.partial(grpc.predict, REQUEST.to_bytes(), 0.05)
         for over in (over_rest, over_grpc):  # the second one never gets the only thread
             with pytest.raises(
                 DeadlineExceededError, match=r"^Timed out waiting for notification$"
@@ -119,11 +136,11 @@ def test_twenty_runs_prove_themselves_before_the_event_loop_makes_one(tmp_path: 
     held.let_go.set()
 
     async def ask(models: Models) -> None:
-        server = ModelServer(models)
+        _, grpc = edges(models)
         for _ in range(22):
-            await server.predict_proto(REQUEST.to_bytes())
-        many = PredictRequest(model_spec=ModelSpec(name="m"), inputs={"x": np.zeros(2, np.float32)})
-        await server.predict_proto(many.to_bytes())
+            await grpc.predict(REQUEST.to_bytes(), None)
+        many = PredictRequest(model_spec=SPEC, inputs={"x": np.zeros(2, np.float32)})
+        await grpc.predict(many.to_bytes(), None)
 
     with serving(held, tmp_path) as models:
         # Whatever the machine does meanwhile, these runs are short.
@@ -145,10 +162,10 @@ def test_a_deadline_limits_the_run_and_rest_has_its_own_limit(tmp_path: Path) ->
     held.let_go.set()
 
     async def ask(models: Models) -> None:
-        server = ModelServer(models, rest_timeout_ms=1000)
+        rest, grpc = edges(models, timeout_ms=1000)
         for timeout_s in (None, 0.9, 30.0):
-            await server.predict_proto(REQUEST.to_bytes(), timeout_s=timeout_s)
-        await server.predict_json(b'{"instances":[1]}', name="m", version=None, version_label=None)
+            await grpc.predict(REQUEST.to_bytes(), timeout_s)
+        await rest.predict(SPEC, b'{"instances":[1]}')
 
     with serving(held, tmp_path) as models:
         asyncio.run(ask(models))
@@ -161,13 +178,13 @@ def _check_turns(folder: Path) -> None:
     held = HeldServable()
 
     async def ask(models: Models) -> None:
-        server = ModelServer(models, n_threads=2)
-        asking = [server.predict_proto(REQUEST.to_bytes()) for _ in range(4)]
+        _, grpc = edges(models, n_threads=2)
+        asking = [grpc.predict(REQUEST.to_bytes(), None) for _ in range(4)]
         answers = asyncio.gather(*asking)
         await asyncio.to_thread(wait_until, lambda: len(held.limits) == 2, "two runs")
         # Status needs a thread too, and gets one while all those for runs are taken.
         with pytest.raises(InvalidArgumentError, match="Missing ModelSpec"):
-            await server.status_proto(b"")
+            await grpc.status(b"", None)
         assert len(held.limits) == 2
         held.let_go.set()
         assert len(await answers) == 4
@@ -183,7 +200,7 @@ def test_more_slow_runs_than_threads_wait_for_their_turn(tmp_path: Path) -> None
 def test_a_request_that_does_not_fit_is_told_what_does(tmp_path: Path) -> None:
     async def ask(models: Models, body: bytes) -> str:
         with pytest.raises(InvalidArgumentError) as raised:
-            await ModelServer(models).predict_json(body, name="m", version=None, version_label=None)
+            await edges(models)[0].predict(SPEC, body)
         assert "for example" not in str(raised.value)
         return str(raised.value.hint)  # type: ignore[attr-defined]
 
@@ -195,33 +212,3 @@ def test_a_request_that_does_not_fit_is_told_what_does(tmp_path: Path) -> None:
 
     takes = 'serving_default takes x: float [?]; for example {"instances":[{"x":0.0}]}'
     assert hints == [takes, takes, "signatures of this model: serving_default"]
-
-
-@pytest.mark.parametrize(
-    ("inputs", "text"),
-    [
-        ({"x": ("float", (-1, 28, 28, 1))}, "s takes x: float [?,28,28,1]"),
-        (
-            {"n": ("int64", (-1,)), "s": ("string", (-1, 2))},
-            (
-                "s takes n: int64 [?], s: string [?,2]; for example"
-                ' {"signature_name":"s","instances":[{"n":0,"s":["text","text"]}]}'
-            ),
-        ),
-        (
-            {"b": ("bool", ())},
-            's takes b: bool []; for example {"signature_name":"s","inputs":{"b":false}}',
-        ),
-        (
-            {"x": ("double", None)},
-            (
-                "s takes x: double of any shape; for example"
-                ' {"signature_name":"s","instances":[{"x":0.0}]}'
-            ),
-        ),
-        ({"x": ("half", (-1,))}, "s takes x: half [?]; JSON has no form for x: use gRPC"),
-        ({}, "s takes no input: use gRPC"),
-    ],
-)
-def test_a_hint_shows_a_body_where_one_fits_a_line(inputs: Any, text: str) -> None:
-    assert hint(inputs, "s") == text

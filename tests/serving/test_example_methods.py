@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from mlops_mini.errors import InternalError, InvalidArgumentError
-from mlops_mini.serving import examples, servables
-from mlops_mini.wire import PredictRequest
+from mlops_mini.serving import example_methods, predict, servables
 from tests.conformance.models import write_half_plus_two
 from tests.serving.servers import run_in_child
 
@@ -27,7 +26,7 @@ def _check_methods(models: Path, folder: Path) -> None:
 
     servable.run = run  # type: ignore[method-assign]
     sent = input_pb2.Input()
-    assert examples.serialized_examples(sent) == []
+    assert example_methods.serialized_examples(sent) == []
     listed = sent.example_list_with_context
     listed.context.features.feature["x"].float_list.value.append(2.0)
     listed.examples.add()
@@ -37,20 +36,19 @@ def _check_methods(models: Path, folder: Path) -> None:
     for method in ("regress", "classify"):
         task = request.tasks.add(method_name=f"tensorflow/serving/{method}")
         task.model_spec.name, task.model_spec.signature_name = "m", f"{method}_x_to_y"
-    regressed, classified = examples.multi_inference(servable, request, timeout_ms=0)
+    regressed, classified = example_methods.multi_inference(servable, request, timeout_ms=0)
     assert runs == [["y:0"]]  # one run, and a tensor that two tasks want is fetched once
     assert regressed.scores.tolist() == [3.0, 4.0]
     assert classified.scores.tolist() == [[3.0], [4.0]]
     assert classified.labels.tolist() == [[b""], [b""]]
 
     odd = servables.load(models / "odd/1", name="m", version=1, tags=["odd", "tags"])
-    given = PredictRequest(model_spec=None, inputs={"x": np.float32([1])})
-    call = examples.predict_call(odd, given, signature_name="")
-    (y,) = odd.run(call.signature.inputs, call.outputs[:1], call.arrays, timeout_ms=0)
+    inputs = {"x": np.float32([1])}
+    checked = predict.check_run(odd, "", inputs)
+    (y,) = odd.run(checked.signature.inputs, checked.outputs[:1], checked.arrays, timeout_ms=0)
     assert y.tolist() == [2.0]
-    wrong = PredictRequest(model_spec=None, inputs={"step": np.float32(1)})
     with pytest.raises(InvalidArgumentError) as raised:
-        examples.predict_call(odd, wrong, signature_name="")
+        predict.check_run(odd, "", {"step": np.float32(1)})
     assert str(raised.value) == (
         "Signature input alias: x(feed name: x:0) not found in request and no default value"
         " provided. Inputs expected to be in the request {step}, or default input alias set: step"
@@ -58,7 +56,7 @@ def _check_methods(models: Path, folder: Path) -> None:
     with pytest.raises(
         InternalError, match=r"^Expected prediction signature method_name to be one of"
     ):
-        examples.predict_call(odd, given, signature_name="brain", check_method=True)
+        predict.check_run(odd, "brain", inputs, check_method=True)
 
 
 def test_tasks_share_a_run_and_defaults_fill_in(toy_models: Path, tmp_path: Path) -> None:
