@@ -304,7 +304,10 @@ def write_examples(
         rows = []
         for partition in part:
             features, labels = partition.labeled()
-            hours = preparation.prepare(partition.flights).set_index("flight_id")["hours"]
+            # As `preparation.prepare` has them; it can't find the zones in a task's folder.
+            hours = pd.cut(
+                features["mins"] / 60, [0, 6, 12, 18, 24.01], right=False, labels=preparation.HOURS
+            )
             rows.append(features.assign(**{LABEL: labels}, hours=hours))
         pd.concat(rows).reset_index().to_parquet(file, index=False)
 

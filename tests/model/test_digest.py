@@ -268,34 +268,39 @@ def test_a_vocabulary_in_an_asset_counts_by_its_contents(tmp_path: Path) -> None
         model_digest(tmp_path / "two")
 
 
-def save_tf1(folder: Path, scope: str, weight: float, step: float) -> str:
-    """Save as TensorFlow 1 does: a graph with reference variables and a loop made of nodes."""
+def save_tf1(
+    folder: Path, *, scope: str, weight: float = 2.0, step: float = 1.0, word: str = "a"
+) -> str:
+    """Save as TensorFlow 1 does: reference variables, a loop made of nodes, a table to fill."""
     import tensorflow as tf
 
     v1 = tf.compat.v1
     v1.disable_control_flow_v2()
     try:
         with tf.Graph().as_default(), v1.Session() as session, v1.variable_scope(scope):
-            x = v1.placeholder(tf.float32, [None], name="x")
+            x = v1.placeholder(tf.string, [None], name="x")
             w = v1.get_variable("w", initializer=weight, use_resource=False)
             _, total = v1.while_loop(
                 lambda i, _: i < 3, lambda i, total: (i + 1, total + step), [0, w]
             )
-            y = x * total
+            fill = tf.lookup.KeyValueTensorInitializer([word], [2.0])
+            y = tf.lookup.StaticHashTable(fill, 0.0).lookup(x) * total
             assert any(op.type == "NextIteration" for op in session.graph.get_operations())
             session.run(v1.global_variables_initializer())
-            v1.saved_model.simple_save(session, str(folder), {"x": x}, {"y": y})
+            v1.saved_model.simple_save(
+                session, str(folder), {"x": x}, {"y": y}, legacy_init_op=v1.tables_initializer()
+            )
     finally:
         v1.enable_control_flow_v2()
     return model_digest(folder)
 
 
 def test_models_of_tensorflow_1_are_digested_too(tmp_path: Path) -> None:
-    digest = save_tf1(tmp_path / "a", "first", 2.0, 1.0)
+    digest = save_tf1(tmp_path / "a", scope="first")
 
-    assert save_tf1(tmp_path / "b", "another/name", 2.0, 1.0) == digest
-    assert save_tf1(tmp_path / "c", "first", 2.5, 1.0) != digest
-    assert save_tf1(tmp_path / "d", "first", 2.0, 1.5) != digest
+    assert save_tf1(tmp_path / "b", scope="another/name") == digest
+    for change in ({"weight": 2.5}, {"step": 1.5}, {"word": "b"}):
+        assert save_tf1(tmp_path / str(change), scope="first", **change) != digest
 
 
 def test_toy_models_of_the_servers_tests_differ_from_each_other(toy_models: Path) -> None:
