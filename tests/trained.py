@@ -7,8 +7,11 @@ import pandas as pd
 import pytest
 
 from mlops_mini.flights import arrivals, datasets
+from mlops_mini.flights.definitions import FEATURES
 from mlops_mini.model import training
 from tests.once import made_once
+
+FEATURE_NAMES = [feature.name for feature in FEATURES]
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from mlops_mini.data.rules import RowSplit
 from mlops_mini.errors import DataIntegrityError
 from mlops_mini.features import events, offline
 from mlops_mini.features.events import StreamEvent
-from mlops_mini.flights import datasets, row_rules, tables
+from mlops_mini.flights import datasets, preparation, row_rules, tables
 from mlops_mini.statistics import anomalies, mergeable
 
 LABEL = "late"
@@ -290,7 +290,7 @@ def write_examples(
         train_periods: Months or weeks in order.
         test_period: The one after them.
         train_file: Gets a parquet file of the flights of `train_periods`: `flight_id`, the columns
-            of `definitions.FEATURES`, and `late`, 1 or 0.
+            of `definitions.FEATURES`, `late`, 1 or 0, and `hours`, the quarter of the day.
         test_file: Gets the same of `test_period`.
         data_folder: See `datasets.data_folder`.
 
@@ -301,8 +301,14 @@ def write_examples(
     periods = [Period.parse(period) for period in (*train_periods, test_period)]
     partitions = read(periods, data_folder=data_folder).partitions
     for file, part in ((train_file, partitions[:-1]), (test_file, partitions[-1:])):
-        labeled = [partition.labeled() for partition in part]
-        rows = [features.assign(**{LABEL: labels}) for features, labels in labeled]
+        rows = []
+        for partition in part:
+            features, labels = partition.labeled()
+            # As `preparation.prepare` has them; it can't find the zones in a task's folder.
+            hours = pd.cut(
+                features["mins"] / 60, [0, 6, 12, 18, 24.01], right=False, labels=preparation.HOURS
+            )
+            rows.append(features.assign(**{LABEL: labels}, hours=hours))
         pd.concat(rows).reset_index().to_parquet(file, index=False)
 
 

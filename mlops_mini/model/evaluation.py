@@ -5,7 +5,7 @@ The model is run as it will be served: from its SavedModel, through its signatur
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlops_mini.errors import DataIntegrityError, InvalidArgumentError, NotFoundError
-from mlops_mini.flights.arrivals import LABEL
-from mlops_mini.flights.completeness import ORIGINS
 from mlops_mini.model import training
 from mlops_mini.model.digest import check_digest
 
 # Keras' own epsilon, and about what float32 can tell from 1: a sure and wrong answer costs 16.1.
 _MIN_PROBABILITY = 1e-7
 _OVERALL, _ALL = "overall", "all"
-_HOURS = ("0 to 6", "6 to 12", "12 to 18", "18 to 24")
 
 SliceMetrics = dict[str, dict[str, "Metrics"]]
 
@@ -34,7 +31,7 @@ class Metrics:
 
     Attributes:
         n_rows: Number of rows.
-        auc: Area under the ROC curve, 0 to 1; NaN where all labels are equal and it has no meaning.
+        auc: Area under the ROC curve, 0 to 1; NaN if all labels are equal, for it has no meaning.
         log_loss: Mean negative log likelihood per row, nats.
         base_rate: Share of the rows whose label is 1, 0 to 1.
         base_rate_log_loss: Log loss of always predicting the base rate of these very rows, nats: a
@@ -50,12 +47,12 @@ class Metrics:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What the gate says about a candidate.
+    """The gate's decision about a candidate.
 
     Attributes:
-        is_blessed: True when the candidate may be published.
-        reason: One sentence. What it says of trained models is rounded to two decimals, since the
-            third one depends on the processor; the metrics have the full numbers.
+        is_blessed: Whether the candidate may be published.
+        reason: One sentence. Its numbers are rounded to two decimals, since the third one depends
+            on the processor that trained the model; the metrics have the full numbers.
     """
 
     is_blessed: bool
@@ -79,7 +76,7 @@ def predict(
         NotFoundError: There is no SavedModel in the folder.
         DataIntegrityError: Its files are damaged.
         InvalidArgumentError: The model has no such signature, or it asks for a feature that is not
-            there or is a string instead of a number or the other way round.
+            there, or is a string instead of a number or the other way round.
     """
     import tensorflow as tf
 
@@ -117,8 +114,10 @@ def predict(
     return np.concatenate([batch["probability"].numpy() for batch in batches])
 
 
-def measure(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Metrics:
-    """Measure predictions against what came true.
+def log_loss_per_row(
+    probabilities: npt.ArrayLike, labels: npt.ArrayLike
+) -> npt.NDArray[np.float64]:
+    """Compute the loss of each prediction.
 
     Args:
         probabilities: Predicted probability of label 1, shape [n_rows], 0 to 1; 0 and 1 themselves
@@ -126,18 +125,14 @@ def measure(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Metrics:
         labels: 0 or 1, shape [n_rows].
 
     Returns:
-        The metrics of these rows.
+        Negative log likelihood of each label, nats, shape [n_rows].
 
     Raises:
-        InvalidArgumentError: A prediction is NaN or outside 0 to 1, or the labels do not fit.
+        InvalidArgumentError: A prediction is NaN or outside 0 to 1, or the labels don't fit.
 
-    >>> metrics = measure([0.1, 0.4, 0.3, 0.8], labels=[0, 0, 1, 1])
-    >>> metrics.auc, round(metrics.log_loss, 3), round(metrics.base_rate_log_loss, 3)
-    (0.75, 0.511, 0.693)
+    >>> log_loss_per_row([0.5, 0.5, 0.9], labels=[0, 1, 1]).round(3).tolist()
+    [0.693, 0.693, 0.105]
     """
-    import scipy.stats
-    import sklearn.metrics
-
     predicted = np.asarray(probabilities, np.float64)
     if predicted.ndim != 1:
         raise InvalidArgumentError(
@@ -152,13 +147,39 @@ def measure(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Metrics:
         raise InvalidArgumentError(
             f"probabilities must be 0 to 1, got {predicted.min():.3g} to {predicted.max():.3g}"
         )
-    base_rate = float(observed.mean())
     clipped = predicted.clip(_MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
+    losses: npt.NDArray[np.float64] = -np.log(np.where(observed == 1, clipped, 1 - clipped))
+    return losses
+
+
+def measure(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Metrics:
+    """Measure predictions against what came true.
+
+    Args:
+        probabilities: As `log_loss_per_row` takes them.
+        labels: 0 or 1, shape [n_rows].
+
+    Returns:
+        The metrics of these rows.
+
+    Raises:
+        InvalidArgumentError: As `log_loss_per_row` does.
+
+    >>> metrics = measure([0.1, 0.4, 0.3, 0.8], labels=[0, 0, 1, 1])
+    >>> metrics.auc, round(metrics.log_loss, 3), round(metrics.base_rate_log_loss, 3)
+    (0.75, 0.511, 0.693)
+    """
+    import scipy.stats
+    import sklearn.metrics
+
+    losses = log_loss_per_row(probabilities, labels)
+    predicted, observed = np.asarray(probabilities, np.float64), np.asarray(labels, np.float64)
+    base_rate = float(observed.mean())
     auc: Any = sklearn.metrics.roc_auc_score(observed, predicted) if 0 < base_rate < 1 else np.nan
     return Metrics(
         n_rows=len(observed),
         auc=float(auc),
-        log_loss=float(sklearn.metrics.log_loss(observed, clipped, labels=[0, 1])),
+        log_loss=float(losses.mean()),
         base_rate=base_rate,
         base_rate_log_loss=float(scipy.stats.entropy([base_rate, 1 - base_rate])),
     )
@@ -172,39 +193,43 @@ def measure_slices(
     Args:
         probabilities: Predicted probability of label 1, shape [n_rows], 0 to 1.
         labels: 0 or 1, shape [n_rows].
-        slices: What to slice by, by name: a value for each row, by position. Of a categorical one
-            each category is a slice, also without a row.
+        slices: The columns to slice by, by name: one value per row, by position. If a column is
+            categorical, each of its categories is a slice, even one without a row.
 
     Returns:
-        Metrics by name and value, sorted by value. A slice without a row has `n_rows` 0 and NaN for
-        the rest.
+        Metrics by column and value, sorted by value or in the order of the categories. A slice
+        without a row has `n_rows` 0 and NaN for the rest.
 
     Raises:
-        InvalidArgumentError: As `measure` does, or a slicing has more or fewer rows.
+        InvalidArgumentError: As `measure` does; or a column has more or fewer rows.
 
-    >>> origin = pd.Series(["EWR", "EWR", "LGA"], dtype=pd.CategoricalDtype(["EWR", "JFK", "LGA"]))
-    >>> by = measure_slices([0.1, 0.4, 0.3], [0, 1, 1], {"origin": origin})["origin"]
-    >>> {name: (metrics.n_rows, metrics.auc) for name, metrics in by.items()}
-    {'EWR': (2, 1.0), 'JFK': (0, nan), 'LGA': (1, nan)}
+    >>> plan = pd.Series(pd.Categorical(["basic", "basic", "pro"], ["basic", "pro", "trial"]))
+    >>> by_plan = measure_slices([0.1, 0.4, 0.3], [0, 1, 1], {"plan": plan})["plan"]
+    >>> {value: (metrics.n_rows, metrics.auc) for value, metrics in by_plan.items()}
+    {'basic': (2, 1.0), 'pro': (1, nan), 'trial': (0, nan)}
     """
     predicted, observed = np.asarray(probabilities), np.asarray(labels)
     nan = math.nan
-    nothing = Metrics(n_rows=0, auc=nan, log_loss=nan, base_rate=nan, base_rate_log_loss=nan)
-    found: SliceMetrics = {}
+    no_rows = Metrics(n_rows=0, auc=nan, log_loss=nan, base_rate=nan, base_rate_log_loss=nan)
+    metrics: SliceMetrics = {}
     for name, values in slices.items():
         if len(values) != len(predicted):
             raise InvalidArgumentError(
                 f"{name} slices {len(values)} rows, there are {len(predicted)} predictions"
             )
-        present = values.to_numpy(str)
-        kind = values.dtype
-        every = kind.categories if isinstance(kind, pd.CategoricalDtype) else np.unique(present)
-        rows = {str(value): present == value for value in every}
-        found[name] = {
-            value: measure(predicted[at], observed[at]) if at.any() else nothing
-            for value, at in rows.items()
+        texts = values.to_numpy(str)
+        dtype = values.dtype
+        is_in_slice = {
+            str(value): texts == str(value)
+            for value in (
+                dtype.categories if isinstance(dtype, pd.CategoricalDtype) else np.unique(texts)
+            )
         }
-    return found
+        metrics[name] = {
+            value: measure(predicted[is_in], observed[is_in]) if is_in.any() else no_rows
+            for value, is_in in is_in_slice.items()
+        }
+    return metrics
 
 
 def evaluate(
@@ -212,58 +237,86 @@ def evaluate(
     test_file: Path,
     metrics_file: Path,
     *,
+    key: str,
+    label: str,
+    slices: Sequence[str],
+    features: Sequence[str],
     baseline: Path | None = None,
     baseline_digest: str = "",
 ) -> Metrics:
-    """Measure a candidate and its baseline on the same flights, overall and by slice.
+    """Measure a candidate and its baseline on the same examples, overall and by slice.
 
     Args:
         model: The candidate, a SavedModel.
-        test_file: Flights as `arrivals.write_examples` writes them.
+        test_file: Parquet, one row per example.
         metrics_file: Gets the metrics as JSON: of `candidate` and of `baseline` (null if there is
-            none) by what it is sliced by (`overall`, `origin`, `carrier`, `hours` of departure) and
-            value (`all` overall); NaN is null.
+            none), by `overall` and by each of `slices`, and there by value (overall: `all`); NaN is
+            null.
+        key: The column that tells examples apart.
+        label: The column that's predicted, 0 or 1 in each row.
+        slices: The columns to slice by, as `measure_slices` does.
+        features: The columns that the models may read.
         baseline: The version that would be replaced, if there is one.
-        baseline_digest: What it must answer, as `model_digest` says.
+        baseline_digest: Its `model_digest` when it was chosen.
 
     Returns:
         The candidate's metrics overall.
 
     Raises:
-        NotFoundError: A model is not there.
-        DataIntegrityError: The baseline is another model than its digest says.
+        NotFoundError: A model isn't there.
+        DataIntegrityError: The baseline has another digest by now.
+        InvalidArgumentError: The file lacks a column or has two rows of one key; or a model needs
+            another feature.
     """
     if baseline:
         check_digest(baseline, baseline_digest)
-    flights = pd.read_parquet(test_file)
-    report = _report(predict(model, flights), flights)
-    against = _report(predict(baseline, flights), flights) if baseline else None
-    _write({"candidate": report, "baseline": against}, metrics_file)
-    return report[_OVERALL][_ALL]
+    examples = _read(test_file, key, [label, *slices, *features])
+
+    def report(version_folder: Path) -> SliceMetrics:
+        probabilities = predict(version_folder, examples[list(features)])
+        return _report(probabilities, examples, label=label, slices=slices)
+
+    candidate_report = report(model)
+    baseline_report = report(baseline) if baseline else None
+    _write({"candidate": candidate_report, "baseline": baseline_report}, metrics_file)
+    return candidate_report[_OVERALL][_ALL]
 
 
-def score(predictions_file: Path, test_file: Path, metrics_file: Path) -> Metrics:
-    """Measure predictions that were made elsewhere, as `evaluate` does those of a candidate.
+def score(
+    predictions_file: Path,
+    test_file: Path,
+    metrics_file: Path,
+    *,
+    key: str,
+    label: str,
+    slices: Sequence[str],
+) -> Metrics:
+    """Measure predictions that were made elsewhere, as `evaluate` measures those of a candidate.
 
     Args:
-        predictions_file: Parquet with `flight_id` and `probability`, in any order.
-        test_file: Flights as `arrivals.write_examples` writes them.
-        metrics_file: Gets the metrics as JSON, of a `candidate` alone.
+        predictions_file: Parquet with the key and `probability`, in any order.
+        test_file: Parquet, one row per example.
+        metrics_file: Gets the metrics as JSON, those of a `candidate` alone.
+        key: The column that tells examples apart.
+        label: The column that's predicted, 0 or 1 in each row.
+        slices: The columns to slice by, as `measure_slices` does.
 
     Returns:
         The metrics overall.
 
     Raises:
-        InvalidArgumentError: There is not exactly one prediction for each flight.
+        InvalidArgumentError: There isn't exactly one prediction for each example; or a file lacks a
+            column or has two rows of one key.
     """
-    flights = pd.read_parquet(test_file)
-    predictions = pd.read_parquet(predictions_file).set_index("flight_id")["probability"]
-    if sorted(predictions.index) != sorted(flights["flight_id"]):
+    examples = _read(test_file, key, [label, *slices])
+    predictions = _read(predictions_file, key, ["probability"]).set_index(key)["probability"]
+    if set(predictions.index) != set(examples[key]):
         raise InvalidArgumentError(
-            f"{predictions_file} has {len(predictions)} predictions for other flights than the"
-            f" {len(flights)} of {test_file}: predict each of them once"
+            f"{predictions_file} has {len(predictions)} predictions for other examples than the"
+            f" {len(examples)} of {test_file}: predict each {key} there once"
         )
-    report = _report(predictions.loc[flights["flight_id"]].to_numpy(), flights)
+    probabilities = predictions.loc[examples[key]].to_numpy()
+    report = _report(probabilities, examples, label=label, slices=slices)
     _write({"candidate": report}, metrics_file)
     return report[_OVERALL][_ALL]
 
@@ -281,7 +334,7 @@ def judge(candidate: Metrics, baseline: Metrics | None) -> Verdict:
         The verdict and its reason.
 
     Raises:
-        InvalidArgumentError: The two were not measured on the same rows.
+        InvalidArgumentError: The two weren't measured on the same rows.
 
     >>> old = measure([0.1, 0.4, 0.3, 0.8], labels=[0, 0, 1, 1])
     >>> judge(measure([0.1, 0.4, 0.2, 0.8], labels=[0, 0, 1, 1]), old)
@@ -326,11 +379,11 @@ def gate(metrics_file: Path, *, is_servable: bool, finding: str) -> Verdict:
 
     Args:
         metrics_file: As `evaluate` writes it.
-        is_servable: What `serving_check` says.
-        finding: Its reason.
+        is_servable: Whether a server can serve it, as `serving_check` says.
+        finding: What `serving_check` says about it.
 
     Returns:
-        The verdict of `judge`; a candidate that cannot be served is never blessed.
+        The verdict of `judge`; a candidate that can't be served is never blessed.
     """
     if not is_servable:
         return Verdict(is_blessed=False, reason=f"it cannot be served: {finding}")
@@ -339,21 +392,33 @@ def gate(metrics_file: Path, *, is_servable: bool, finding: str) -> Verdict:
 
 
 def overall(metrics_file: Path) -> dict[str, Metrics]:
-    """Read what `evaluate` or `score` has written: metrics on all flights, by whose they are."""
+    """Read the metrics on all examples from what `evaluate` or `score` has written, by model."""
     reports = json.loads(metrics_file.read_text(), object_hook=_with_nan)
-    return {name: Metrics(**of[_OVERALL][_ALL]) for name, of in reports.items() if of}
+    return {name: Metrics(**report[_OVERALL][_ALL]) for name, report in reports.items() if report}
 
 
-def _report(probabilities: npt.ArrayLike, flights: pd.DataFrame) -> SliceMetrics:
-    n_rows = len(flights)
-    hours = pd.cut(flights["mins"] / 60, [0, 6, 12, 18, 24], right=False, labels=_HOURS)
-    slices = {
-        _OVERALL: pd.Series(pd.Categorical([_ALL] * n_rows, [_ALL])),
-        "origin": pd.Series(pd.Categorical(flights["origin"], ORIGINS)),
-        "carrier": flights["carrier"],
-        "hours": hours,
-    }
-    return measure_slices(probabilities, flights[LABEL], slices)
+def _read(file: Path, key: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Read columns of a file in which each row has a key of its own."""
+    rows = training.read_examples(file, [key, *columns])
+    if n_repeated := int(rows[key].duplicated().sum()):
+        raise InvalidArgumentError(
+            f"{n_repeated} of {len(rows)} rows in {file} repeat the {key} of another row and would"
+            f" count twice: keep one row for each {key}"
+        )
+    return rows
+
+
+def _report(
+    probabilities: npt.ArrayLike, examples: pd.DataFrame, *, label: str, slices: Sequence[str]
+) -> SliceMetrics:
+    if _OVERALL in slices:
+        raise InvalidArgumentError(
+            f"a column named {_OVERALL!r} can't be a slice, for the metrics of all rows have that"
+            " name: rename the column"
+        )
+    whole = pd.Series(pd.Categorical([_ALL] * len(examples), [_ALL]))
+    columns = {_OVERALL: whole, **{name: examples[name] for name in slices}}
+    return measure_slices(probabilities, examples[label], columns)
 
 
 def _write(reports: Mapping[str, SliceMetrics | None], metrics_file: Path) -> None:

@@ -3,8 +3,8 @@
 A model server polls the model's folder and loads the highest number it finds, so a version must
 appear whole or not at all, and a number must never mean two models. One small file beside the
 versions sees to both: it holds the last number ever given, and the publisher at work holds its
-lock. The lock falls with its process, so whatever unfinished copy the next publisher finds belongs
-to a dead one.
+lock. The lock ends with its process, so an unfinished copy that the next publisher comes across was
+left by a dead one.
 """
 
 import errno
@@ -53,14 +53,14 @@ class PublishedVersion:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Publication:
-    """Where a version comes from; it is kept inside the version's folder.
+    """Where a version comes from; a file in the version's folder keeps it.
 
     Attributes:
-        run_id: The pipeline run that has published it.
-        model_digest: What it answers, as `model_digest.model_digest` says.
-        test_period: The month or week on which it was judged.
-        train_periods: Those on which it was trained.
-        data_digest: Of the files that all these were read from.
+        run_id: The pipeline run that published it.
+        model_digest: Its `digest.model_digest`.
+        test_period: The month or week that it was judged on.
+        train_periods: The months or weeks that it was trained on.
+        data_digest: Digest of the files that hold all these periods.
     """
 
     run_id: str
@@ -71,20 +71,20 @@ class Publication:
 
     @classmethod
     def read(cls, version_folder: Path) -> "Publication | None":
-        """Read that of a version.
+        """Read the publication of a version.
 
         Args:
             version_folder: The version's folder.
 
         Returns:
-            What `publish` was given; None where it was given nothing.
+            What `publish` was given; None if it was given none.
 
         Raises:
             DataIntegrityError: The file holds something else.
         """
         try:
-            known = json.loads((version_folder / _PUBLICATION).read_bytes())
-            return cls(**known | {"train_periods": tuple(known["train_periods"])})
+            fields = json.loads((version_folder / _PUBLICATION).read_bytes())
+            return cls(**fields | {"train_periods": tuple(fields["train_periods"])})
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError) as exc:
@@ -101,17 +101,17 @@ def published_versions(model_folder: Path) -> list[PublishedVersion]:
         model_folder: Folder of the model's version folders; it may not exist yet.
 
     Returns:
-        The versions, lowest first. Names are read as TensorFlow Serving reads them: `007` is 7, and
-        where `7` is there too, it comes later and is the one that is served.
+        The versions, lowest first. Names are read as TensorFlow Serving reads them: `007` is 7. If
+        `7` is there too, it comes later and is the one that's served.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for name in ("10", "007", "v3", "1e3", ".publishing-11"):
     ...         Path(folder, name).mkdir()
-    ...     [(found.version, found.path.name) for found in published_versions(Path(folder))]
+    ...     [(version.version, version.path.name) for version in published_versions(Path(folder))]
     [(7, '007'), (10, '10')]
     """
-    return [found for found in _numbered(model_folder) if found.path.is_dir()]
+    return [version for version in _numbered(model_folder) if version.path.is_dir()]
 
 
 def latest_version(model_folder: Path) -> PublishedVersion:
@@ -130,9 +130,9 @@ def latest_version(model_folder: Path) -> PublishedVersion:
         raise NotFoundError(f"no model folder {model_folder}: publish a model there first")
     versions = published_versions(model_folder)
     if not versions:
-        there = sorted(path.name for path in model_folder.iterdir())
+        names = sorted(path.name for path in model_folder.iterdir())
         raise NotFoundError(
-            f"no versions in {model_folder}; it holds {there or 'nothing'}, and a version is a"
+            f"no versions in {model_folder}; it holds {names or 'nothing'}, and a version is a"
             " folder named by a number: publish a model there first"
         )
     return versions[-1]
@@ -146,23 +146,24 @@ def publish(
     The version appears by a rename, complete and on disk. Publishers of one model wait for each
     other; what a killed one left behind is removed.
 
-    With a publication, doing it again changes nothing: the version that this run has published is
-    the result. So is one that answers the same, if it is the newest one or was judged on the same
-    period: a model that is trained again bit by bit is no news for a server.
+    With a publication, doing it again changes nothing and returns the version that this run has
+    published. The same holds for a version with the same digest, if it's the newest one or was
+    judged on the same period: a model that was trained again bit by bit is nothing new to a server.
 
     Args:
         export_folder: A SavedModel; it stays where it is.
         model_folder: Folder of the model's versions, on a file system that can lock and rename;
-            made if it is not there.
+            made if it isn't there.
         publication: Where the model comes from, to be kept in the version's folder.
 
     Returns:
-        The version. A new number is above all that were ever published here, deleted ones too.
+        The version. A new one's number is above all that were ever published here, even deleted
+        ones.
 
     Raises:
         NotFoundError: `export_folder` is no SavedModel; nothing was written.
-        FailedPreconditionError: The version that is served was judged on a later period, and the
-            new one would take its place; nothing was written.
+        FailedPreconditionError: The version that's served was judged on a later period, and the new
+            one would take its place; nothing was written.
         ResourceExhaustedError: The disk is too full, or became so; no part of the version stays.
         DataIntegrityError: The file with the last number holds something else.
 
@@ -186,9 +187,9 @@ def publish(
     try:
         with processes.locked(model_folder / _LAST_VERSION) as last_version:
             _remove_unfinished(model_folder)
-            if publication and (known := _published_before(publication, model_folder)):
-                logger.info("published before: version=%d path=%s", known.version, known.path)
-                return known
+            if publication and (earlier := _published_before(publication, model_folder)):
+                logger.info("published before: version=%d path=%s", earlier.version, earlier.path)
+                return earlier
             if publication:
                 _check_is_no_older(publication, model_folder)
             _check_room(model_folder, n_bytes)
@@ -217,27 +218,27 @@ def publish(
 def write_verdict(
     verdicts_folder: Path, *, run_id: str, state: str, error: str, model_folder: Path
 ) -> Path:
-    """Put on record how a run has ended. Doing it again replaces the record.
+    """Write down how a run has ended. Doing it again replaces the file.
 
     Args:
-        verdicts_folder: Receives `RUN_ID.json`, whole or not at all; made if it is not there.
+        verdicts_folder: Receives `RUN_ID.json`, whole or not at all; made if it isn't there.
         run_id: The run.
         state: Such as SUCCEEDED or FAILED.
         error: What went wrong, empty if nothing did.
-        model_folder: Folder of the model's versions; the one that names this run is put on record.
+        model_folder: Folder of the model's versions; the one that this run published is named.
 
     Returns:
-        The file: `run_id`, `state`, `error`, and `version`, null where the run has published none.
+        The file: `run_id`, `state`, `error`, and `version`, null if the run published none.
 
     Raises:
-        DataIntegrityError: A version does not tell where it comes from.
+        DataIntegrityError: A version doesn't tell where it comes from.
     """
-    versions = _by_run(model_folder).get(run_id)
+    published = _by_run(model_folder).get(run_id)
     record = {
         "run_id": run_id,
         "state": state,
         "error": error,
-        "version": versions.version if versions else None,
+        "version": published.version if published else None,
     }
     verdicts_folder.mkdir(parents=True, exist_ok=True)
     path = verdicts_folder / f"{run_id}.json"
@@ -247,67 +248,70 @@ def write_verdict(
 
 
 def _by_run(model_folder: Path) -> dict[str, PublishedVersion]:
-    """Find the versions that tell which run has published them."""
-    found = ((Publication.read(each.path), each) for each in published_versions(model_folder))
-    return {known.run_id: each for known, each in found if known}
+    """Find the versions that tell which run published them."""
+    return {
+        publication.run_id: version
+        for version in published_versions(model_folder)
+        if (publication := Publication.read(version.path))
+    }
 
 
 def _published_before(publication: Publication, model_folder: Path) -> PublishedVersion | None:
-    """Find the version that this run has published, or one that makes another superfluous."""
+    """Find the version that this run published, or one that makes another superfluous."""
     versions = published_versions(model_folder)
     own = _by_run(model_folder).get(publication.run_id)
     if own or not versions:
         return own
-    for each in reversed(versions):
-        known = Publication.read(each.path)
-        is_candidate = each == versions[-1] or (
-            known is not None and known.test_period == publication.test_period
+    for version in reversed(versions):
+        earlier = Publication.read(version.path)
+        is_candidate = version == versions[-1] or (
+            earlier is not None and earlier.test_period == publication.test_period
         )
-        if is_candidate and _answers_as(publication.model_digest, each.path, known):
-            return each
+        if is_candidate and _has_digest(publication.model_digest, version.path, earlier):
+            return version
     return None
 
 
 def _check_is_no_older(publication: Publication, model_folder: Path) -> None:
     """Refuse a version that would be served in place of one judged on a later period."""
     for newest in published_versions(model_folder)[-1:]:
-        known = Publication.read(newest.path)
-        if known and Period.parse(publication.test_period) < Period.parse(known.test_period):
+        served = Publication.read(newest.path)
+        if served and Period.parse(publication.test_period) < Period.parse(served.test_period):
             raise FailedPreconditionError(
                 f"a model judged on {publication.test_period} would be served in place of version "
-                f"{newest.version} in {model_folder}, judged later, on {known.test_period}: judge "
-                f"it on {known.test_period} or later too, or first remove the versions judged "
+                f"{newest.version} in {model_folder}, judged later, on {served.test_period}: judge "
+                f"it on {served.test_period} or later too, or first remove the versions judged "
                 f"after {publication.test_period}"
             )
 
 
-def _answers_as(digest: str, version_folder: Path, known: Publication | None) -> bool:
-    if known:
-        return known.model_digest == digest
+def _has_digest(digest: str, version_folder: Path, publication: Publication | None) -> bool:
+    if publication:
+        return publication.model_digest == digest
     try:
         return model_digest(version_folder) == digest
     except (NotFoundError, DataIntegrityError):
-        return False  # whatever it is, it is not this model
+        return False  # whatever it is, it isn't this model
 
 
 def _write(publication: Publication, path: Path) -> None:
-    """Write it and wait until it is on disk."""
+    """Write a publication and wait until it's on disk."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(asdict(publication), indent=2) + "\n")
-    for written in (path, path.parent, path.parent.parent):
-        _sync(written)
+    for file_or_folder in (path, path.parent, path.parent.parent):
+        _sync(file_or_folder)
 
 
 def _numbered(model_folder: Path) -> list[PublishedVersion]:
     """List all that a model server takes for a version, a plain file called `6` included."""
     entries = model_folder.iterdir() if model_folder.is_dir() else ()
-    found = [
+    versions = [
         PublishedVersion(version=int(name[1]), path=path)
         for path in entries
         if (name := re.fullmatch(r"\s*\+?(\d+)\s*", path.name, re.ASCII))
     ]
-    in_order = sorted(found, key=lambda found: (found.version, found.path.name))
-    return [found for found in in_order if found.version < 2**63]
+    in_order = sorted(versions, key=lambda version: (version.version, version.path.name))
+    return [version for version in in_order if version.version < 2**63]
 
 
 def _remove_unfinished(model_folder: Path) -> None:
@@ -318,24 +322,25 @@ def _remove_unfinished(model_folder: Path) -> None:
 
 
 def _check_room(folder: Path, n_bytes: int) -> None:
-    """Fail before the copy as the disk would in its midst."""
+    """Fail before the copy with the error that the disk would give halfway."""
     if shutil.disk_usage(folder).free < n_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _next_version(last_version: int, model_folder: Path) -> int:
-    """Take the next number and write it down, before anything bears it."""
+    """Take the next number and write it down, before a folder has it as its name."""
     text = os.pread(last_version, 64, 0).decode(errors="replace").strip()
     if text and not re.fullmatch(r"\d+", text, re.ASCII):
         raise DataIntegrityError(
             f"{model_folder / _LAST_VERSION} must hold the last version number, got {text!r}: "
             "write the highest ever published into it"
         )
-    version = max([int(text or 0), *(found.version for found in _numbered(model_folder))]) + 1
+    numbers = (version.version for version in _numbered(model_folder))
+    next_version = max([int(text or 0), *numbers]) + 1
     # In place, as numbers only grow: one write of a few bytes is there or not.
-    os.pwrite(last_version, f"{version}\n".encode(), 0)
+    os.pwrite(last_version, f"{next_version}\n".encode(), 0)
     os.fsync(last_version)
-    return version
+    return next_version
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,21 +1,20 @@
-"""Whether a server can serve a model, and answers what the model itself answers.
+"""Check that the model server can serve a model, and gives the model's own answers.
 
-Metrics judge a model that runs in this process. What users get comes from a server, over the wire:
-so the real one is started on the candidate before anybody depends on it.
+Metrics judge a model that runs in this process, but users get their answers from a server, over the
+wire. So the real server is started on a candidate before anybody depends on it.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from mlops_mini.errors import MlopsMiniError
-from mlops_mini.flights.arrivals import LABEL
 from mlops_mini.local_server import LocalServer, Transport
 from mlops_mini.model import evaluation, training
 
@@ -24,10 +23,10 @@ _TRANSPORTS: tuple[Transport, ...] = ("rest", "grpc")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServingCheck:
-    """What came of it.
+    """The result of a check.
 
     Attributes:
-        is_servable: Whether all answers are there and right.
+        is_servable: Whether the server answered everything as the model itself does.
         finding: One sentence, with the numbers.
     """
 
@@ -36,23 +35,32 @@ class ServingCheck:
 
 
 def check(
-    model: Path, test_file: Path, *, n_rows: int = 50, tolerance: float = 1e-5
+    model: Path,
+    test_file: Path,
+    *,
+    features: Sequence[str],
+    n_rows: int = 50,
+    tolerance: float = 1e-5,
 ) -> ServingCheck:
     """Start the model server on a model and ask it over REST and gRPC.
 
     Args:
         model: A SavedModel; it stays where it is.
-        test_file: Flights to ask about, as `arrivals.write_examples` writes them.
-        n_rows: How many of them, evenly spread; all if there are fewer.
-        tolerance: Largest difference between an answer and the model run in this process.
+        test_file: Parquet, the examples to ask about.
+        features: The columns to send, all that the model takes.
+        n_rows: How many examples to ask about, evenly spread; all if there are fewer.
+        tolerance: Largest allowed difference from the answer of the model run in this process.
 
     Returns:
-        The finding. A model that does not load, does not answer or answers otherwise is one, not
-        an error.
+        The result. A model that doesn't load, doesn't answer or answers otherwise isn't servable;
+        that's no error.
+
+    Raises:
+        InvalidArgumentError: The file lacks a feature.
     """
-    flights = pd.read_parquet(test_file).drop(columns=["flight_id", LABEL])
-    at = np.linspace(0, len(flights) - 1, min(n_rows, len(flights))).astype(int)
-    asked = flights.iloc[at]
+    examples = training.read_examples(test_file, features)
+    positions = np.linspace(0, len(examples) - 1, min(n_rows, len(examples))).astype(int)
+    asked = examples.iloc[positions]
     differences = {}
     try:
         own = evaluation.predict(model, asked)

@@ -1,21 +1,21 @@
 """Train a small network on tabular features and export it with its preprocessing inside.
 
 The model takes the features as they are, strings and numbers with gaps, and does by itself what
-would otherwise have to be repeated by everyone who calls it: that is what keeps training and
-serving from drifting apart.
+everyone who calls it would otherwise have to repeat: that's what keeps training and serving from
+drifting apart.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow.parquet as pq
 
 from mlops_mini.errors import InvalidArgumentError, NotFoundError
-from mlops_mini.flights.arrivals import LABEL
 from mlops_mini.model.digest import check_digest
 
 KERAS_FILE = "assets.extra/model.keras"
@@ -40,8 +40,8 @@ def as_inputs(features: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
         For each column an array of shape [n_rows]: float32 with NaN where a number is missing, or
         strings with "" where a category is missing.
 
-    >>> as_inputs(pd.DataFrame({"origin": ["EWR", None], "mins": [315, None]}))
-    {'origin': array(['EWR', ''], dtype=object), 'mins': array([315.,  nan], dtype=float32)}
+    >>> as_inputs(pd.DataFrame({"plan": ["basic", None], "calls": [3, None]}))
+    {'plan': array(['basic', ''], dtype=object), 'calls': array([ 3., nan], dtype=float32)}
     """
     return {
         str(name): column.to_numpy(np.float32, na_value=np.nan)
@@ -49,6 +49,29 @@ def as_inputs(features: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
         else column.astype(object).where(column.notna(), "").astype(str).to_numpy(object)
         for name, column in features.items()
     }
+
+
+def read_examples(file: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """Read some columns of examples.
+
+    Args:
+        file: Parquet, one row per example.
+        columns: Their names; one that's named twice is read once.
+
+    Returns:
+        The columns, in the order in which they're named.
+
+    Raises:
+        InvalidArgumentError: The file lacks a column.
+    """
+    names = list(dict.fromkeys(columns))
+    present_names = pq.read_schema(file).names
+    if missing_names := [name for name in names if name not in present_names]:
+        raise InvalidArgumentError(
+            f"{file} has no columns {missing_names}: name others, or write the file with them; it"
+            f" has {present_names}"
+        )
+    return pd.read_parquet(file, columns=names)
 
 
 def as_labels(labels: npt.ArrayLike, n_rows: int) -> npt.NDArray[np.float64]:
@@ -62,8 +85,8 @@ def as_labels(labels: npt.ArrayLike, n_rows: int) -> npt.NDArray[np.float64]:
         The labels as floats, shape [n_rows].
 
     Raises:
-        InvalidArgumentError: There are no rows, or more or fewer labels than rows; a label is
-            missing or neither 0 nor 1.
+        InvalidArgumentError: There are no rows, or more or fewer labels than rows; or a label is
+            missing, or neither 0 nor 1.
 
     >>> as_labels([0, 1, float("nan")], n_rows=3)
     Traceback (most recent call last):
@@ -97,7 +120,7 @@ def train(
 
     Categories are one-hot encoded, unseen ones share a place of their own. Numbers are standardized
     with the mean and deviation of those present, and held within 3 deviations; a missing one counts
-    as the mean, and a column that never varies has no say.
+    as the mean, and a column that never varies has no effect.
 
     Args:
         features: One row per example; string columns are categories ("" is missing), numeric ones
@@ -108,8 +131,8 @@ def train(
         epochs: Passes over the rows.
         parent: An export to start from (warm start). Its weights are trained on, with a fresh
             optimizer; its preprocessing stays as it is, means, deviations and vocabulary, so that
-            what the weights have learned keeps its meaning. What its first rows had not seen is
-            unseen for ever.
+            what the weights have learned keeps its meaning. A category that the first training
+            hadn't seen stays unseen.
         on_epoch: Called after each pass with its number, from 1, and the mean loss (log loss plus
             weight penalty).
 
@@ -155,31 +178,37 @@ def train_from_file(
     train_file: Path,
     folder: Path,
     *,
+    label: str,
+    features: Sequence[str],
     seed: int = 0,
     epochs: int = 5,
     parent: Path | None = None,
     parent_digest: str = "",
 ) -> None:
-    """Train on flights in a file and export the model.
+    """Train on examples in a file and export the model.
 
     Args:
-        train_file: Flights as `arrivals.write_examples` writes them.
+        train_file: Parquet, one row per example.
         folder: Where to write the SavedModel.
+        label: The column that's predicted, 0 or 1 in each row.
+        features: The columns that the model takes; it never sees any other.
         seed: As `train` takes it.
         epochs: As `train` takes it.
         parent: As `train` takes it.
-        parent_digest: What the parent must answer, as `model_digest` says.
+        parent_digest: The parent's `model_digest` when it was chosen.
 
     Raises:
-        InvalidArgumentError: As `train` does.
-        NotFoundError: The parent is not there.
-        DataIntegrityError: The parent is another model than its digest says.
+        InvalidArgumentError: As `train` does; or the file lacks a column.
+        NotFoundError: The parent isn't there.
+        DataIntegrityError: The parent has another digest by now.
     """
     if parent:
         check_digest(parent, parent_digest)
-    flights = pd.read_parquet(train_file)
-    features = flights.drop(columns=["flight_id", LABEL])
-    export(train(features, flights[LABEL], seed=seed, epochs=epochs, parent=parent), folder)
+    examples = read_examples(train_file, [*features, label])
+    model = train(
+        examples[list(features)], examples[label], seed=seed, epochs=epochs, parent=parent
+    )
+    export(model, folder)
 
 
 def export(model: Any, folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""The component that has other libraries: XGBoost on the same rows, in an environment of its own.
+"""A component with other libraries: XGBoost on the same rows, in an environment of its own.
 
-Nothing of ours is in that environment, and only files pass. Kubeflow installs the packages into a
-plain image of Python, our runner makes an environment of them.
+That environment has nothing of this package, and only files pass. Kubeflow installs the libraries
+into a plain Python image, our runner makes an environment of them.
 """
 
 # A digest for the cache alone; outputs are described under Returns; kfp has no types.
@@ -22,24 +22,30 @@ PACKAGES = [
 
 
 @dsl.component(base_image="python:3.11", packages_to_install=PACKAGES)
-def challenger(
+def challenger(  # noqa: PLR0917, a component's parameters are named when it is used
     train_examples: Input[Dataset],
     test_examples: Input[Dataset],
+    key: str,
+    label: str,
+    features: list[str],
     seed: int,
     data_digest: str,
     predictions: Output[Dataset],
     booster: Output[Model],
 ) -> str:
-    """Train gradient-boosted trees on the same rows, with other libraries and none of ours.
+    """Train gradient-boosted trees on the same rows as the candidate.
 
     Args:
-        train_examples: Parquet; all columns but `flight_id` and `late` are features.
-        test_examples: The same of other flights.
+        train_examples: Parquet, one row per example.
+        test_examples: Parquet, the examples to predict.
+        key: The column that tells examples apart.
+        label: The column that's predicted, 0 or 1 in each row.
+        features: The columns to learn from; numbers stay numbers, all others are categories.
         seed: Seeds XGBoost; it runs on one thread, so the same rows give the same trees.
         data_digest: Of the files that the examples were made from.
 
     Returns:
-        predictions: Parquet with `flight_id` and `probability`, a row for each test example.
+        predictions: Parquet with the key and `probability`, one row per test example.
         booster: XGBoost's own JSON.
         Output: Digest of the predictions.
     """
@@ -52,26 +58,33 @@ def challenger(
     import pyarrow.parquet as pq
     import xgboost  # type: ignore[import-not-found]
 
-    known, asked = pq.read_table(train_examples.path), pq.read_table(test_examples.path)
-    names = [name for name in known.column_names if name not in ("flight_id", "late")]
-    texts = [name for name in names if pa.types.is_string(known.schema.field(name).type)]
-    # A category's code is its place in the sorted list; what training has not seen is missing.
-    vocabulary = {name: pc.unique(known[name]).sort() for name in texts}
+    train, test = pq.read_table(train_examples.path), pq.read_table(test_examples.path)
+    types = {name: train.schema.field(name).type for name in features}
+    categories = [
+        name
+        for name, kind in types.items()
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    ]
 
-    def as_numbers(table: pa.Table) -> xgboost.DMatrix:
+    def texts(table: pa.Table, name: str) -> pa.ChunkedArray:
+        return table[name].cast("string")
+
+    # A category's code is its place in the sorted list; what training hasn't seen is missing.
+    vocabulary = {name: pc.unique(texts(train, name)).sort() for name in categories}
+
+    def as_matrix(table: pa.Table) -> xgboost.DMatrix:
         columns = [
-            pc.index_in(table[name], vocabulary[name]).cast("float32")
-            if name in texts
+            pc.index_in(texts(table, name), vocabulary[name]).cast("float32")
+            if name in categories
             else table[name]
-            for name in names
+            for name in features
         ]
         rows = np.column_stack([column.to_numpy() for column in columns])
-        kinds = ["c" if name in texts else "q" for name in names]
-        label = table["late"].to_numpy()
+        kinds = ["c" if name in categories else "q" for name in features]
         return xgboost.DMatrix(
             rows,
-            label,
-            feature_names=names,
+            table[label].to_numpy(),
+            feature_names=features,
             feature_types=kinds,
             enable_categorical=True,
             nthread=1,
@@ -85,10 +98,8 @@ def challenger(
         "seed": seed,
         "nthread": 1,
     }
-    trees = xgboost.train(settings, as_numbers(known), num_boost_round=60)
+    trees = xgboost.train(settings, as_matrix(train), num_boost_round=60)
     Path(booster.path).write_bytes(trees.save_raw("json"))
-    probability = trees.predict(as_numbers(asked))
-    pq.write_table(
-        pa.table({"flight_id": asked["flight_id"], "probability": probability}), predictions.path
-    )
+    probability = trees.predict(as_matrix(test))
+    pq.write_table(pa.table({key: test[key], "probability": probability}), predictions.path)
     return hashlib.sha256(probability.tobytes()).hexdigest()

@@ -182,12 +182,15 @@ def train(
     """
     from pathlib import Path
 
+    from mlops_mini.flights.definitions import FEATURES
     from mlops_mini.model import training
     from mlops_mini.model.digest import model_digest
 
     training.train_from_file(
         Path(train_examples.path),
         Path(model.path),
+        label="late",
+        features=[feature.name for feature in FEATURES],
         seed=seed,
         epochs=epochs,
         parent=Path(warm_start) if warm_start else None,
@@ -219,7 +222,14 @@ def score(
 
     from mlops_mini.model import evaluation
 
-    found = evaluation.score(Path(predictions.path), Path(test_examples.path), Path(metrics.path))
+    found = evaluation.score(
+        Path(predictions.path),
+        Path(test_examples.path),
+        Path(metrics.path),
+        key="flight_id",
+        label="late",
+        slices=["origin", "carrier", "hours"],
+    )
     metrics.log_metric("log_loss", found.log_loss)
 
 
@@ -250,12 +260,17 @@ def evaluate(
     from pathlib import Path
 
     from mlops_mini.data import integrity
+    from mlops_mini.flights.definitions import FEATURES
     from mlops_mini.model import evaluation
 
     found = evaluation.evaluate(
         Path(model.path),
         Path(test_examples.path),
         Path(metrics.path),
+        key="flight_id",
+        label="late",
+        slices=["origin", "carrier", "hours"],
+        features=[feature.name for feature in FEATURES],
         baseline=Path(baseline) if baseline else None,
         baseline_digest=baseline_digest,
     )
@@ -281,9 +296,14 @@ def serving_check(
     """
     from pathlib import Path
 
+    from mlops_mini.flights.definitions import FEATURES
     from mlops_mini.model import serving_check
 
-    found = serving_check.check(Path(model.path), Path(test_examples.path))
+    found = serving_check.check(
+        Path(model.path),
+        Path(test_examples.path),
+        features=[feature.name for feature in FEATURES],
+    )
     return (found.is_servable, found.finding)
 
 

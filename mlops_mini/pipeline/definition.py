@@ -18,6 +18,7 @@ from kfp import compiler, dsl
 from mlops_mini.data.periods import Period
 from mlops_mini.errors import AlreadyExistsError, NotFoundError
 from mlops_mini.flights import arrivals, datasets
+from mlops_mini.flights.definitions import FEATURES
 from mlops_mini.model.publish import Publication, published_versions
 from mlops_mini.pipeline import challenger, components
 
@@ -108,7 +109,12 @@ def flights(  # noqa: PLR0917, a pipeline's parameters are named when it is run
             published.set_caching_options(False).set_retry(2, backoff_duration="1s")
         with dsl.If(with_challenger == True, name="if-with-challenger"):  # noqa: E712
             challenged = challenger.challenger(
-                train_examples=examples.outputs["train_examples"], seed=seed, **test
+                train_examples=examples.outputs["train_examples"],
+                key="flight_id",
+                label="late",
+                features=[feature.name for feature in FEATURES],
+                seed=seed,
+                **test,
             )
             components.score(
                 predictions=challenged.outputs["predictions"],

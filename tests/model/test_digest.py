@@ -1,4 +1,4 @@
-"""Digests of models: equal for the same answers, different for whatever could change one."""
+"""Digests of models: equal for exports of the same weights, different where an answer could be."""
 
 import shutil
 from collections.abc import Callable
@@ -99,12 +99,20 @@ def test_one_weight_in_its_last_digit_makes_another_digest(exported: Path, tmp_p
     assert model_digest(exported) != model_digest(tmp_path / "changed")
 
 
-def test_a_word_of_the_vocabulary_makes_another_digest_of_equal_weights(
-    features, labels, tmp_path: Path
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows.assign(origin=rows["origin"].replace("LGA", "LGB")),
+        lambda rows: rows.assign(origin=rows["origin"].replace({"LGA": "JFK", "JFK": "LGA"})),
+        lambda rows: rows.assign(mins=rows["mins"] * 2),
+    ],
+    ids=["another word", "another order of words", "another mean"],
+)
+def test_other_preprocessing_of_equal_weights_makes_another_digest(
+    features, labels, tmp_path: Path, change: Callable[[Any], Any]
 ) -> None:
     few = features.head(500).assign(origin=features["origin"].head(500).replace("", "JFK"))
-    renamed = few.assign(origin=few["origin"].replace("LGA", "LGB"))
-    models = [training.train(each, labels[:500], epochs=1) for each in (few, renamed)]
+    models = [training.train(rows, labels[:500], epochs=1) for rows in (few, change(few))]
     for name, model in zip("ab", models, strict=True):
         training.export(model, tmp_path / name)
 
@@ -117,20 +125,28 @@ def test_names_and_their_order_have_no_say(saved: Path, tmp_path: Path) -> None:
     assert model_digest(save(tmp_path / "renamed", scope="other/names")) == model_digest(saved)
 
 
-def test_the_order_of_nodes_and_functions_has_no_say(exported: Path, saved: Path, tmp_path) -> None:
+def _rewrite(source: Path, target: Path, change: Callable[[Any], None]) -> Path:
+    """Copy a SavedModel and change its graph."""
     from tensorflow.core.protobuf import saved_model_pb2
 
-    for i, folder in enumerate((exported, saved)):
-        shutil.copytree(folder, tmp_path / str(i))
-        message = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-        graph = message.meta_graphs[0].graph_def
-        for listed in (graph.node, graph.library.function):
-            listed.reverse()
-        for function in graph.library.function:
-            function.node_def.reverse()
-        (tmp_path / str(i) / "saved_model.pb").write_bytes(message.SerializeToString())
+    shutil.copytree(source, target)
+    message = saved_model_pb2.SavedModel.FromString((source / "saved_model.pb").read_bytes())
+    change(message.meta_graphs[0])
+    (target / "saved_model.pb").write_bytes(message.SerializeToString())
+    return target
 
-        assert model_digest(tmp_path / str(i)) == model_digest(folder)
+
+def _reverse(graph: Any) -> None:
+    functions = graph.graph_def.library.function
+    for nodes in (graph.graph_def.node, functions, *(f.node_def for f in functions)):
+        nodes.reverse()
+
+
+def test_the_order_of_nodes_and_functions_has_no_say(exported: Path, saved: Path, tmp_path) -> None:
+    for folder in (exported, saved):
+        reversed_ = _rewrite(folder, tmp_path / folder.name, _reverse)
+
+        assert model_digest(reversed_) == model_digest(folder)
 
 
 def test_how_the_checkpoint_is_cut_has_no_say(saved: Path, tmp_path: Path) -> None:
@@ -164,6 +180,71 @@ def test_whatever_could_change_an_answer_changes_the_digest(saved, tmp_path, cha
     assert model_digest(save(tmp_path / "changed", **change)) != model_digest(saved)
 
 
+def _rename_signature(graph: Any) -> None:
+    graph.signature_def["other"].CopyFrom(graph.signature_def.pop("serving_default"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _rename_signature,
+        lambda graph: setattr(_input_of(graph), "dtype", 2),
+        lambda graph: setattr(_input_of(graph).tensor_shape.dim[0], "size", 3),
+        lambda graph: setattr(_signature_of(graph), "method_name", "other"),
+        lambda graph: (
+            _signature_of(graph).outputs["z"].CopyFrom(_signature_of(graph).outputs.pop("y"))
+        ),
+        lambda graph: _signature_of(graph).defaults["x"].float_val.append(1.0),
+    ],
+    ids=["name", "dtype", "shape", "method", "output", "default"],
+)
+def test_what_a_signature_asks_for_and_answers_counts(saved: Path, tmp_path, change) -> None:
+    changed = _rewrite(saved, tmp_path / "changed", change)
+
+    assert model_digest(changed) != model_digest(saved)
+
+
+def _signature_of(graph: Any) -> Any:
+    return graph.signature_def["serving_default"]
+
+
+def _input_of(graph: Any) -> Any:
+    return _signature_of(graph).inputs["x"]
+
+
+def test_the_bodies_of_two_signatures_do_not_change_places_unseen(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    def save_two(name: str, steps: tuple[float, float]) -> str:
+        spec = tf.TensorSpec([None], tf.float32, "x")
+        signatures = {
+            signature: tf.function(lambda x, step=step: {"y": x + step}).get_concrete_function(spec)
+            for signature, step in zip("ab", steps, strict=True)
+        }
+        tf.saved_model.save(tf.Module(), str(tmp_path / name), signatures=signatures)
+        return model_digest(tmp_path / name)
+
+    assert save_two("one", (1.0, 2.0)) == save_two("again", (1.0, 2.0))
+    assert save_two("one", (1.0, 2.0)) != save_two("changed", (2.0, 1.0))
+
+
+def test_values_of_two_variables_do_not_change_places_unseen(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    def save_two(name: str, values: tuple[float, float]) -> str:
+        module = tf.Module()
+        module.a, module.b = (tf.Variable(value) for value in values)
+        spec = tf.TensorSpec([None], tf.float32, "x")
+        signature = tf.function(lambda x: {"y": x * module.a + module.b})
+        tf.saved_model.save(
+            module, str(tmp_path / name), signatures=signature.get_concrete_function(spec)
+        )
+        return model_digest(tmp_path / name)
+
+    assert save_two("one", (1.0, 2.0)) == save_two("again", (1.0, 2.0))
+    assert save_two("one", (1.0, 2.0)) != save_two("changed", (2.0, 1.0))
+
+
 def test_a_vocabulary_in_an_asset_counts_by_its_contents(tmp_path: Path) -> None:
     import tensorflow as tf
 
@@ -183,52 +264,43 @@ def test_a_vocabulary_in_an_asset_counts_by_its_contents(tmp_path: Path) -> None
     assert save_with("a\nb\n", "one") == save_with("a\nb\n", "other_name")
     assert save_with("a\nb\n", "one") != save_with("a\nc\n", "two")
     (tmp_path / "two" / "assets" / "two.txt").unlink()
-    with pytest.raises(DataIntegrityError, match=r"lacks the asset 'two.txt'"):
+    with pytest.raises(DataIntegrityError, match=r"lacks the assets \['two.txt'\]"):
         model_digest(tmp_path / "two")
 
 
-def save_tf1(folder: Path, scope: str, weight: float, step: float) -> str:
-    """Save as TensorFlow 1 does: a graph with reference variables and a loop made of nodes."""
+def save_tf1(
+    folder: Path, *, scope: str, weight: float = 2.0, step: float = 1.0, word: str = "a"
+) -> str:
+    """Save as TensorFlow 1 does: reference variables, a loop made of nodes, a table to fill."""
     import tensorflow as tf
 
     v1 = tf.compat.v1
     v1.disable_control_flow_v2()
     try:
         with tf.Graph().as_default(), v1.Session() as session, v1.variable_scope(scope):
-            x = v1.placeholder(tf.float32, [None], name="x")
+            x = v1.placeholder(tf.string, [None], name="x")
             w = v1.get_variable("w", initializer=weight, use_resource=False)
             _, total = v1.while_loop(
                 lambda i, _: i < 3, lambda i, total: (i + 1, total + step), [0, w]
             )
-            y = x * total
+            fill = tf.lookup.KeyValueTensorInitializer([word], [2.0])
+            y = tf.lookup.StaticHashTable(fill, 0.0).lookup(x) * total
             assert any(op.type == "NextIteration" for op in session.graph.get_operations())
             session.run(v1.global_variables_initializer())
-            v1.saved_model.simple_save(session, str(folder), {"x": x}, {"y": y})
+            v1.saved_model.simple_save(
+                session, str(folder), {"x": x}, {"y": y}, legacy_init_op=v1.tables_initializer()
+            )
     finally:
         v1.enable_control_flow_v2()
     return model_digest(folder)
 
 
 def test_models_of_tensorflow_1_are_digested_too(tmp_path: Path) -> None:
-    digest = save_tf1(tmp_path / "a", "first", 2.0, 1.0)
+    digest = save_tf1(tmp_path / "a", scope="first")
 
-    assert save_tf1(tmp_path / "b", "another/name", 2.0, 1.0) == digest
-    assert save_tf1(tmp_path / "c", "first", 2.5, 1.0) != digest
-    assert save_tf1(tmp_path / "d", "first", 2.0, 1.5) != digest
-
-
-def test_a_deep_graph_is_digested_without_recursion(tmp_path: Path) -> None:
-    import tensorflow as tf
-
-    def deep(x: Any) -> dict[str, Any]:
-        for _ in range(3_000):
-            x = x + 1.0
-        return {"y": x}
-
-    signature = tf.function(deep).get_concrete_function(tf.TensorSpec([None], tf.float32, "x"))
-    tf.saved_model.save(tf.Module(), str(tmp_path), signatures=signature)
-
-    assert len(model_digest(tmp_path)) == 64
+    assert save_tf1(tmp_path / "b", scope="another/name") == digest
+    for change in ({"weight": 2.5}, {"step": 1.5}, {"word": "b"}):
+        assert save_tf1(tmp_path / str(change), scope="first", **change) != digest
 
 
 def test_toy_models_of_the_servers_tests_differ_from_each_other(toy_models: Path) -> None:
@@ -256,7 +328,7 @@ def _damage(folder: Path) -> None:
         (
             lambda folder: shutil.rmtree(folder / "variables"),
             DataIntegrityError,
-            "lacks the tensor",
+            "lacks the variables",
         ),
         (lambda folder: (folder / "saved_model.pb").unlink(), NotFoundError, "no SavedModel in"),
     ],

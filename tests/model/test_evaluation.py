@@ -7,9 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.metrics
 
 from mlops_mini.errors import DataIntegrityError, InvalidArgumentError, NotFoundError
 from mlops_mini.model import evaluation
+from tests.trained import FEATURE_NAMES
+
+FLIGHTS = {"key": "flight_id", "label": "late", "slices": ["origin", "carrier", "hours"]}
 
 
 def test_predictions_do_not_depend_on_the_batch_size(exported: Path, features) -> None:
@@ -62,6 +66,22 @@ def test_measures_a_case_worked_by_hand() -> None:
     assert metrics.n_rows == 4
     assert metrics.base_rate == 0.5
     assert metrics.base_rate_log_loss == pytest.approx(math.log(2))
+
+
+def test_the_loss_of_each_row_is_that_of_its_own_label() -> None:
+    losses = evaluation.log_loss_per_row(np.float32([0.25, 0.25, 1.0, 1.0]), [0, 1, 1, 0])
+
+    expected = [-math.log(0.75), -math.log(0.25), -math.log(1 - 1e-7), -math.log(1e-7)]
+    np.testing.assert_allclose(losses, expected)
+
+
+def test_log_loss_is_bit_for_bit_that_of_scikit_learn() -> None:
+    rng = np.random.default_rng(5)
+    labels, probabilities = rng.integers(0, 2, 9_973), rng.random(9_973).astype(np.float32)
+
+    metrics = evaluation.measure(probabilities, labels)
+
+    assert metrics.log_loss == sklearn.metrics.log_loss(labels, probabilities.astype(np.float64))
 
 
 def test_always_predicting_the_base_rate_costs_its_entropy() -> None:
@@ -141,12 +161,12 @@ def test_a_verdict_says_in_rounded_words_how_two_models_compare(
 
 @pytest.mark.parametrize("baseline", [BASELINE, None])
 def test_a_processor_that_moves_the_fourth_decimal_says_the_same(baseline) -> None:
-    said = {
+    reasons = {
         evaluation.judge(dataclasses.replace(BASELINE, log_loss=log_loss), baseline).reason
         for log_loss in (0.4963, 0.4964, 0.4968)
     }
 
-    assert len(said) == 1
+    assert len(reasons) == 1
 
 
 def test_blesses_the_first_model_and_says_how_far_it_is_from_guessing() -> None:
@@ -203,7 +223,13 @@ def test_evaluates_both_models_on_the_same_flights(stages, candidate, tmp_path: 
     file = tmp_path / "metrics.json"
 
     overall = evaluation.evaluate(
-        model, stages.path("test_examples"), file, baseline=model, baseline_digest=digest
+        model,
+        stages.path("test_examples"),
+        file,
+        **FLIGHTS,
+        features=FEATURE_NAMES,
+        baseline=model,
+        baseline_digest=digest,
     )
 
     text = file.read_text()
@@ -224,7 +250,9 @@ def test_the_first_candidate_has_nothing_to_be_compared_with(stages, candidate, 
     model, _ = candidate
     file = tmp_path / "metrics.json"
 
-    evaluation.evaluate(model, stages.path("test_examples"), file)
+    evaluation.evaluate(
+        model, stages.path("test_examples"), file, **FLIGHTS, features=FEATURE_NAMES
+    )
 
     assert json.loads(file.read_text())["baseline"] is None
     verdict = evaluation.gate(file, is_servable=True, finding="")
@@ -238,19 +266,93 @@ def test_a_named_baseline_that_is_gone_or_replaced_is_an_error(
     model, digest = candidate
     examples, file = stages.path("test_examples"), tmp_path / "metrics.json"
 
-    with pytest.raises(NotFoundError, match="no SavedModel in"):
-        evaluation.evaluate(
-            model, examples, file, baseline=tmp_path / "gone", baseline_digest=digest
-        )
-    with pytest.raises(DataIntegrityError, match="was replaced"):
-        evaluation.evaluate(model, examples, file, baseline=exported, baseline_digest=digest)
+    for baseline, error, message in (
+        (tmp_path / "gone", NotFoundError, "no SavedModel in"),
+        (exported, DataIntegrityError, "was replaced"),
+    ):
+        with pytest.raises(error, match=message):
+            evaluation.evaluate(
+                model,
+                examples,
+                file,
+                **FLIGHTS,
+                features=FEATURE_NAMES,
+                baseline=baseline,
+                baseline_digest=digest,
+            )
     assert not file.exists()
 
 
+@pytest.fixture(scope="module")
+def machines(features, labels, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Examples of another subject: machines, with a hall that has none of them. Never change it."""
+    halls = pd.Categorical(["A", "B"] * (len(features) // 2), ["B", "A", "C"])
+    file = tmp_path_factory.mktemp("machines") / "examples.parquet"
+    rows = features.assign(machine_id=[f"m{i}" for i in range(len(features))], failed=labels)
+    rows.assign(hall=halls, overall="x").to_parquet(file)
+    return file
+
+
+def test_evaluates_any_table_by_its_own_slices(exported, machines, features, tmp_path) -> None:
+    file = tmp_path / "metrics.json"
+
+    overall = evaluation.evaluate(
+        exported,
+        machines,
+        file,
+        key="machine_id",
+        label="failed",
+        slices=["hall"],
+        features=list(features),
+    )
+
+    candidate = json.loads(file.read_text())["candidate"]
+    assert list(candidate) == ["overall", "hall"]
+    n_rows = {hall: metrics["n_rows"] for hall, metrics in candidate["hall"].items()}
+    assert list(n_rows.items()) == [("B", 1500), ("A", 1500), ("C", 0)]
+    assert candidate["hall"]["C"]["log_loss"] is None
+    assert overall.n_rows == 3000
+
+
+def test_a_model_sees_no_column_that_is_no_feature(exported, machines, tmp_path) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"needs gust \(float32\)"):
+        evaluation.evaluate(
+            exported,
+            machines,
+            tmp_path / "metrics.json",
+            key="machine_id",
+            label="failed",
+            slices=[],
+            features=["origin", "mins", "constant", "empty"],
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"key": "origin"}, "2996 of 3000 rows in .* repeat the origin of another row"),
+        ({"slices": ["hall", "shift"]}, r"has no columns \['shift'\]: name others"),
+        ({"label": "broken"}, r"has no columns \['broken'\]: name others"),
+        ({"slices": ["overall"]}, "a column named 'overall' can't be a slice"),
+    ],
+    ids=["key", "slice", "label", "overall"],
+)
+def test_a_description_that_does_not_fit_the_table_is_refused(
+    machines: Path, tmp_path: Path, change: dict, message: str
+) -> None:
+    predictions = tmp_path / "predictions.parquet"
+    pd.read_parquet(machines).assign(probability=0.5).to_parquet(predictions)
+    arguments = {"key": "machine_id", "label": "failed", "slices": ["hall"]} | change
+
+    with pytest.raises(InvalidArgumentError, match=message):
+        evaluation.score(predictions, machines, tmp_path / "metrics.json", **arguments)
+    assert not (tmp_path / "metrics.json").exists()
+
+
 def write_metrics(file: Path, candidate: dict, baseline: dict | None) -> Path:
-    found = {"candidate": candidate, "baseline": baseline}
+    metrics = {"candidate": candidate, "baseline": baseline}
     file.write_text(
-        json.dumps({name: of and {"overall": {"all": of}} for name, of in found.items()})
+        json.dumps({name: of and {"overall": {"all": of}} for name, of in metrics.items()})
     )
     return file
 
@@ -273,8 +375,17 @@ def test_the_gate_judges_by_the_metrics_and_refuses_what_cannot_be_served(tmp_pa
     )
 
 
-@pytest.mark.parametrize("change", ["one less", "one twice", "another"])
-def test_scores_only_one_prediction_for_each_flight(stages, tmp_path: Path, change) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("one less", "for other examples .* predict each flight_id there once"),
+        ("one twice", "1 of .* repeat the flight_id of another row"),
+        ("another", "for other examples .* predict each flight_id there once"),
+    ],
+)
+def test_scores_only_one_prediction_for_each_flight(
+    stages, tmp_path: Path, change: str, message: str
+) -> None:
     flights = pd.read_parquet(stages.path("test_examples"))
     ids = flights["flight_id"].to_numpy().copy()
     if change == "one less":
@@ -284,11 +395,12 @@ def test_scores_only_one_prediction_for_each_flight(stages, tmp_path: Path, chan
     table = pd.DataFrame({"flight_id": ids, "probability": 0.5})
     table.to_parquet(tmp_path / "predictions")
 
-    with pytest.raises(
-        InvalidArgumentError, match=r"for other flights .* predict each of them once"
-    ):
+    with pytest.raises(InvalidArgumentError, match=message):
         evaluation.score(
-            tmp_path / "predictions", stages.path("test_examples"), tmp_path / "metrics"
+            tmp_path / "predictions",
+            stages.path("test_examples"),
+            tmp_path / "metrics",
+            **FLIGHTS,
         )
 
 

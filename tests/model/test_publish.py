@@ -73,7 +73,8 @@ def test_leaves_only_numbers_and_names_that_servers_ignore(export: Path, tmp_pat
         publish.publish(export, tmp_path / "delays")
 
     assert visible(tmp_path / "delays") == ["1", "2"]
-    assert [found.version for found in publish.published_versions(tmp_path / "delays")] == [1, 2]
+    versions = publish.published_versions(tmp_path / "delays")
+    assert [version.version for version in versions] == [1, 2]
     assert files(tmp_path / "delays")[".last_version"] == b"2\n"
 
 
@@ -118,9 +119,10 @@ def test_lists_versions_by_number_not_by_name(tmp_path: Path) -> None:
     for name in ("9", "10", "009", "100"):
         (tmp_path / name).mkdir()
 
-    found = [(found.version, found.path.name) for found in publish.published_versions(tmp_path)]
+    versions = publish.published_versions(tmp_path)
 
-    assert found == [(9, "009"), (9, "9"), (10, "10"), (100, "100")]
+    names = [(version.version, version.path.name) for version in versions]
+    assert names == [(9, "009"), (9, "9"), (10, "10"), (100, "100")]
 
 
 def test_a_model_never_published_has_no_versions(tmp_path: Path) -> None:
@@ -147,8 +149,8 @@ def test_threads_get_different_numbers(export: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         published = list(pool.map(lambda _: publish.publish(export, tmp_path / "m"), range(40)))
 
-    assert sorted(each.version for each in published) == list(range(1, 41))
-    assert all(files(each.path) == files(export) for each in published)
+    assert sorted(version.version for version in published) == list(range(1, 41))
+    assert all(files(version.path) == files(export) for version in published)
 
 
 def test_processes_get_different_numbers(export: Path, tmp_path: Path) -> None:
@@ -295,7 +297,7 @@ def test_a_model_of_an_older_period_does_not_become_the_one_that_is_served(
 
     with pytest.raises(FailedPreconditionError, match=rf"{period}.*version 2.*later, on 2013-04"):
         publish_as(export, tmp_path / "m", run_id="run-3", **changed)
-    versions = [found.version for found in publish.published_versions(tmp_path / "m")]
+    versions = [version.version for version in publish.published_versions(tmp_path / "m")]
     shutil.rmtree(tmp_path / "m" / "2")
 
     assert versions == [1, 2]
@@ -359,8 +361,10 @@ def test_a_verdict_is_one_file_for_each_run(export: Path, tmp_path: Path) -> Non
                 model_folder=tmp_path / "m",
             )
 
-    found = {path.name: json.loads(path.read_text()) for path in (tmp_path / "verdicts").iterdir()}
-    assert found == {
+    verdicts = {
+        path.name: json.loads(path.read_text()) for path in (tmp_path / "verdicts").iterdir()
+    }
+    assert verdicts == {
         "run-1.json": {"run_id": "run-1", "state": "SUCCEEDED", "error": "", "version": 1},
         "run-2.json": {"run_id": "run-2", "state": "FAILED", "error": "no room", "version": None},
     }

@@ -4,15 +4,20 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
+from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.model import serving_check, training
+from tests.trained import FEATURE_NAMES
 
 
 def test_a_model_that_answers_otherwise_is_a_finding(stages, candidate) -> None:
     """No tolerance is below zero: whatever it answers is too far off."""
     model, _ = candidate
 
-    checked = serving_check.check(model, stages.path("test_examples"), n_rows=3, tolerance=-1.0)
+    checked = serving_check.check(
+        model, stages.path("test_examples"), features=FEATURE_NAMES, n_rows=3, tolerance=-1.0
+    )
 
     assert not checked.is_servable
     assert checked.finding.startswith("3 answers over REST and gRPC differ from the model's own by")
@@ -24,7 +29,9 @@ def test_a_damaged_model_is_a_finding_and_no_error(stages, candidate, tmp_path: 
     (data,) = (tmp_path / "model" / "variables").glob("variables.data*")
     data.write_bytes(data.read_bytes()[:10])
 
-    checked = serving_check.check(tmp_path / "model", stages.path("test_examples"))
+    checked = serving_check.check(
+        tmp_path / "model", stages.path("test_examples"), features=FEATURE_NAMES
+    )
 
     assert not checked.is_servable
     assert "does not load" in checked.finding
@@ -35,7 +42,27 @@ def test_a_model_of_other_features_is_a_finding(stages, tmp_path: Path) -> None:
     features = examples[["origin", "mins"]].assign(color="red")
     training.export(training.train(features, examples["late"], epochs=1), tmp_path / "model")
 
-    checked = serving_check.check(tmp_path / "model", stages.path("test_examples"))
+    checked = serving_check.check(
+        tmp_path / "model", stages.path("test_examples"), features=["origin", "mins"]
+    )
 
     assert not checked.is_servable
     assert "needs color (string)" in checked.finding
+
+
+def test_asks_about_any_table_and_sends_its_features_alone(
+    exported: Path, features: pd.DataFrame, tmp_path: Path
+) -> None:
+    file = tmp_path / "examples.parquet"
+    features.assign(machine_id=range(len(features)), failed=0.0, shift="night").to_parquet(file)
+
+    checked = serving_check.check(exported, file, features=list(features), n_rows=5)
+    without_gust = serving_check.check(
+        exported, file, features=[name for name in features if name != "gust"], n_rows=5
+    )
+
+    assert checked.is_servable, checked.finding
+    assert not without_gust.is_servable
+    assert "needs gust (float32)" in without_gust.finding
+    with pytest.raises(InvalidArgumentError, match=r"has no columns \['temp_c'\]: name others"):
+        serving_check.check(exported, file, features=[*features, "temp_c"])

@@ -11,6 +11,7 @@ from mlops_mini.errors import DataIntegrityError, InvalidArgumentError, NotFound
 from mlops_mini.features import offline
 from mlops_mini.flights import datasets
 from mlops_mini.model import evaluation, training
+from mlops_mini.model.digest import model_digest
 
 
 def weights(model: Any) -> list[np.ndarray]:
@@ -192,8 +193,8 @@ def test_a_warm_start_trains_on_and_keeps_the_preprocessing(
 
     def learned(model: Any) -> tuple[list[str], np.ndarray]:
         layers = list(model._flatten_layers())
-        (words,) = (each.get_vocabulary() for each in layers if hasattr(each, "get_vocabulary"))
-        (mean,) = (np.array(each.mean).ravel() for each in layers if hasattr(each, "mean"))
+        (words,) = (layer.get_vocabulary() for layer in layers if hasattr(layer, "get_vocabulary"))
+        (mean,) = (np.array(layer.mean).ravel() for layer in layers if hasattr(layer, "mean"))
         return words, mean
 
     words, means = learned(warm)
@@ -248,7 +249,33 @@ def test_a_warm_start_needs_a_keras_model(features, labels, tmp_path: Path) -> N
 def test_a_parent_that_was_replaced_is_refused(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(DataIntegrityError, match="does not have the digest 'abc'"):
         training.train_from_file(
-            tmp_path / "none", tmp_path / "model", parent=exported, parent_digest="abc"
+            tmp_path / "none",
+            tmp_path / "model",
+            label="failed",
+            features=["origin"],
+            parent=exported,
+            parent_digest="abc",
+        )
+
+
+def test_trains_from_a_file_on_the_named_features_alone(
+    exported: Path, features, labels, tmp_path: Path
+) -> None:
+    file = tmp_path / "examples.parquet"
+    features.assign(machine_id=range(len(features)), failed=labels, cost=labels).to_parquet(file)
+
+    training.train_from_file(file, tmp_path / "model", label="failed", features=list(features))
+
+    assert model_digest(tmp_path / "model") == model_digest(exported)
+
+
+def test_a_file_that_lacks_a_feature_or_the_label_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "examples.parquet"
+    pd.DataFrame({"machine_id": [1], "temp_c": [20.5]}).to_parquet(file)
+
+    with pytest.raises(InvalidArgumentError, match=rf"{file} has no columns \['rpm', 'failed'\]"):
+        training.train_from_file(
+            file, tmp_path / "model", label="failed", features=["temp_c", "rpm"]
         )
 
 

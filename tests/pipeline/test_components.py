@@ -15,7 +15,7 @@ import yaml
 from kfp import dsl
 
 from mlops_mini.errors import DataIntegrityError
-from mlops_mini.flights import arrivals
+from mlops_mini.flights import arrivals, preparation
 from mlops_mini.flights.definitions import FEATURES
 from mlops_mini.model import publish
 from mlops_mini.model.digest import model_digest
@@ -117,11 +117,15 @@ def test_features_are_those_of_the_loop(stages) -> None:
 
     examples = pd.read_parquet(stages.path("test_examples"))
 
-    assert list(examples) == ["flight_id", *(feature.name for feature in FEATURES), "late"]
+    names = [feature.name for feature in FEATURES]
+    assert list(examples) == ["flight_id", *names, "late", "hours"]
     pd.testing.assert_frame_equal(
-        examples.drop(columns="late").set_index("flight_id"), features, check_exact=True
+        examples.set_index("flight_id")[names], features, check_exact=True
     )
     assert (examples["late"] == labels).all()
+    hours = preparation.prepare(last.flights).set_index("flight_id")["hours"]
+    assert (examples["hours"].to_numpy() == hours[examples["flight_id"]].to_numpy()).all()
+    assert tuple(examples["hours"].cat.categories) == preparation.HOURS
 
 
 def test_train_says_what_the_model_answers(candidate) -> None:
