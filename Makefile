@@ -38,7 +38,7 @@ check: ready  ## formatting, types, layers, spelling, size: no test is run
 	@layers=$$($(BIN)/lint-imports 2>&1) || { echo "$$layers"; exit 1; }
 	@$(BIN)/codespell
 	@$(RUN) tools.notebooks check notebooks/*.ipynb
-	@$(RUN) tools.code_lines mlops_mini --most 16500
+	@$(RUN) tools.code_lines mlops_mini
 
 unit: ready  ## the tests of the package but the slow ones, and the ten slowest of these
 	@$(PYTEST) $(SELECT)

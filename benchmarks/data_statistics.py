@@ -25,7 +25,7 @@ import pandas as pd
 import pyarrow as pa
 
 from mlops_mini.flights import datasets, tables
-from mlops_mini.statistics import anomalies, drift, mergeable
+from mlops_mini.statistics import anomalies, drift, mergeable, schemas
 
 N_REPEATS = 3
 
@@ -52,7 +52,7 @@ def count(batches: list[pd.DataFrame], copies: int = 1) -> mergeable.TableStatis
 
 def watch_a_year(months: list[pd.DataFrame]) -> tuple[int, int]:
     """Do what a year of monitoring does; how many anomalies it finds, and drifted columns."""
-    schema = tables.reviewed("flights")
+    schema = schemas.read(tables.FLIGHTS.schema)
     counted = [mergeable.add(mergeable.create(), month) for month in months]
     n_anomalies = sum(len(anomalies.validate(month, schema).anomaly_info) for month in counted)
     reports = [drift.compare(counted[0], month) for month in counted[1:]]

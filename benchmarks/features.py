@@ -41,6 +41,8 @@ from benchmarks.reference_model import (
 from mlops_mini.features import events, offline, online
 from mlops_mini.features.store import Store
 from mlops_mini.flights import datasets, times
+from mlops_mini.flights.features import FEATURES
+from mlops_mini.flights.preparation import prepare
 
 # What a first measurement gave, with the same settings: AUC by month or row, then log loss.
 TOLERANCES = AUC_TOLERANCE, LOG_LOSS_TOLERANCE = 0.006, 0.003
@@ -147,25 +149,26 @@ def costs() -> dict[str, float]:
     """Measure the CPU seconds of the year offline, and of March replayed through a store."""
     year, weather = flights(), datasets.weather()
     began = time.process_time()
-    history = events.from_flights(year)
+    history = events.from_tables(FEATURES, {"flights": prepare(year)}, {"flights": FEATURES.key})
     listed = time.process_time()
-    offline.compute(year, history=history, weather=weather)
+    offline.compute(year, FEATURES, prepare=prepare, history=history, observed={"weather": weather})
     computed = time.process_time()
 
     march = year[year["month"] == 3]
     due = (times.scheduled_departure(march) - times.HORIZON).sort_values(kind="stable")
-    in_march = history[history["flight_id"].isin(march["flight_id"])]
-    stream = events.stream(in_march, weather[weather["time_hour"].dt.month == 3])
-    asked: Sequence[Mapping[Any, Any]] = march.loc[due.index].to_dict("records")
-    zones = datasets.airport_zones()
+    in_march = history[history["id"].isin(march["flight_id"])]
+    stream = events.stream(
+        FEATURES, in_march, {"weather": weather[weather["time_hour"].dt.month == 3]}
+    )
     reading_s = 0.0
     replayed = time.process_time()
-    with TemporaryDirectory() as folder, Store(Path(folder) / "store.sqlite") as store:
-        for flight, at in zip(asked, due, strict=True):
+    with TemporaryDirectory() as folder, Store(Path(folder) / "store.sqlite", FEATURES) as store:
+        asked = online.requests(march.loc[due.index], FEATURES, prepare=prepare, store=store)
+        for at in due:
             if at != store.as_of:
                 store.apply(events.between(stream, store.as_of, at), up_to=at)
             reads = time.process_time()
-            online.compute(flight, store=store, zones=zones)
+            next(asked)
             reading_s += time.process_time() - reads
     finished = time.process_time()
     return {

@@ -21,7 +21,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from mlops_mini.features import events, offline
 from mlops_mini.flights import datasets, times
-from mlops_mini.flights.definitions import FEATURES
+from mlops_mini.flights.features import FEATURES
+from mlops_mini.flights.preparation import prepare
 
 CATEGORIES = ["carrier", "origin", "dest"]
 NAIVE = {"naive_origin": "origin", "naive_carrier": "carrier", "naive_dest": "dest"}
@@ -31,7 +32,7 @@ MAX_ROWS = 100_000
 
 def names(*groups: str) -> list[str]:
     """List the features of some groups."""
-    return [feature.name for feature in FEATURES if feature.group in groups]
+    return [feature.name for feature in FEATURES.features if feature.group in groups]
 
 
 SCHEDULE = names("schedule")
@@ -57,11 +58,14 @@ def rows(horizon_min: int = 60, *, counts_own: bool = False) -> pd.DataFrame:
     January, NaN if unseen then.
     """
     year = flights()
+    prepared = prepare(year)
     features = offline.compute(
         year,
-        history=events.from_flights(year),
-        weather=datasets.weather(),
-        horizon=pd.Timedelta(minutes=horizon_min),
+        FEATURES,
+        prepare=prepare,
+        history=events.from_tables(FEATURES, {"flights": prepared}, {"flights": FEATURES.key}),
+        observed={"weather": datasets.weather()},
+        due=f"-{horizon_min}min",
         counts_own=counts_own,
     )
     table = features.astype(dict.fromkeys(names("weather", "recent"), "float64"))
@@ -70,7 +74,7 @@ def rows(horizon_min: int = 60, *, counts_own: bool = False) -> pd.DataFrame:
         counts = features.loc[january, name].value_counts().sort_index()
         ranked = counts.sort_values(ascending=False, kind="stable").index
         table[name] = features[name].map({value: float(i) for i, value in enumerate(ranked)})
-    extra = {"month": year["month"], "late": offline.labels(year).to_numpy(), **daily_means(year)}
+    extra = {"month": year["month"], "late": prepared["late"].to_numpy(), **daily_means(year)}
     table = table.assign(**{name: np.asarray(values) for name, values in extra.items()})
     departure = times.scheduled_departure(year).to_numpy()
     return table.iloc[np.lexsort((year["flight_id"], departure))]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mlops_mini.runner.records import RunRecord
     from mlops_mini.runner.runner import Runner
 
+FLIGHTS = "mlops_mini.flights.use_case:FLIGHTS"
+
 app = typer.Typer(
     name="mlops-mini",
     help="The whole loop of continuous training on a laptop.",
@@ -47,6 +49,13 @@ Workspace = Annotated[
         " else MLOPS_MINI_HOME/pipeline, else ./runs/pipeline."
     ),
 ]
+UseCaseName = Annotated[
+    str,
+    typer.Option(
+        "--use-case",
+        help="What to learn: module and name, such as churn:CHURN for CHURN in ./churn.py.",
+    ),
+]
 PeriodText = Annotated[
     str, typer.Option("--period", help="Month or week to judge on, as 2013-03 or 2013-W10.")
 ]
@@ -56,6 +65,7 @@ def main() -> None:
     """Run the command: exit status 0, 1 (failed, one line on stderr) or 2 (flags)."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.path.insert(0, str(Path.cwd()))  # where a use case of the reader's own is looked up first
     try:
         app()
     except MlopsMiniError as exc:
@@ -77,6 +87,7 @@ def loop(
         ),
     ] = None,
     data: DataFolder = None,
+    use_case: UseCaseName = FLIGHTS,
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -84,14 +95,14 @@ def loop(
 
     Example: mlops-mini loop --first 2013-04
     """
-    from mlops_mini.data.periods import Period
     from mlops_mini.loop import play
     from mlops_mini.loop import report as report_module
     from mlops_mini.workspace import runs_folder
 
     with terminal.steps() as (on_step, on_task), _canceled_by_sigterm():
         report = play.play(
-            first=Period.parse(first),
+            use_case,
+            first=first,
             data_folder=data,
             workspace=workspace or runs_folder() / "loop",
             seed=seed,
@@ -139,8 +150,9 @@ def check(data: DataFolder = None, as_json: AsJson = False) -> None:
     Example: mlops-mini data check
     """
     from mlops_mini.flights import datasets
+    from mlops_mini.photos import datasets as photos
 
-    n_rows = datasets.count_rows(folder=data)
+    n_rows = datasets.count_rows(folder=data) | photos.count_rows(folder=data)
     rows = [(file, f"{n:,}") for file, n in n_rows.items()]
     _print(n_rows, ("Data sets", ("file", "rows"), rows), as_json=as_json)
 
@@ -150,6 +162,7 @@ def run_pipeline(  # noqa: PLR0917 - typer passes them by name
     period: PeriodText,
     workspace: Workspace = None,
     data: DataFolder = None,
+    use_case: UseCaseName = FLIGHTS,
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
     n_train_periods: Annotated[
         int | None, typer.Option("--train-periods", help="Learn this many before it; else all.")
@@ -172,14 +185,16 @@ def run_pipeline(  # noqa: PLR0917 - typer passes them by name
     """
     from mlops_mini.pipeline import definition
     from mlops_mini.runner.runner import Runner
+    from mlops_mini.use_case import load
     from mlops_mini.workspace import runs_folder
 
     folder = workspace or runs_folder() / "pipeline"
     arguments = None
     if not resume:  # before anything is made in the workspace
         arguments = definition.arguments(
+            use_case,
             period,
-            models_folder=folder / "models" / "flights",
+            models_folder=folder / "models" / load(use_case).name,
             verdicts_folder=folder / "verdicts",
             data_folder=data,
             n_train_periods=n_train_periods,
@@ -193,9 +208,9 @@ def run_pipeline(  # noqa: PLR0917 - typer passes them by name
         _canceled_by_sigterm(),
     ):
         if resume:
-            run = runner.resume(resume, definition.flights)
+            run = runner.resume(resume, definition.continuous_training)
         else:
-            run = runner.run(definition.flights, arguments)
+            run = runner.run(definition.continuous_training, arguments)
     _print_run(run, as_json=as_json)
 
 
@@ -209,7 +224,7 @@ def compile_pipeline(
     """
     from mlops_mini.pipeline import definition, kubeflow
 
-    kubeflow.check(definition.flights)
+    kubeflow.check(definition.continuous_training)
     typer.echo(definition.write_package(out))
 
 
@@ -228,6 +243,7 @@ def submit(
     ] = "/mnt/data",
     cron: Annotated[str, typer.Option(help="Run again and again: six fields, seconds first.")] = "",
     data: DataFolder = None,
+    use_case: UseCaseName = FLIGHTS,
 ) -> None:
     """Hand the pipeline to Kubeflow, once or on a schedule.
 
@@ -236,10 +252,12 @@ def submit(
     from mlops_mini.pipeline import definition, kubeflow
 
     arguments = definition.arguments(
-        period, models_folder=models, verdicts_folder=verdicts, data_folder=data
+        use_case, period, models_folder=models, verdicts_folder=verdicts, data_folder=data
     )
     arguments["data_folder"] = data_there
-    found = kubeflow.submit(definition.flights, host=host, arguments=arguments, cron=cron or None)
+    found = kubeflow.submit(
+        definition.continuous_training, host=host, arguments=arguments, cron=cron or None
+    )
     typer.echo(found)
 
 
@@ -280,7 +298,7 @@ def prepare() -> None:
     from mlops_mini.pipeline import definition
     from mlops_mini.runner import environments, spec
 
-    for python in environments.prepare(spec.load(definition.flights)):
+    for python in environments.prepare(spec.load(definition.continuous_training)):
         typer.echo(python)
 
 

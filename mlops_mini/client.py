@@ -2,12 +2,12 @@
 
 The same calls work against our server and against TensorFlow Serving.
 
-    with RestClient("127.0.0.1:8501", model="flights") as client:
-        client.predict({"carrier": ["UA"], "distance": [1400.0]})["probability"]
+    with RestClient("127.0.0.1:8501", model="churn") as client:
+        client.predict({"plan": ["pro"], "monthly_usd": [40.0]})["probability"]
 
 Behind a proxy that speaks TLS:
 
-    RestClient("models.example:443", model="flights", tls=Tls(ca=Path("ca.pem")))
+    RestClient("models.example:443", model="churn", tls=Tls(ca=Path("ca.pem")))
 """
 
 from __future__ import annotations

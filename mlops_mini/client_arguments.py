@@ -38,11 +38,11 @@ def arrays(inputs: Any) -> dict[str, Array]:
     Raises:
         InvalidArgumentError: There is no such array; the message names the alias and the item.
 
-    >>> arrays({"distance": [1400.0], "carrier": ["UA"]})
-    {'distance': array([1400.]), 'carrier': array(['UA'], dtype=object)}
-    >>> arrays({"carrier": ["UA", None]})
+    >>> arrays({"monthly_usd": [40.0], "plan": ["pro"]})
+    {'monthly_usd': array([40.]), 'plan': array(['pro'], dtype=object)}
+    >>> arrays({"plan": ["pro", None]})
     Traceback (most recent call last):
-    mlops_mini.errors.InvalidArgumentError: input 'carrier' holds None at [1], but an array is sent
+    mlops_mini.errors.InvalidArgumentError: input 'plan' holds None at [1], but an array is sent
     as numbers of at most 64 bits or as texts (str, bytes): fill what is missing, with NaN or '' for
     example, and keep the two apart
     """

@@ -9,7 +9,6 @@ the same process group, so that a Ctrl-C reaches it too.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import logging
 import os
 import signal
@@ -21,13 +20,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from mlops_mini.errors import AlreadyExistsError, DeadlineExceededError, UnavailableError
+from mlops_mini.errors import DeadlineExceededError, UnavailableError
 
 logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 0.02
-_LOOK_S = 0.1
 T = TypeVar("T")
 
 
@@ -131,55 +129,6 @@ class ChildProcess:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
-
-
-@contextmanager
-def locked(file: Path, *, if_taken: str = "") -> Iterator[int]:
-    """Hold the lock of a file, which falls with this process, however it dies.
-
-    Args:
-        file: Made if it is not there; what it holds stays.
-        if_taken: What to say if another process holds it; without it, wait.
-
-    Yields:
-        The file's descriptor, to read and write.
-
-    Raises:
-        AlreadyExistsError: Another process holds it, and `if_taken` is given.
-    """
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        deadline = time.monotonic() + _LOOK_S
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if if_taken else 0))
-                break
-            except BlockingIOError as exc:
-                # Whoever only looks (`is_locked`) holds it for a moment.
-                if time.monotonic() > deadline:
-                    raise AlreadyExistsError(if_taken) from exc
-                time.sleep(_POLL_S)
-        yield descriptor
-    finally:
-        # Said aloud: a child forked meanwhile has the descriptor too, and would keep the lock.
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
-
-
-def is_locked(file: Path) -> bool:
-    """Tell whether another process holds the lock of a file, without being in its way."""
-    try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        # Shared, and for a moment: who wants it meanwhile asks again, as `locked` does.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from mlops_mini import processes
+from mlops_mini import files
 from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 
 DATA, HOME = "MLOPS_MINI_DATA", "MLOPS_MINI_HOME"
@@ -29,6 +29,24 @@ def data_folder() -> Path:
         InvalidArgumentError: MLOPS_MINI_DATA is a relative path.
     """
     return _named_by(DATA) or _top() / "data"
+
+
+def existing_data_folder(folder: Path | str | None = None) -> Path:
+    """Find the folder with the data, and make sure that it's there.
+
+    Args:
+        folder: The folder itself; without it `data_folder()`.
+
+    Raises:
+        NotFoundError: It isn't there.
+    """
+    path = Path(folder) if folder else data_folder()
+    if not path.is_dir():
+        raise NotFoundError(
+            f"no data folder {path}: name one by --data (folder=) or MLOPS_MINI_DATA, such as data/"
+            " in a checkout of mlops_mini, or work below such a checkout"
+        )
+    return path
 
 
 def runs_folder() -> Path:
@@ -113,7 +131,7 @@ def emptied(
             _check_ours(folder, mark, is_ours=is_ours, owner=owner, way_out=way_out)
             folder.mkdir(parents=True, exist_ok=True)
             taken = f"another process works in {folder}, as {owner}: wait for its end, or {way_out}"
-            stack.enter_context(processes.locked(folder / mark, if_taken=taken))
+            stack.enter_context(files.locked(folder / mark, if_taken=taken))
             others = [path for path in folder.iterdir() if path.name != mark]
             if others and not is_ours:  # somebody was quicker than we
                 (folder / mark).unlink()

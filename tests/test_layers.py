@@ -77,7 +77,7 @@ def test_a_planted_violation_is_reported(
         ("mlops_mini.wire", set()),
         ("mlops_mini.cli", set()),
         ("mlops_mini.data.periods", set()),
-        ("mlops_mini.flights.definitions", {"pandas"}),
+        ("mlops_mini.flights.features", {"pandas"}),
         ("mlops_mini.features.offline", {"pandas"}),
         ("mlops_mini.features.online", {"pandas"}),
         ("mlops_mini.flights.datasets", {"pandas"}),

@@ -1,17 +1,18 @@
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_mini.flights import arrivals, datasets
-from mlops_mini.flights.definitions import FEATURES
+from mlops_mini import workspace
+from mlops_mini.data.periods import Period
+from mlops_mini.flights.use_case import FLIGHTS
 from mlops_mini.model import training
+from mlops_mini.pipeline import examples
 from tests.once import made_once
-
-FEATURE_NAMES = [feature.name for feature in FEATURES]
 
 
 @pytest.fixture(scope="session")
@@ -67,29 +68,46 @@ class Stages:
     data_digest: str
     folder: Path
 
+    use_case: ClassVar[dict[str, str]] = {
+        "use_case": "mlops_mini.flights.use_case:FLIGHTS",
+        "use_case_digest": "of the code",
+    }
+
+    @property
+    def periods(self) -> list[Period]:
+        return [FLIGHTS.calendar.period(text) for text in (*self.train_periods, self.test_period)]
+
     def path(self, name: str) -> Path:
         return self.folder / name
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Key, label, features and slices of the examples."""
+        names = ("key", "label", "features", "slices")
+        return dict(zip(names, json.loads(self.path("columns.json").read_text()), strict=True))
 
 
 @pytest.fixture(scope="session")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
     """Train on W05, judge on W06, where the impossible wind is."""
     train_periods, test_period = ["2013-W05"], "2013-W06"
-    data_digest = arrivals.digest([*train_periods, test_period])
+    data_folder = workspace.data_folder()
+    periods_needed = [FLIGHTS.calendar.period(text) for text in (*train_periods, test_period)]
+    data_digest = examples.digest(FLIGHTS, periods_needed, data_folder=data_folder)
 
     def make(folder: Path) -> None:
         from kfp import dsl
 
         from mlops_mini.pipeline import components
 
-        periods = {"train_periods": train_periods, "test_period": test_period}
+        periods = {"train_periods": train_periods, "test_period": test_period, **Stages.use_case}
         files = {
             name: dsl.Dataset(uri=str(folder / name))
             for name in ("raw", "clean", "quarantined", "train_examples", "test_examples")
         }
         components.ingest.python_func(
             **periods,
-            data_folder=str(datasets.data_folder()),
+            data_folder=str(data_folder),
             data_digest=data_digest,
             raw=files["raw"],
         )
@@ -101,13 +119,14 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
             quarantined=files["quarantined"],
             findings=dsl.Markdown(uri=str(folder / "findings")),
         )
-        components.features.python_func(
+        columns = components.features.python_func(
             **periods,
             clean=files["clean"],
             data_digest=data_digest,
             train_examples=files["train_examples"],
             test_examples=files["test_examples"],
         )
+        (folder / "columns.json").write_text(json.dumps(columns))
 
     return Stages(
         train_periods, test_period, data_digest, made_once(tmp_path_factory, "stages", make)
@@ -124,7 +143,10 @@ def candidate(stages: Stages, tmp_path_factory: pytest.TempPathFactory) -> tuple
         from mlops_mini.pipeline import components
 
         digest = components.train.python_func(
+            **Stages.use_case,
             train_examples=dsl.Dataset(uri=str(stages.path("train_examples"))),
+            label=stages.columns["label"],
+            features=stages.columns["features"],
             seed=0,
             epochs=2,
             warm_start="",

@@ -1,12 +1,17 @@
 """Counts lines of code: blank lines, comments and docstrings do not count.
 
-Example: python -m tools.code_lines mlops_mini --most 16500
+The budgets stand in pyproject.toml.
+
+Example: python -m tools.code_lines mlops_mini
 """
 
 import argparse
 import ast
+import statistics
 import sys
 import tokenize
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 LONGEST_MODULE = 500
@@ -37,23 +42,54 @@ def count_code_lines(path: Path) -> int:
     return len(lines)
 
 
+def count_by_room(package: Path) -> dict[str, int]:
+    """Count the lines of code of each folder of a package; what lies beside them is `(top)`."""
+    counts: dict[str, int] = {}
+    for path in sorted(package.rglob("*.py")):
+        room = (path.relative_to(package).parts[:-1] or ("(top)",))[0]
+        counts[room] = counts.get(room, 0) + count_code_lines(path)
+    return counts
+
+
+def report(counts: Mapping[str, int], budgets: Mapping[str, int]) -> tuple[list[str], list[str]]:
+    """Lay the counts out, one line for each room, and say which are above their budget.
+
+    Args:
+        counts: Lines of code by room.
+        budgets: The most that each may have; `other` is for rooms that are not named, `package`
+            for all together.
+    """
+    lines, problems = [], []
+    rows = {**counts, "package": sum(counts.values())}
+    for room, n_lines in rows.items():
+        budget = budgets.get(room, budgets["other"])
+        lines.append(f"{room:<12}{n_lines:>7,} of {budget:,}")
+        if n_lines > budget:
+            problems.append(
+                f"{room} has {n_lines:,} lines of code, at most {budget:,}: what can go?"
+            )
+    return lines, problems
+
+
 def main() -> int:
-    """Print the count; fail if the package or one of its modules is too long."""
+    """Print the lines of each room; fail if one of them or a module is too long."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("package", type=Path)
-    parser.add_argument("--most", type=int, required=True, help="lines of code of the package")
-    arguments = parser.parse_args()
-    files = sorted(arguments.package.rglob("*.py"))
-    n_code = sum(map(count_code_lines, files))
-    print(f"{arguments.package}: {n_code} lines of code in {len(files)} modules")
-    too_long = [
-        (path, n) for path in files if (n := len(path.read_text().splitlines())) > LONGEST_MODULE
+    package = parser.parse_args().package
+    settings = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["code_lines"]
+    lines, problems = report(count_by_room(package), settings["budgets"])
+    print("\n".join(lines))
+    n_lines = {path: len(path.read_text().splitlines()) for path in package.rglob("*.py")}
+    print(
+        f"{'median module':<14}{statistics.median(n_lines.values()):>5.0f} lines, comments and all"
+    )
+    problems += [
+        f"{path} has {n} lines, at most {LONGEST_MODULE}: split it by concept"
+        for path, n in sorted(n_lines.items())
+        if n > LONGEST_MODULE
     ]
-    for path, n in too_long:
-        print(f"{path} has {n} lines, at most {LONGEST_MODULE}: split it by concept")
-    if n_code > arguments.most:
-        print(f"more than {arguments.most}: what can go?")
-    return 1 if too_long or n_code > arguments.most else 0
+    print("\n".join(problems), end="\n" if problems else "")
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

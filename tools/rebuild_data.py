@@ -9,7 +9,6 @@ import argparse
 import gzip
 import json
 import logging
-import shutil
 import sys
 import tempfile
 import zipfile
@@ -23,15 +22,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mlops_mini import workspace
-from mlops_mini.data import integrity, table
+from mlops_mini import files, workspace
+from mlops_mini.data import integrity, table_files
 from mlops_mini.errors import (
     DataIntegrityError,
     FailedPreconditionError,
     MlopsMiniError,
     NotFoundError,
 )
-from mlops_mini.flights import datasets, tables
+from mlops_mini.flights import tables
+from mlops_mini.photos import datasets as photos
 
 CONTENTS = "contents.json"
 N_TRAIN = 30_000
@@ -75,26 +75,24 @@ def rebuild(
 
     Raises:
         FailedPreconditionError: The folder has data that no rebuild has made; it stays.
-        NotFoundError: A source file, or the hand-written map of time zones, is nowhere.
+        NotFoundError: A source file is nowhere.
         DataIntegrityError: A source file does not hold what it should.
     """
     root = Path(out)
     _check_ours(root)
     folders = [Path(folder) for folder in sources]
     found = _find_sources(folders)
-    zones_file = _zones_file([root, *folders, workspace.data_folder()])
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".rebuild-") as scratch:
         staged = Path(scratch)
         digests = _write_tables(staged, found, progress)
-        digests[datasets.FASHION_FILE] = _write_fashion(staged, found, progress)
-        shutil.copyfile(zones_file, staged / datasets.ZONES_FILE)
-        integrity.write_checksums(staged, [*digests, datasets.ZONES_FILE])
+        digests[photos.FILE] = _write_fashion(staged, found, progress)
+        files.write_checksums(staged, digests)
         contents = dict(sorted(digests.items()))
         (staged / CONTENTS).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
         _warn_of_changes(root / CONTENTS, contents)
         (root / "flights").mkdir(exist_ok=True)
-        for name in (CONTENTS, *contents, datasets.ZONES_FILE, integrity.CHECKSUMS):
+        for name in (CONTENTS, *contents, files.CHECKSUMS):
             (staged / name).replace(root / name)
     return contents
 
@@ -102,11 +100,11 @@ def rebuild(
 def _check_ours(root: Path) -> None:
     """Refuse to replace somebody's own data: only a rebuild writes what this finds."""
     try:
-        if datasets.FASHION_FILE in json.loads((root / CONTENTS).read_text(encoding="utf-8")):
+        if photos.FILE in json.loads((root / CONTENTS).read_text(encoding="utf-8")):
             return
     except (FileNotFoundError, ValueError, TypeError):
         pass  # no rebuild has written that
-    patterns = (CONTENTS, integrity.CHECKSUMS, "*.parquet", "flights/*.parquet", "*.npz")
+    patterns = (CONTENTS, files.CHECKSUMS, "*.parquet", "flights/*.parquet", "*.npz")
     if theirs := sorted(path.name for each in patterns for path in root.glob(each)):
         raise FailedPreconditionError(
             f"{root} has no {CONTENTS} of a rebuild, so its {', '.join(theirs[:3])} would be lost:"
@@ -139,27 +137,16 @@ def _distribution_files() -> list[Path]:
     return [Path(str(file.locate())) for file in files if file.parent.name == "data"]
 
 
-def _zones_file(folders: Sequence[Path]) -> Path:
-    """The map of zones is written by hand: it stays, and goes along to another folder."""
-    for folder in folders:
-        if (folder / datasets.ZONES_FILE).is_file():
-            return folder / datasets.ZONES_FILE
-    raise NotFoundError(
-        f"no {datasets.ZONES_FILE} in {', '.join(map(str, folders))}, and it is written by hand:"
-        f" get it with `git checkout -- data/{datasets.ZONES_FILE}`, or name its folder with --from"
-    )
-
-
 def _write_tables(
     staged: Path, found: dict[str, Path], progress: Callable[[str], None]
 ) -> dict[str, str]:
-    flights = _read_csv(found["flights.csv"], tables.FLIGHTS)
+    flights = _read_csv(found["flights.csv"], tables.FLIGHTS.arrow)
     frames = {
-        f"flights/{year}-{month:02}.parquet": (part, tables.FLIGHTS)
+        f"flights/{year}-{month:02}.parquet": (part, tables.FLIGHTS.arrow)
         for (year, month), part in flights.groupby(["year", "month"])
     }
     for name, source, schema in (
-        ("weather", "weather", tables.WEATHER),
+        ("weather", "weather", tables.WEATHER.arrow),
         ("planes", "planes", tables.PLANES),
         ("carriers", "airlines", tables.CARRIERS),
     ):
@@ -168,7 +155,7 @@ def _write_tables(
     digests = {}
     for name, (frame, schema) in frames.items():
         _write_parquet(staged / name, frame, schema)
-        digests[name] = integrity.contents_digest(table.read(staged / name, schema))
+        digests[name] = integrity.contents_digest(table_files.read(staged / name, schema))
         progress(f"{name}: {len(frame)} rows")
     return digests
 
@@ -226,7 +213,7 @@ def _write_fashion(staged: Path, found: dict[str, Path], progress: Callable[[str
                 " more: take the file of dataset-fashion-mnist"
             )
         arrays[key] = arrays[key][:N_TRAIN]
-    name = datasets.FASHION_FILE
+    name = photos.FILE
     np.savez_compressed(
         staged / name,
         train_images=arrays["train_images"],

@@ -1,1 +1,1 @@
-"""Months of flights and a sample of images: loading them, their rows' rules, their rebuild."""
+"""Any table: how it arrives and is cut into periods, its rules, and unit tests of data."""

@@ -100,8 +100,8 @@ def no_empty(values: Values) -> CheckResult:
     Returns:
         The result.
 
-    >>> no_empty(pd.DataFrame({"carrier": ["UA", " "], "distance": [1400, 200]}))
-    FAILED: carrier: 1 of 2 values are empty, such as ' ' in row 1
+    >>> no_empty(pd.DataFrame({"plan": ["basic", " "], "n_calls": [14, 2]}))
+    FAILED: plan: 1 of 2 values are empty, such as ' ' in row 1
     """
     frame = as_frame(values)
     blank = frame.map(lambda value: isinstance(value, str) and not value.strip())
@@ -125,9 +125,9 @@ def types_are(frame: pd.DataFrame, expected: Mapping[str, str]) -> CheckResult:
         InvalidArgumentError: A type is none of these, nothing is expected, or a column is there
             twice.
 
-    >>> flights = pd.DataFrame({"carrier": ["UA", 9], "arr_delay": [11.0, float("nan")]})
-    >>> types_are(flights, {"carrier": "string", "arr_delay": "integer"})
-    FAILED: carrier: 1 of 2 values are not of type string, such as 9 in row 1
+    >>> customers = pd.DataFrame({"plan": ["basic", 9], "n_calls": [11.0, float("nan")]})
+    >>> types_are(customers, {"plan": "string", "n_calls": "integer"})
+    FAILED: plan: 1 of 2 values are not of type string, such as 9 in row 1
     """
     if not expected:
         raise InvalidArgumentError("no column is expected: say which type each must be of")
@@ -337,11 +337,12 @@ def is_join_key(table: pd.DataFrame, on: Sequence[str]) -> CheckResult:
         InvalidArgumentError: The key has no columns, the table lacks one, or values such as lists
             cannot be compared.
 
-    >>> from mlops_mini.flights import datasets
-    >>> weather = datasets.weather()
-    >>> is_join_key(weather, ["origin", "time_hour"])
-    passed: all 26115 rows have a key of their own
-    >>> is_join_key(weather, ["origin", "year", "month", "day", "hour"]).passed
+    >>> instants = pd.to_datetime(["2026-10-25T00:30Z", "2026-10-25T01:30Z"])  # clocks go back
+    >>> readings = pd.DataFrame({"machine": "press", "time": instants})
+    >>> is_join_key(readings, ["machine", "time"])
+    passed: all 2 rows have a key of their own
+    >>> readings["hour"] = readings["time"].dt.tz_convert("Europe/Berlin").dt.hour
+    >>> is_join_key(readings, ["machine", "hour"]).passed
     False
     """
     if isinstance(on, str) or not on:
@@ -390,8 +391,8 @@ def no_leakage_column(
             nobody knows, at least two rows of each.
         predicted_at: When each row is predicted, same index, in the time zone whose days are meant.
             With it a column of numbers is also asked at dawn about the rest of the day, the only
-            way to find a mean over the whole day: in 2013 such means sort flights with an AUC of
-            .63 to .80, honest recent delays with up to .75. Give two months or more.
+            way to find a mean over the whole day: it sorts single rows hardly better than an
+            honest mean over the hours before. Give two months or more.
         max_auc: Largest AUC of a column's values alone, in their order or as groups, .5 to 1.
         max_presence_gain: Largest share of the uncertainty, 0 to 1, that may go when a value is
             missing, or is there.
@@ -407,11 +408,11 @@ def no_leakage_column(
             two rows of one; `predicted_at` spans fewer than 21 days; or a limit is out of its
             range.
 
-    >>> from mlops_mini.flights import datasets
-    >>> flights = datasets.flights("2013-01")
-    >>> is_canceled = flights["dep_delay"].isna()
-    >>> no_leakage_column(flights[["tailnum", "carrier", "distance"]], is_canceled)
-    FAILED: tailnum: that it is missing tells the label, gain 1.00, at most 0.95
+    >>> has_left = pd.Series([False, False, False, True] * 50)
+    >>> customers = pd.DataFrame({"n_calls": range(200), "next_bill": range(200)})
+    >>> customers["next_bill"] = customers["next_bill"].where(~has_left)
+    >>> no_leakage_column(customers, has_left)
+    FAILED: next_bill: that it is missing tells the label, gain 1.00, at most 0.95
     """
     _require_limits(max_auc, max_presence_gain, max_foresight)
     frame, classes = as_frame(inputs), leakage.two_classes(label)

@@ -8,8 +8,22 @@ from numpy.typing import NDArray
 from pandas.api import types
 
 from mlops_mini.data import columns
-from mlops_mini.data.rules import is_text, is_whole
 from mlops_mini.errors import InvalidArgumentError
+
+
+def is_text(column: pd.Series) -> bool:
+    """Tell whether all that is there is strings."""
+    return columns.kind(columns.plain(column)) in {"text", "empty"}
+
+
+def is_whole(column: pd.Series) -> "pd.Series[bool]":
+    """Tell which values of a column are whole numbers, as integers or as floats.
+
+    >>> is_whole(pd.Series([2, 0.5, None, "2"])).tolist()
+    [True, False, False, False]
+    """
+    numbers, _ = columns.as_numbers(column)
+    return pd.Series(np.isfinite(numbers) & (numbers == np.trunc(numbers)), index=column.index)
 
 
 def _is_integer(column: pd.Series) -> bool:

@@ -89,7 +89,7 @@ def auc_alone(column: "pd.Series[Any]", label: "pd.Series[Any]") -> float:
 def auc_of_groups(column: "pd.Series[Any]", label: "pd.Series[Any]") -> float:
     """Tell how well a column sorts rows by label if each of its values may mean anything.
 
-    This finds what no order shows: codes of which 3 and 7 are the canceled flights, a status.
+    This finds what no order shows: codes of which 3 and 7 are the customers who left, a status.
 
     Args:
         column: Each value is a group; of more than a hundred different numbers, each percentile.
@@ -198,7 +198,7 @@ def foresight(
 ) -> float:
     """Tell how well a column knows in the morning what the rest of the day brings.
 
-    A mean over the whole day, the flight's own outcome and later ones included, sorts single rows
+    A mean over the whole day, the row's own outcome and later ones included, sorts single rows
     hardly better than an honest mean over the hours before. But it is there at dawn already.
 
     Args:

@@ -27,11 +27,10 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlops_mini import processes
-from mlops_mini.data import integrity, periods
-from mlops_mini.data.periods import Period
+from mlops_mini import files
+from mlops_mini.data import periods
+from mlops_mini.data.periods import Calendar
 from mlops_mini.errors import AlreadyExistsError, DataIntegrityError, InvalidArgumentError
-from mlops_mini.files import whole_file
 
 INBOX, ARRIVED = "inbox", "arrived"
 _MANIFEST = ".manifest.json"
@@ -45,14 +44,14 @@ class Manifest:
     """What a sender says about a file.
 
     Attributes:
-        name: The file's name, such as `flights-2013-03.parquet`.
-        period: The month or week of its rows.
+        name: The file's name, such as `readings-2026-03.parquet`.
+        period: The month or week of its rows, such as `2026-03`.
         n_rows: How many rows it has, none included.
         sha256: SHA-256 of its bytes, 64 hex digits.
     """
 
     name: str
-    period: Period
+    period: str
     n_rows: int
     sha256: str
 
@@ -62,8 +61,9 @@ class Manifest:
         if not is_name or not is_digest or self.n_rows < 0:
             raise InvalidArgumentError(
                 f"no manifest: name {self.name!r}, {self.n_rows} rows, SHA-256 {self.sha256!r};"
-                " expected a name like flights-2013-03.parquet, 0 or more rows and 64 hex digits"
+                " expected a name like readings-2026-03.parquet, 0 or more rows and 64 hex digits"
             )
+        Calendar().period(self.period)
 
     @property
     def key(self) -> str:
@@ -103,7 +103,7 @@ class Receipt:
     waiting: tuple[tuple[str, str], ...] = ()
 
 
-def send(file: Path, folder: Path, *, name: str, period: Period | str) -> Manifest:
+def send(file: Path, folder: Path, *, name: str, period: str) -> Manifest:
     """Put a file into the inbox, as a sender should: the file first, its manifest last.
 
     Args:
@@ -122,9 +122,9 @@ def send(file: Path, folder: Path, *, name: str, period: Period | str) -> Manife
     """
     manifest = Manifest(
         name=name,
-        period=Period.parse(period),
+        period=period,
         n_rows=_count_rows(file),
-        sha256=integrity.file_sha256(file),
+        sha256=files.file_sha256(file),
     )
     inbox = folder / INBOX
     inbox.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def send(file: Path, folder: Path, *, name: str, period: Period | str) -> Manife
             f"{name} still waits in {inbox}: receive it before sending another"
         )
     manifest_file.unlink(missing_ok=True)
-    with whole_file(inbox / name) as unfinished:
+    with files.whole_file(inbox / name) as unfinished:
         shutil.copyfile(file, unfinished)
     _write_json(manifest_file, _to_json(manifest))
     return manifest
@@ -154,22 +154,23 @@ def receive(folder: Path, *, now: datetime) -> Receipt:
         What arrived, came again, or waits.
 
     >>> import tempfile
-    >>> from mlops_mini.flights import datasets
-    >>> march = datasets.data_folder() / "flights" / "2013-03.parquet"
+    >>> import pandas as pd
     >>> with tempfile.TemporaryDirectory() as name:
-    ...     folder, now = Path(name), datetime(2013, 4, 1, 12, tzinfo=UTC)
-    ...     _ = send(march, folder, name="flights-2013-03.parquet", period="2013-03")
+    ...     folder, now = Path(name), datetime(2026, 4, 1, 12, tzinfo=UTC)
+    ...     march = folder / "march.parquet"
+    ...     pd.DataFrame({"temp_c": [21.0, 22.5]}).to_parquet(march)
+    ...     _ = send(march, folder, name="readings-2026-03.parquet", period="2026-03")
     ...     first = receive(folder, now=now)
-    ...     _ = send(march, folder, name="flights-2013-03.parquet", period="2013-03")
+    ...     _ = send(march, folder, name="readings-2026-03.parquet", period="2026-03")
     ...     again = receive(folder, now=now)
     ...     len(first.new), first.new[0].n_rows, len(again.new), len(again.duplicates)
-    (1, 28834, 0, 1)
+    (1, 2, 0, 1)
     """
     inbox, arrived_at = folder / INBOX, utc_text(now)
     if not inbox.is_dir():
         return Receipt()
     news: dict[str, list[Any]] = {"new": [], "changed": [], "duplicates": [], "waiting": []}
-    with processes.locked(folder / ".receiving"):
+    with files.locked(folder / ".receiving"):
         for taken in inbox.glob(f".*{_TAKEN}"):
             _give_back(taken)
         visible = [path.name for path in inbox.iterdir() if not path.name.startswith(".")]
@@ -193,11 +194,19 @@ def arrived(folder: Path) -> list[Partition]:
     Returns:
         Sorted by period, then by name, then by arrival: of one name the last is the current one.
     """
-    found = [_read_partition(path) for path in (folder / ARRIVED).glob("*/*.json")]
-    return sorted(found, key=lambda one: (one.period, one.name, one.arrival))
+    calendar = Calendar()  # periods come in the same order in any zone
+    partitions = [_read_partition(path) for path in (folder / ARRIVED).glob("*/*.json")]
+    return sorted(
+        partitions,
+        key=lambda partition: (
+            calendar.period(partition.period),
+            partition.name,
+            partition.arrival,
+        ),
+    )
 
 
-def missing_periods(partitions: Iterable[Manifest]) -> list[Period]:
+def missing_periods(partitions: Iterable[Manifest]) -> list[str]:
     """List the gaps between the first and the last period.
 
     Args:
@@ -207,14 +216,15 @@ def missing_periods(partitions: Iterable[Manifest]) -> list[Period]:
         Periods of which nothing is there, in order.
 
     >>> def manifest(month: str) -> Manifest:
-    ...     name = f"flights-{month}.parquet"
-    ...     return Manifest(name=name, period=Period.parse(month), n_rows=1, sha256="0" * 64)
-    >>> [str(period) for period in missing_periods([manifest("2013-05"), manifest("2013-02")])]
-    ['2013-03', '2013-04']
+    ...     name = f"readings-{month}.parquet"
+    ...     return Manifest(name=name, period=month, n_rows=1, sha256="0" * 64)
+    >>> missing_periods([manifest("2026-05"), manifest("2026-02")])
+    ['2026-03', '2026-04']
     """
-    there = sorted({partition.period for partition in partitions})
+    calendar = Calendar()
+    there = sorted({calendar.period(partition.period) for partition in partitions})
     return [
-        period
+        str(period)
         for before, after in pairwise(there)
         for period in periods.iterate(before.next(), after.previous())
     ]
@@ -280,13 +290,13 @@ def _take(source: Path, target: Path, manifest: Manifest) -> None:
     if not source.is_file():
         raise DataIntegrityError(f"{manifest.name} has a manifest, but is not there: send it")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(target) as checked:
+    with files.whole_file(target) as checked:
         checked.hardlink_to(source)  # if its sender replaces it now, this stays the file we check
         _check(checked, manifest)
 
 
 def _check(path: Path, manifest: Manifest) -> None:
-    found = integrity.file_sha256(path)
+    found = files.file_sha256(path)
     if found != manifest.sha256:
         raise DataIntegrityError(
             f"{manifest.name} has SHA-256 {found}, its manifest says {manifest.sha256}: wait until"
@@ -318,7 +328,7 @@ def _count_rows(path: Path) -> int:
 def _to_json(manifest: Manifest) -> dict[str, Any]:
     return {
         "name": manifest.name,
-        "period": str(manifest.period),
+        "period": manifest.period,
         "rows": manifest.n_rows,
         "sha256": manifest.sha256,
     }
@@ -362,7 +372,7 @@ def _parse_fields(content: bytes, path: Path) -> dict[str, Any]:
         stored = json.loads(content.decode("utf-8"))
         return {
             "name": str(stored["name"]),
-            "period": Period.parse(stored["period"]),
+            "period": str(stored["period"]),
             "n_rows": int(stored["rows"]),
             "sha256": str(stored["sha256"]),
         }
@@ -374,7 +384,7 @@ def _parse_fields(content: bytes, path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with whole_file(path) as unfinished:
+    with files.whole_file(path) as unfinished:
         unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

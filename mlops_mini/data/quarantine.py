@@ -1,29 +1,50 @@
 """The record of rows set aside: nothing that arrived is dropped without a line here."""
 
-from datetime import datetime
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from mlops_mini.data.partitions import Partition, utc_text
+from mlops_mini import files
+from mlops_mini.data.partitions import Partition
 from mlops_mini.data.rules import RowSplit
 from mlops_mini.errors import DataIntegrityError
-from mlops_mini.files import whole_file
+
+COLUMNS = ("period", "table", "row", "column", "rule", "value")
 
 
-def write(split: RowSplit, partition: Partition, folder: Path, *, now: datetime) -> Path:
+def record(splits: Iterable[RowSplit]) -> pd.DataFrame:
+    """List the rows of some partitions that were set aside.
+
+    Args:
+        splits: What became of the rows of each partition.
+
+    Returns:
+        One line for each broken rule, in order of the splits, then of the rows: `period` and
+        `table` of the partition; `row`, the position in it, from 0; `column`, `rule` and `value`.
+        `row` is an integer, all others are strings.
+    """
+    parts = [
+        split.failures.sort_values("row", kind="stable").assign(
+            period=str(split.period), table=split.table
+        )
+        for split in splits
+    ]
+    lines = pd.concat([_empty(COLUMNS), *parts], ignore_index=True)
+    return lines[list(COLUMNS)].astype({"row": "int64"})
+
+
+def write(split: RowSplit, partition: Partition, folder: Path) -> Path:
     """Put the rows of a partition that were set aside on record, and make sure that none is lost.
 
     Args:
         split: What became of all rows of the partition's file.
         partition: The partition.
         folder: The folder that it arrived in.
-        now: The time to write down, with a time zone.
 
     Returns:
-        A CSV file with one line for each broken rule, none if all is well: `partition`, its key;
-        `row`, the position in the file, from 0; `column`, `rule`, `value`, and `time`. Doing it
-        again replaces the file.
+        A CSV file with the lines of `record`, none if all is well. Doing it again replaces the
+        file.
 
     Raises:
         DataIntegrityError: Kept and quarantined rows are not as many as arrived, or a quarantined
@@ -36,12 +57,10 @@ def write(split: RowSplit, partition: Partition, folder: Path, *, now: datetime)
             f"{n_kept} rows kept and {n_quarantined} quarantined, {n_with_reason} with a reason, of"
             f" {partition.name}, where {partition.n_rows} arrived: split all rows of the file"
         )
-    table = split.failures.sort_values("row", kind="stable")
-    table.insert(0, "partition", partition.key)
     path = folder / "quarantine" / partition.path.parent.name / f"{partition.sha256}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as unfinished:
-        table.assign(time=utc_text(now)).to_csv(unfinished, index=False)
+    with files.whole_file(path) as unfinished:
+        record([split]).to_csv(unfinished, index=False)
     return path
 
 
@@ -52,10 +71,18 @@ def read(folder: Path) -> pd.DataFrame:
         folder: The folder that was received into.
 
     Returns:
-        The columns of `write`: `row` integer, all others strings.
+        The columns of `record`, with the partition's `Manifest.key` as `partition` before them.
     """
-    columns = ("partition", "row", "column", "rule", "value", "time")
     paths = sorted((folder / "quarantine").glob("*/*.csv"))
-    parts = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths]
-    none = pd.DataFrame({name: [] for name in columns}, dtype=object)
-    return pd.concat([none, *parts], ignore_index=True).astype({"row": "int64"})
+    parts = [
+        pd.read_csv(path, dtype=str, keep_default_na=False).assign(
+            partition=f"{path.parent.name}.parquet@{path.stem}"
+        )
+        for path in paths
+    ]
+    lines = pd.concat([_empty(("partition", *COLUMNS)), *parts], ignore_index=True)
+    return lines.astype({"row": "int64"})
+
+
+def _empty(columns: Iterable[str]) -> pd.DataFrame:
+    return pd.DataFrame({name: [] for name in columns}, dtype=object)

@@ -1,264 +1,258 @@
-"""What the rules of every table share: rows set aside with a reason, limits of a whole partition.
+"""Rules that rows keep, and a partition split into rows to use and rows to set aside.
 
-`schema` says which rules flights and weather must keep. A partition passes through here in one of
-three ways: all is well; single rows are set aside; or the whole is refused, by one error that tells
-everything that is wrong with it. What is odd but usable is a finding, for the caller to report.
+A table says which rules its rows and its partitions must keep. A partition passes through `split`
+in one of three ways: all is well; single rows are set aside; or the whole is refused, by one error
+that tells everything that is wrong with it. What is odd but usable is a finding, for the caller to
+report.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from mlops_mini.data import columns
+from mlops_mini.data import column_types, columns, completeness
+from mlops_mini.data.findings import Finding
 from mlops_mini.data.periods import Period
+from mlops_mini.data.table import MIN_ROWS, RowRule, Table
 from mlops_mini.errors import DataIntegrityError, InvalidArgumentError
 
 if TYPE_CHECKING:  # importing pandera takes over a second
     from pandera.pandas import DataFrameSchema
 
-# Fewer rows than these say nothing about a whole partition.
-MIN_ROWS = 100
-
-RowRules = Mapping[str, tuple[tuple[str, ...], Callable[[pd.DataFrame], "pd.Series[bool]"]]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """Something odd in a partition that can be used nevertheless.
-
-    Attributes:
-        name: What it is, such as `stale` or `new carrier`; the same words each time.
-        column: The column it is about.
-        text: One line with the numbers.
-    """
-
-    name: str
-    column: str
-    text: str
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowSplit:
-    """A partition, parted by the row rules: every row that arrived is in one of the two.
+    """A partition, split by the row rules: every row that arrived is in one of the two parts.
 
     Attributes:
+        table: Name of the table.
+        period: Which period it is the partition of.
         kept: Rows that keep all rules, as they arrived, with their index.
         quarantined: The others, with a further column `reason`: for each broken rule the column,
             the rule and the value, such as `distance: in_range(50, 5000), found 17`.
-        failures: The same reasons as a table, one line a broken rule: `row`, the position in the
-            partition, from 0; `column`, `rule` and `value`, strings.
+        failures: The same reasons as a table, one line for each broken rule: `row`, the position in
+            the partition, from 0; `column`, `rule` and `value`, strings.
         findings: What is odd but no reason to set a row aside.
     """
 
+    table: str
+    period: Period
     kept: pd.DataFrame
     quarantined: pd.DataFrame
     failures: pd.DataFrame
     findings: tuple[Finding, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WholeRule:
-    """A limit on a statistic of a whole partition, which moves when somebody changes a unit.
+def row_rule(
+    name: str, columns: Sequence[str], keeps: Callable[[pd.DataFrame], "pd.Series[bool]"]
+) -> RowRule:
+    """Make a rule of your own.
 
-    Single values may look right in another unit: 21 degrees are a temperature in Celsius as in
-    Fahrenheit. Their median, or what they say together with another column, does not.
-
-    Attributes:
+    Args:
+        name: What it demands, in a few words.
         columns: The columns it is about.
-        quantity: What is measured, in words.
-        values: A value a row, NaN for rows that say nothing.
-        summary: Which statistic of the values.
-        low: Smallest that the statistic may be.
-        high: Largest.
-        unit: Unit of all three.
-        by: Column whose every value is judged by itself; None for all rows together.
-        min_rows: Fewer values than these are not judged.
+        keeps: Tells which rows keep it; see `RowRule`.
+
+    >>> calm = row_rule("is calm", ["temp_c", "limit_c"], lambda rows: rows.temp_c < rows.limit_c)
+    >>> calm.keeps(pd.DataFrame({"temp_c": [20, 90], "limit_c": 60})).tolist()
+    [True, False]
+    """
+    return RowRule(columns=tuple(columns), name=name, keeps=keeps)
+
+
+def in_range(column: str, low: float, high: float) -> RowRule:
+    """Demand numbers in a range, both ends included.
+
+    Raises:
+        InvalidArgumentError: `low` is above `high`.
+    """
+    if not low <= high:
+        raise InvalidArgumentError(f"no {column} is in {low} to {high}: swap or correct the limits")
+    name = f"in_range({low}, {high})"
+    return row_rule(name, [column], lambda rows: rows[column].between(low, high))
+
+
+def is_in(column: str, values: Sequence[str] | Sequence[int]) -> RowRule:
+    """Demand one of some values."""
+    name = f"isin({tuple(values)})"
+    return row_rule(name, [column], lambda rows: rows[column].isin(values))
+
+
+def is_whole(*columns: str) -> tuple[RowRule, ...]:
+    """Demand whole numbers, as integers or as floats: one rule for each column.
+
+    >>> [rule.columns for rule in is_whole("n_calls", "age")]
+    [('n_calls',), ('age',)]
     """
 
-    columns: tuple[str, ...]
-    quantity: str
-    values: Callable[[pd.DataFrame], pd.Series]
-    summary: Literal["median", "min"] = "median"
-    low: float
-    high: float
-    unit: str
-    by: str | None = None
-    min_rows: int = MIN_ROWS
-
-    def problems(self, rows: pd.DataFrame) -> list[str]:
-        """Say in one line each what is out of the limits; nothing if all is well."""
-        values = self.values(rows).dropna()
-        groups = values.groupby(
-            rows[self.by].loc[values.index] if self.by else lambda _: "all rows"
-        )
-        found = groups.agg(self.summary)[groups.size() >= self.min_rows]
-        return [
-            f"{self.summary} {self.quantity} ({', '.join(self.columns)}) is {value:.4g}"
-            f" {self.unit} in {group}, expected {self.low:g} to {self.high:g}: another unit?"
-            for group, value in found.items()
-            if not self.low <= value <= self.high
-        ]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TableRules:
-    """All rules of one table and one partition of it.
-
-    Attributes:
-        table: Its name, for messages.
-        period: The partition's month or week.
-        columns: Columns and kinds that must be there; a nullable one may miss values.
-        rows: Rules on single rows, for pandera.
-        across: The rules among these that look at several columns: by name, these columns, and
-            what tells which rows keep it.
-        whole: Limits on statistics of the whole partition.
-        max_missing_share: Share of missing values above which a column is a finding, 0 to 1.
-    """
-
-    table: str
-    period: Period
-    columns: pa.Schema
-    rows: "DataFrameSchema"
-    across: RowRules
-    whole: Sequence[WholeRule]
-    max_missing_share: Mapping[str, float]
-
-    def split(self, rows: pd.DataFrame, *, max_quarantined_share: float) -> RowSplit:
-        """Part a partition into rows to use and rows to set aside.
-
-        Args:
-            rows: The partition, its columns of any dtype.
-            max_quarantined_share: Largest share of rows to set aside, 0 to 1.
-
-        Returns:
-            Both parts, and findings about columns.
-
-        Raises:
-            DataIntegrityError: The partition is refused as a whole; the message tells every reason.
-            InvalidArgumentError: The share is out of its range.
-        """
-        if not 0 <= max_quarantined_share <= 1:
-            raise InvalidArgumentError(
-                f"max_quarantined_share is {max_quarantined_share}, expected 0 to 1"
-            )
-        plain = columns.plain_frame(rows)
-        self._refuse_if(self._column_problems(plain))
-        numbered = self._typed(plain.reset_index(drop=True))
-        failures = self._failures(numbered)
-        bad = sorted(set(failures["row"]))
-        problems = [problem for rule in self.whole for problem in rule.problems(numbered)]
-        if len(bad) > max_quarantined_share * len(rows):
-            most_common, n_rows = Counter(reasons(failures)).most_common(1)[0]
-            problems.append(
-                f"{len(bad)} of {len(rows)} rows break a rule, at most {max_quarantined_share:.1%}"
-                f" may; most often {most_common} ({n_rows} rows)"
-            )
-        self._refuse_if(problems)
-        by_row = reasons(failures).groupby(failures["row"]).agg("; ".join)
-        is_bad = numbered.index.isin(bad)
-        return RowSplit(
-            kept=rows[~is_bad],
-            quarantined=rows[is_bad].assign(reason=by_row.to_numpy()),
-            failures=failures,
-            findings=self._column_findings(plain),
+    def rule(column: str) -> RowRule:
+        return row_rule(
+            "is a whole number", [column], lambda rows: column_types.is_whole(rows[column])
         )
 
-    def _refuse_if(self, problems: Sequence[str]) -> None:
-        if problems:
-            raise DataIntegrityError(
-                f"{self.table} of {self.period} refused: {'; '.join(problems)}:"
-                " have the partition sent again"
-            )
-
-    def _typed(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Give columns without any value, which carry no type, the type that they would have."""
-        kinds = {}
-        for field in self.columns:
-            if rows[field.name].isna().all():
-                is_instant = pa.types.is_timestamp(field.type)
-                other = "object" if pa.types.is_string(field.type) else "float64"
-                kinds[field.name] = "datetime64[ns, UTC]" if is_instant else other
-        return rows.astype(kinds)
-
-    def _column_problems(self, rows: pd.DataFrame) -> list[str]:
-        problems = []
-        missing = [name for name in self.columns.names if name not in rows.columns]
-        if missing:
-            extra = [name for name in rows.columns if name not in self.columns.names]
-            renamed = f" (is one of {extra} a new name?)" if extra else ""
-            problems.append(
-                f"columns {missing} are missing, there are {list(rows.columns)}{renamed}"
-            )
-        if rows.empty:
-            problems.append("no rows, expected at least one")
-            return problems
-        twice = [name for name in self.columns.names if list(rows.columns).count(name) > 1]
-        if twice:
-            problems.append(f"columns {twice} are there more than once")
-        for field in self.columns:
-            if field.name not in (*missing, *twice):
-                problems += _kind_problems(rows[field.name], field.type)
-        return problems
-
-    def _column_findings(self, rows: pd.DataFrame) -> tuple[Finding, ...]:
-        extra = [str(name) for name in rows.columns if name not in self.columns.names]
-        found = [
-            Finding(
-                name="extra column", column=name, text=f"{name!r} is in no rule, nothing uses it"
-            )
-            for name in extra
-        ]
-        if len(rows) >= MIN_ROWS:
-            for name, limit in self.max_missing_share.items():
-                share = float(rows[name].isna().mean())
-                if share > limit:
-                    text = f"{share:.1%} of {name} are missing, expected at most {limit:.1%}"
-                    found.append(Finding(name="many missing", column=name, text=text))
-        return tuple(found)
-
-    def _failures(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """List broken rules, one line each: position of the row, column, rule, value."""
-        from pandera.errors import SchemaErrors
-
-        lines: dict[tuple[int, str, str], str] = {}
-        try:
-            self.rows.validate(rows, lazy=True)
-        except SchemaErrors as exc:
-            for case in exc.failure_cases.itertuples():
-                row, column, found = int(case.index), str(case.column), str(case.failure_case)
-                if case.check in self.across:
-                    columns, _ = self.across[case.check]
-                    column = ", ".join(columns)
-                    found = ", ".join(str(rows[name].iloc[row]) for name in columns)
-                lines.setdefault((row, column, str(case.check)), found)
-        table = [(*where, found) for where, found in lines.items()]
-        failures = pd.DataFrame(table, columns=["row", "column", "rule", "value"])
-        return failures.astype({"row": "int64"})
+    return tuple(rule(column) for column in columns)
 
 
-def is_text(column: pd.Series) -> bool:
-    """Tell whether all that is there is strings."""
-    return columns.kind(columns.plain(column)) in {"text", "empty"}
+def has_length(column: str, n: int) -> RowRule:
+    """Demand texts of so many characters."""
+    return row_rule(f"str_length({n}, {n})", [column], lambda rows: rows[column].str.len() == n)
 
 
-def is_whole(column: pd.Series) -> "pd.Series[bool]":
-    """Tell which values of a column are whole numbers, as integers or as floats.
+def unique(*columns: str) -> RowRule:
+    """Demand that no two rows agree in all of these columns; of those that do, the first keeps it.
 
-    >>> is_whole(pd.Series([2, 0.5, None, "2"])).tolist()
-    [True, False, False, False]
+    >>> once = unique("machine", "time")
+    >>> once.keeps(pd.DataFrame({"machine": ["a", "a", "b"], "time": 1})).tolist()
+    [True, False, True]
     """
-    numbers, _ = columns.as_numbers(column)
-    return pd.Series(np.isfinite(numbers) & (numbers == np.trunc(numbers)), index=column.index)
+    return row_rule("once", columns, lambda rows: ~rows.duplicated(list(columns)))
+
+
+def split(
+    table: Table, rows: pd.DataFrame, period: Period, *, max_quarantined_share: float = 0.01
+) -> RowSplit:
+    """Split a partition into rows to use and rows to set aside.
+
+    A row must keep the table's own rules, lie in the period and have a key that no row before it
+    has. A missing time breaks a rule only where nothing else is wrong with the row.
+
+    Args:
+        table: What the rows must keep.
+        rows: The partition, its columns of any dtype.
+        period: The month or week that they are the partition of.
+        max_quarantined_share: Largest share of rows to set aside, 0 to 1, before the partition as a
+            whole is refused.
+
+    Returns:
+        Both parts, together exactly the rows given; and findings: `extra column`, `many missing`,
+        and of a table with a series `incomplete`, `stale` and `empty observation`.
+
+    Raises:
+        DataIntegrityError: The partition is refused: no rows, a column missing, empty or of the
+            wrong kind, instants in another zone than UTC, a unit that must be another, or too many
+            rows that break a rule. The one message tells all of it.
+        InvalidArgumentError: The share is out of its range, or a rule or `prepare` fails itself.
+
+    >>> from mlops_mini.data.periods import Calendar
+    >>> machines = Table(
+    ...     name="machines",
+    ...     key=["machine"],
+    ...     time="built",
+    ...     columns={"machine": "text", "built": "instant", "temp_c": "number?"},
+    ...     rules=[in_range("temp_c", -40, 120)],
+    ... )
+    >>> rows = pd.DataFrame({"machine": ["press", "saw"], "temp_c": [21.0, 2100.0]})
+    >>> rows = rows.assign(built=pd.Timestamp("2026-03-07", tz="UTC"))
+    >>> march = split(machines, rows, Calendar().period("2026-03"), max_quarantined_share=0.5)
+    >>> march.kept["machine"].tolist(), march.quarantined["reason"].tolist()
+    (['press'], ['temp_c: in_range(-40, 120), found 2100.0'])
+    """
+    if not 0 <= max_quarantined_share <= 1:
+        raise InvalidArgumentError(
+            f"max_quarantined_share is {max_quarantined_share}, expected 0 to 1"
+        )
+    plain = columns.plain_frame(rows)
+    _refuse_if(_column_problems(table, plain), table, period)
+    prepared = prepare(table, _typed(table, plain.reset_index(drop=True)))
+    failures = _failures(table, prepared, period)
+    problems = [problem for rule in table.whole_rules for problem in rule.problems(prepared)]
+    bad = sorted(set(failures["row"]))
+    if len(bad) > max_quarantined_share * len(rows):
+        most_common, n_rows = Counter(reasons(failures)).most_common(1)[0]
+        problems.append(
+            f"{len(bad)} of {len(rows)} rows break a rule, at most {max_quarantined_share:.1%}"
+            f" may; most often {most_common} ({n_rows} rows)"
+        )
+    _refuse_if(problems, table, period)
+    by_row = reasons(failures).groupby(failures["row"]).agg("; ".join)
+    is_bad = prepared.index.isin(bad)
+    findings = _column_findings(table, plain)
+    if table.series:
+        findings += completeness.findings(table.series, table.time, prepared, period)
+    return RowSplit(
+        table=table.name,
+        period=period,
+        kept=rows[~is_bad],
+        quarantined=rows[is_bad].assign(reason=by_row.to_numpy()),
+        failures=failures,
+        findings=findings,
+    )
+
+
+def prepare(table: Table, rows: pd.DataFrame) -> pd.DataFrame:
+    """Add the columns that a table's `prepare` adds, and make sure that the time is among them.
+
+    Args:
+        table: The table.
+        rows: Its stored columns.
+
+    Returns:
+        The same rows, prepared; those given if the table has no `prepare`.
+
+    Raises:
+        InvalidArgumentError: The rows prepared are others than those given, or lack instants.
+    """
+    prepared = table.prepare(rows) if table.prepare else rows
+    if not prepared.index.equals(rows.index):
+        raise InvalidArgumentError(
+            f"{table.name}: prepare gave {len(prepared)} rows for {len(rows)}, or another index:"
+            " it must only add columns"
+        )
+    if table.time not in prepared or not isinstance(prepared[table.time].dtype, pd.DatetimeTZDtype):
+        kind = prepared[table.time].dtype if table.time in prepared else "not there"
+        raise InvalidArgumentError(
+            f"{table.name}: its time {table.time!r} is {kind} once prepared, expected instants in"
+            " UTC: let prepare add them"
+        )
+    return prepared
 
 
 def reasons(failures: pd.DataFrame) -> "pd.Series[str]":
     """Put each broken rule of `RowSplit.failures` into words: column, rule and value."""
     return failures["column"] + ": " + failures["rule"] + ", found " + failures["value"]
+
+
+def _refuse_if(problems: Sequence[str], table: Table, period: Period) -> None:
+    if problems:
+        raise DataIntegrityError(
+            f"{table.name} of {period} refused: {'; '.join(problems)}:"
+            " have the partition sent again"
+        )
+
+
+def _typed(table: Table, rows: pd.DataFrame) -> pd.DataFrame:
+    """Give columns without any value, which carry no type, the type that they would have."""
+    types = {}
+    for field in table.arrow:
+        if rows[field.name].isna().all():
+            is_instant = pa.types.is_timestamp(field.type)
+            is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+            other = "float64" if is_number else "object"
+            types[field.name] = "datetime64[ns, UTC]" if is_instant else other
+    return rows.astype(types)
+
+
+def _column_problems(table: Table, rows: pd.DataFrame) -> list[str]:
+    problems = []
+    missing = [name for name in table.columns if name not in rows.columns]
+    if missing:
+        extra = [name for name in rows.columns if name not in table.columns]
+        renamed = f" (is one of {extra} a new name?)" if extra else ""
+        problems.append(f"columns {missing} are missing, there are {list(rows.columns)}{renamed}")
+    if rows.empty:
+        problems.append("no rows, expected at least one")
+        return problems
+    twice = [name for name in table.columns if list(rows.columns).count(name) > 1]
+    if twice:
+        problems.append(f"columns {twice} are there more than once")
+    for field in table.arrow:
+        if field.name not in (*missing, *twice):
+            problems += _kind_problems(rows[field.name], field.type)
+    return problems
 
 
 def _kind_problems(column: pd.Series, kind: pa.DataType) -> list[str]:
@@ -273,8 +267,83 @@ def _kind_problems(column: pd.Series, kind: pa.DataType) -> list[str]:
             return [f"column {name!r} is {dtype} without a time zone, expected instants in UTC"]
         return [f"column {name!r} is {dtype}, expected instants in UTC"]
     expected = "text" if pa.types.is_string(kind) else "number"
-    found = columns.kind(column)
-    if found in {expected, "empty"}:
+    expected = "boolean" if pa.types.is_boolean(kind) else expected
+    actual = columns.kind(column)
+    if actual in {expected, "empty"}:
         return []
-    example = f" with {columns.odd_one(column)}" if found == "other" else ""
+    example = f" with {columns.odd_one(column)}" if actual == "other" else ""
     return [f"column {name!r} is {dtype}{example}, expected {kind}"]
+
+
+def _column_findings(table: Table, rows: pd.DataFrame) -> tuple[Finding, ...]:
+    extra = [str(name) for name in rows.columns if name not in table.columns]
+    findings = [
+        Finding(name="extra column", column=name, text=f"{name!r} is in no rule, nothing uses it")
+        for name in extra
+    ]
+    if len(rows) >= MIN_ROWS:
+        for name, limit in table.max_missing.items():
+            share = float(rows[name].isna().mean())
+            if share > limit:
+                text = f"{share:.1%} of {name} are missing, expected at most {limit:.1%}"
+                findings.append(Finding(name="many missing", column=name, text=text))
+    return tuple(findings)
+
+
+def _failures(table: Table, rows: pd.DataFrame, period: Period) -> pd.DataFrame:
+    """List broken rules, one line each: position of the row, column, rule, value."""
+    from pandera.errors import SchemaErrors
+
+    def is_in_period(rows: pd.DataFrame) -> "pd.Series[bool]":
+        return (rows[table.time] >= period.start) & (rows[table.time] < period.end)
+
+    in_period = row_rule(f"is in {period}", [table.time], is_in_period)
+    rules = (*table.row_rules, in_period, unique(*table.key))
+    lines: dict[tuple[int, str, str], str] = {}
+    try:
+        _schema(table, rules).validate(rows, lazy=True)
+    except SchemaErrors as exc:
+        for case in exc.failure_cases.itertuples():
+            if case.check == "not_nullable":
+                names, demanded = [case.column], case.check
+            else:
+                rule = rules[int(case.check)]
+                names, demanded = list(rule.columns), rule.name
+            if pd.isna(case.index):
+                raise InvalidArgumentError(
+                    f"{table.name}: the rule {demanded!r} on {names} fails itself with"
+                    f" {case.failure_case}: it must give one truth value for each row"
+                ) from exc
+            value = ", ".join(str(rows[name].iloc[case.index]) for name in names)
+            lines.setdefault((int(case.index), ", ".join(names), demanded), value)
+    broken = {row for row, _, _ in lines}
+    for row in rows.index[rows[table.time].isna()].difference(list(broken)):
+        lines[row, table.time, in_period.name] = str(rows.loc[row, table.time])
+    failures = [(*where, value) for where, value in lines.items()]
+    listed = pd.DataFrame(failures, columns=["row", "column", "rule", "value"])
+    return listed.astype({"row": "int64"})
+
+
+def _schema(table: Table, rules: Sequence[RowRule]) -> "DataFrameSchema":
+    """Say it in pandera's words; a check bears the number of its rule."""
+    from pandera.pandas import Check, Column, DataFrameSchema
+
+    alone: dict[str, list[Check]] = {name: [] for name in table.columns}
+    together = []
+    for number, rule in enumerate(rules):
+        if len(rule.columns) > 1:
+            together.append(Check(rule.keeps, name=str(number)))
+            continue
+
+        def keeps(column: pd.Series, rule: RowRule = rule) -> Any:
+            return rule.keeps(column.to_frame())
+
+        alone.setdefault(rule.columns[0], []).append(Check(keeps, name=str(number)))
+    required = {field.name for field in table.arrow if not field.nullable}
+    return DataFrameSchema(
+        {
+            name: Column(checks=checks, nullable=name not in required)
+            for name, checks in alone.items()
+        },
+        checks=together,
+    )

@@ -1,154 +1,163 @@
-"""What happens to flights, in the order in which it becomes known: the input of recent features.
+"""What happens, in the order in which it becomes known: the input of recent features.
 
 Offline it is a table of the whole past, online a stream of single records.
 """
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from datetime import datetime
+from itertools import repeat
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from mlops_mini.data import columns
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.flights import datasets, times
-from mlops_mini.flights.definitions import EVENTS, WEATHER, WEATHER_OBSERVATION
+from mlops_mini.features import key_columns
+from mlops_mini.features.feature_set import FeatureSet
+from mlops_mini.features.instants import epoch_s, in_utc, seconds
+from mlops_mini.features.key_columns import Key
+from mlops_mini.features.sources import Observation
 
-COLUMNS = (
-    "kind",
-    "flight_id",
-    "event_utc",
-    "available_at",
-    "origin",
-    "carrier",
-    "dest",
-    "delay_min",
-)
-_ENTITIES = ("origin", "carrier", "dest")
-_KINDS_WITH_DELAY = tuple(event.kind for event in EVENTS if event.delay)
+# Sums of millions of values below this are exact in 64 bits, as whole numbers and as floats.
+MOST = 2**31
 
 
-class FlightEvent(NamedTuple):
-    """Something that has happened to a flight.
+class Happening(NamedTuple):
+    """Something that has happened to a row of a table.
 
     Attributes:
-        kind: See `definitions.EVENTS`.
-        flight_id: Which flight; with `kind` it tells whether two deliveries are of one event.
+        kind: One of the feature set's events.
+        id: Which row; with `kind` it tells whether two deliveries are of one event.
         event_s: When it happened, seconds since 1970-01-01 UTC.
         available_s: When it became known; not used before.
-        origin: The flight's.
-        carrier: The flight's.
-        dest: The flight's.
-        delay_min: Whole minutes, negative if early; None for an event without a delay.
+        entities: At which entities, in the order of `FeatureSet.entities`; None for none.
+        value: A whole number; None for an event without a value.
     """
 
     kind: str
-    flight_id: int
+    id: Key
     event_s: int
     available_s: int
-    origin: str
-    carrier: str
-    dest: str
-    delay_min: int | None
+    entities: tuple[Key | None, ...]
+    value: int | None
+
+    @property
+    def identity(self) -> Hashable:
+        """What two deliveries of one event share."""
+        return self.kind, self.id
 
 
-class WeatherEvent(NamedTuple):
-    """An observation of the weather.
+class Observed(NamedTuple):
+    """An observation of an entity.
 
     Attributes:
-        origin: Airport.
-        event_s: The hour observed, seconds since 1970-01-01 UTC; with `origin` it tells whether two
-            deliveries are of one observation.
+        table: Of which series.
+        entity: Whose.
+        event_s: The instant observed, seconds since 1970-01-01 UTC; with `table` and `entity` it
+            tells whether two deliveries are of one observation.
         available_s: When it was published.
-        observed: Value by column, in the units of `datasets.weather`, NaN for missing.
+        numbers: By column, NaN for missing.
     """
 
-    origin: str
+    table: str
+    entity: Key
     event_s: int
     available_s: int
-    observed: Mapping[str, float]
+    numbers: Mapping[str, float]
+
+    @property
+    def identity(self) -> Hashable:
+        """What two deliveries of one observation share."""
+        return self.table, self.entity, self.event_s
 
 
-StreamEvent: TypeAlias = FlightEvent | WeatherEvent
+StreamEvent: TypeAlias = Happening | Observed
 
 
-def from_flights(flights: pd.DataFrame, *, zones: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """List what has happened to flights.
-
-    A scheduled departure counts as an event at its minute, whatever became of the flight. A
-    departure and an arrival are known when they happen; a cancellation or diversion never is.
+def from_tables(
+    feature_set: FeatureSet, tables: Mapping[str, pd.DataFrame], keys: Mapping[str, str]
+) -> pd.DataFrame:
+    """List what has happened to the rows of tables.
 
     Args:
-        flights: As `datasets.flights` gives them; those of several months in one frame.
-        zones: IANA zone by airport code; without it those of the default data folder. An arrival at
-            an airport without one has no known instant, and is left out.
+        feature_set: Which events, and the entities that they are looked up by.
+        tables: Prepared rows by table, those of several periods in one frame; each table of an
+            event.
+        keys: The column that tells rows apart, by table.
 
     Returns:
-        One row an event, in the order of `available_at`, columns `COLUMNS`: instants
-        `datetime64[ns, UTC]`, `delay_min` float64, NaN for an event without a delay.
+        One row per event, in the order of `available_at`: `kind`, `id`, the instants `event_utc`
+        and `available_at` (`datetime64[ns, UTC]`), a column for each of `FeatureSet.entities`, and
+        `value`, float64, NaN for an event without one.
 
     Raises:
-        InvalidArgumentError: A column is not there, a date does not exist, a delay is no number, or
-            a flight has no whole `flight_id`.
+        InvalidArgumentError: A table or a column is not there, an instant has no time zone, a value
+            is no number, or a row has no key.
 
-    >>> january = datasets.flights("2013-01")
-    >>> from_flights(january)["kind"].value_counts().to_dict()  # 521 canceled, 85 diverted
-    {'scheduled': 27004, 'departure': 26483, 'arrival': 26398}
+    >>> from mlops_mini.features.sources import Event, Feature, Window
+    >>> stop = Event(kind="stop", table="stops", time="began", value="minutes")
+    >>> window = Window(entity="line", event=stop, window_s=3600, aggregate="count", empty=0)
+    >>> stops_1h = Feature(name="n", group="recent", unit="", description="", source=window)
+    >>> machines = FeatureSet(
+    ...     of="orders", key="order", time="due", inputs=["line"], features=[stops_1h]
+    ... )
+    >>> stops = pd.DataFrame(
+    ...     {"stop_id": ["s1"], "line": ["A"], "minutes": [12], "began": pd.Timestamp(0, tz="UTC")}
+    ... )
+    >>> history = from_tables(machines, {"stops": stops}, {"stops": "stop_id"})
+    >>> stream(machines, history)
+    [Happening(kind='stop', id='s1', event_s=0, available_s=0, entities=('A',), value=12)]
     """
-    columns.require(flights, ("flight_id", *_ENTITIES), "events")
-    instants = times.derive_utc(flights, datasets.airport_zones() if zones is None else zones)
-    known = flights[list(_ENTITIES)].apply(columns.texts)
-    known.insert(0, "flight_id", flight_ids(flights["flight_id"]))
     parts = [
-        known.assign(
-            kind=event.kind,
-            event_utc=instants[event.time].array,
-            available_at=instants[event.time].array,
-            delay_min=columns.numbers(flights[event.delay]) if event.delay else np.nan,
-        )
-        for event in EVENTS
+        _happened(feature_set, table, tables, keys)
+        for table in dict.fromkeys(event.table for event in feature_set.events)
     ]
-    history = pd.concat(parts, ignore_index=True).dropna(subset="event_utc")
-    return history.sort_values("available_at", kind="stable", ignore_index=True)[list(COLUMNS)]
+    history = (
+        pd.concat(parts, ignore_index=True)
+        if parts
+        else pd.DataFrame(columns=_history_columns(feature_set))
+    )
+    return history.sort_values("available_at", kind="stable", ignore_index=True)
 
 
-def stream(history: pd.DataFrame, weather: pd.DataFrame | None = None) -> list[StreamEvent]:
+def stream(
+    feature_set: FeatureSet,
+    history: pd.DataFrame,
+    observed: Mapping[str, pd.DataFrame] = MappingProxyType({}),
+) -> list[StreamEvent]:
     """Put events and observations into one stream, as a store receives it.
 
     Args:
-        history: As `from_flights` gives it.
-        weather: As `datasets.weather` gives it; without it there are no observations.
+        feature_set: Which events and observations; others are left out.
+        history: As `from_tables` gives it.
+        observed: Rows by table of observations; without a table there are none of it.
 
     Returns:
         Records in the order in which they become available.
 
     Raises:
-        InvalidArgumentError: A column is missing, an instant has no time zone, or a delay is no
-            whole number of minutes.
-
-    >>> for event in stream(from_flights(datasets.flights("2013-01").head(1))):
-    ...     print(event)
-    FlightEvent(kind='scheduled', flight_id=0, event_s=1357035300, available_s=1357035300,
-                origin='EWR', carrier='UA', dest='IAH', delay_min=None)
-    FlightEvent(kind='departure', flight_id=0, event_s=1357035420, available_s=1357035420,
-                origin='EWR', carrier='UA', dest='IAH', delay_min=2)
-    FlightEvent(kind='arrival', flight_id=0, event_s=1357050600, available_s=1357050600,
-                origin='EWR', carrier='UA', dest='IAH', delay_min=11)
+        InvalidArgumentError: A column is missing, an instant has no time zone, or a value of an
+            event is no whole number.
     """
-    known = checked_history(history)
-    fields: list[list[Any]] = [known[name].tolist() for name in FlightEvent._fields[:-1]]
-    delays = [None if math.isnan(delay) else int(delay) for delay in known["delay_min"]]
-    records: list[StreamEvent] = list(map(FlightEvent, *fields, delays))
-    if weather is not None:
-        published = checked_weather(weather)
-        names = [feature.source.value for feature in WEATHER]
-        observed = published[names].astype("float64").to_dict("records")
-        keys = [published[name].tolist() for name in ("origin", "event_s", "available_s")]
-        records += list(map(WeatherEvent, *keys, observed))
+    known = checked_history(feature_set, history)
+    entities = zip(*(known[name].tolist() for name in feature_set.entities), strict=True)
+    columns_of_event = [known[name].tolist() for name in ("kind", "id", "event_s", "available_s")]
+    values = [None if math.isnan(value) else int(value) for value in known["value"]]
+    records: list[StreamEvent] = list(
+        map(Happening, *columns_of_event, entities if feature_set.entities else repeat(()), values)
+    )
+    for observation in feature_set.observations:
+        if observation.table not in observed:
+            continue
+        published = checked_observations(feature_set, observation, observed[observation.table])
+        numbers = published[list(feature_set.columns_of(observation))].to_dict("records")
+        whose = published[observation.entity].tolist()
+        instants = (published[name].tolist() for name in ("event_s", "available_s"))
+        records += map(Observed, repeat(observation.table), whose, *instants, numbers)
     return sorted(records, key=_available_s)
 
 
@@ -169,137 +178,149 @@ def between(
     return events[first : bisect_right(events, epoch_s(up_to), key=_available_s)]
 
 
-def lacks_delay(event: StreamEvent) -> bool:
-    """Tell whether an event has none of the delay of its kind: it is left out on both sides."""
-    if isinstance(event, WeatherEvent):
-        return False
-    return event.delay_min is None and event.kind in _KINDS_WITH_DELAY
-
-
-def checked_history(history: pd.DataFrame) -> pd.DataFrame:
+def checked_history(feature_set: FeatureSet, history: pd.DataFrame) -> pd.DataFrame:
     """Check a table of events, and bring it into the form that windows are computed from.
 
     Args:
-        history: Columns `COLUMNS`, rows in any order.
+        feature_set: Which events; other kinds are left out.
+        history: As `from_tables` gives it, rows in any order.
 
     Returns:
         In the order of availability, instants as `event_s` and `available_s`, whole seconds since
-        1970-01-01 UTC. Left out is what has no time or lacks the delay of its kind, and all but the
+        1970-01-01 UTC. Left out is what has no time or lacks the value of its kind, and all but the
         first delivery of an event.
 
     Raises:
-        InvalidArgumentError: A column is missing, an instant has no time zone, or a delay is no
-            whole number of minutes.
+        InvalidArgumentError: A column is missing, an instant has no time zone, or a value is no
+            whole number.
     """
-    columns.require(history, COLUMNS, "events")
-    history = columns.plain_frame(history[list(COLUMNS)])
-    for name in ("kind", *_ENTITIES):
-        history[name] = columns.texts(history[name])
-    history["delay_min"] = columns.numbers(history["delay_min"])
-    is_complete = history["delay_min"].notna() | ~history["kind"].isin(_KINDS_WITH_DELAY)
-    is_known = history["event_utc"].notna() & history["available_at"].notna() & is_complete
-    known = history if is_known.all() else history[is_known]
-    delays = known["delay_min"].to_numpy()
-    is_whole = (np.abs(delays) < times.MOST_MINUTES) & (delays == np.floor(delays))
-    is_odd = ~np.isnan(delays) & ~is_whole
-    if is_odd.any():
-        raise InvalidArgumentError(
-            f"{int(is_odd.sum())} delays are no whole minutes, such as {delays[is_odd][0]}: round"
-            " them, or sums online and offline would differ in the last digits"
-        )
-    known = known.assign(
-        flight_id=flight_ids(known["flight_id"]),
-        event_s=seconds(known["event_utc"]),
-        available_s=seconds(known["available_at"]),
+    names = _history_columns(feature_set)
+    columns.require(history, names, "events")
+    history = history[names].reset_index(drop=True)
+    history["kind"] = columns.texts(history["kind"])
+    history["value"] = columns.numbers(history["value"])
+    kinds_with_value = [event.kind for event in feature_set.events if event.value is not None]
+    is_used = history["kind"].isin([event.kind for event in feature_set.events])
+    is_used &= history["value"].notna() | ~history["kind"].isin(kinds_with_value)
+    is_used &= history["event_utc"].notna() & history["available_at"].notna()
+    used = history if is_used.all() else history[is_used]
+    require_whole(used["value"])
+    known = pd.DataFrame(
+        {
+            "kind": used["kind"],
+            "id": _ids(used),
+            "event_s": seconds(used["event_utc"]),
+            "available_s": seconds(used["available_at"]),
+            **{name: key_columns.read(used[name]) for name in feature_set.entities},
+            "value": used["value"],
+        }
     )
-    known = known.drop(columns=["event_utc", "available_at"])
     known = known.sort_values("available_s", kind="stable", ignore_index=True)
-    return known.drop_duplicates(["kind", "flight_id"], ignore_index=True)
+    return known.drop_duplicates(["kind", "id"], ignore_index=True)
 
 
-def checked_weather(weather: pd.DataFrame) -> pd.DataFrame:
+def checked_observations(
+    feature_set: FeatureSet, observation: Observation, rows: pd.DataFrame
+) -> pd.DataFrame:
     """Check observations, and say when each was published.
 
     Args:
-        weather: As `datasets.weather` gives it, rows in any order.
+        feature_set: Which columns are used.
+        observation: Of which series they are.
+        rows: Its table, rows in any order.
 
     Returns:
         In the order of availability, with `event_s` and `available_s`, whole seconds since
-        1970-01-01 UTC; of two observations of the same airport and hour only the first.
+        1970-01-01 UTC; of two observations of the same entity and instant only the first.
 
     Raises:
         InvalidArgumentError: A column is missing, an instant has no time zone, or an observed value
             is no number.
     """
-    names = [feature.source.value for feature in WEATHER]
-    rule = WEATHER_OBSERVATION
-    needed = [rule.entity, rule.time, *names]
-    columns.require(weather, needed, "weather")
-    weather = columns.plain_frame(weather[needed])
-    weather[rule.entity] = columns.texts(weather[rule.entity])
-    known = weather.assign(**{name: columns.numbers(weather[name]) for name in names})
-    known = known[known[rule.time].notna()]
-    event_s = seconds(known[rule.time])
-    known = known.assign(event_s=event_s, available_s=event_s + rule.published_after_s)
-    known = known.drop_duplicates([rule.entity, "event_s"])
+    names = feature_set.columns_of(observation)
+    needed = [observation.entity, observation.time, *names]
+    columns.require(rows, needed, f"observations of {observation.table}")
+    known = columns.plain_frame(rows[needed])
+    known = known.assign(**{name: columns.numbers(known[name]) for name in names})
+    known[observation.entity] = key_columns.read(known[observation.entity])
+    known = known[known[observation.time].notna()]
+    event_s = seconds(known[observation.time])
+    known = known.assign(event_s=event_s, available_s=event_s + observation.published_after_s)
+    known = known.drop_duplicates([observation.entity, "event_s"])
     return known.sort_values("available_s", kind="stable", ignore_index=True)
 
 
-def seconds(instants: pd.Series) -> npt.NDArray[np.int64]:
-    """Turn instants into whole seconds since 1970-01-01 UTC.
+def require_whole(values: "pd.Series[float]") -> None:
+    """Refuse values that are no whole numbers: their sums would depend on the order.
 
     Raises:
-        InvalidArgumentError: They have no time zone, or one is missing.
+        InvalidArgumentError: A value that is not missing is a fraction, or too large.
     """
-    instants = columns.plain(instants)
-    if not len(instants):
-        return np.zeros(0, np.int64)
-    if columns.kind(instants) != "instant":
+    numbers = values.to_numpy(np.float64)
+    with np.errstate(invalid="ignore"):
+        is_whole = (np.abs(numbers) < MOST) & (numbers == np.floor(numbers))
+    is_odd = ~np.isnan(numbers) & ~is_whole
+    if is_odd.any():
         raise InvalidArgumentError(
-            f"{instants.name} is {instants.dtype}, without a time zone: local times are ambiguous"
-            " when clocks change; convert it with .dt.tz_localize(zone)"
+            f"{int(is_odd.sum())} values of events are no whole numbers below 2**31, such as"
+            f" {numbers[is_odd][0]}: round them, or count in a smaller unit, such as tenths of a"
+            " degree; else sums online and offline would differ in the last digits"
         )
-    if instants.isna().any():
+
+
+def _happened(
+    feature_set: FeatureSet,
+    table: str,
+    tables: Mapping[str, pd.DataFrame],
+    keys: Mapping[str, str],
+) -> pd.DataFrame:
+    """List what has happened to the rows of one table."""
+    if table not in tables or table not in keys:
         raise InvalidArgumentError(
-            f"{int(instants.isna().sum())} of {len(instants)} values of {instants.name} are"
-            " missing: leave these rows out"
+            f"events need the table {table!r} and its key; there are the tables {sorted(tables)}"
+            f" and the keys {dict(keys)}"
         )
-    utc = instants.dt.tz_convert("UTC").dt.tz_localize(None)
-    since: npt.NDArray[np.int64] = utc.to_numpy("datetime64[s]").astype(np.int64)
-    return since
-
-
-def flight_ids(column: pd.Series) -> npt.NDArray[np.int64]:
-    """Read the ids of flights.
-
-    Raises:
-        InvalidArgumentError: One is missing or no whole number.
-    """
-    ids = columns.plain(column)
-    if not pd.api.types.is_integer_dtype(ids.dtype):
-        found = columns.numbers(ids)
-        is_odd = ~(np.isfinite(found) & (found == np.floor(found)))
-        if is_odd.any():
-            at = int(np.argmax(is_odd))
-            raise InvalidArgumentError(
-                f"{int(is_odd.sum())} of {len(ids)} values of {column.name} are no whole numbers,"
-                f" such as {ids.iloc[at]} in row {ids.index[at]}: number the flights"
-            )
-        return found.astype(np.int64)
-    return ids.to_numpy(np.int64)
-
-
-def epoch_s(instant: datetime) -> int:
-    """Turn one instant into whole seconds since 1970-01-01 UTC.
-
-    Raises:
-        InvalidArgumentError: It has no time zone.
-    """
-    if instant.utcoffset() is None:
+    rows, key = tables[table], keys[table]
+    if table == feature_set.of and key != feature_set.key:
         raise InvalidArgumentError(
-            f"{instant} has no time zone: say which, such as with .replace(tzinfo=UTC)"
+            f"the key of {table!r} is {feature_set.key!r} in the feature set and {key!r} here: an"
+            " example would not know which events are its own"
         )
-    return math.floor(instant.timestamp())
+    columns.require(rows, [key], f"events of {table}")
+    shared = {"id": key_columns.read_complete(rows[key]).array} | {
+        name: key_columns.read(rows[name]).array if name in rows else None
+        for name in feature_set.entities
+    }
+    parts = []
+    for event in feature_set.events:
+        if event.table == table:
+            values = () if event.value is None else (event.value,)
+            needed = (event.time, *feature_set.entities_of(event), *values)
+            columns.require(rows, needed, f"events of the kind {event.kind!r}")
+            happened_at = in_utc(rows[event.time])
+            known_after = pd.Timedelta(seconds=event.published_after_s)
+            part = {
+                "kind": event.kind,
+                "event_utc": happened_at.array,
+                "available_at": (happened_at + known_after).array,
+                "value": columns.numbers(rows[event.value]) if event.value else np.nan,
+            }
+            parts.append(pd.DataFrame(part | shared)[happened_at.notna().to_numpy()])
+    return pd.concat(parts, ignore_index=True)[_history_columns(feature_set)]
+
+
+def _history_columns(feature_set: FeatureSet) -> list[str]:
+    return ["kind", "id", "event_utc", "available_at", *feature_set.entities, "value"]
+
+
+def _ids(known: pd.DataFrame) -> "pd.Series[Any]":
+    """Read the keys of rows: one table may have numbers, another texts."""
+    if isinstance(known["id"].dtype, np.dtype) and known["id"].dtype.kind == "i":
+        numbers: pd.Series[Any] = known["id"].astype(np.int64)
+        return numbers
+    parts = [key_columns.read_complete(ids) for _, ids in known["id"].groupby(known["kind"])]
+    ids: pd.Series[Any] = pd.concat([*parts, known["id"].head(0)]).reindex(known.index)
+    return ids
 
 
 def _available_s(event: StreamEvent) -> int:

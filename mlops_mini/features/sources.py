@@ -1,8 +1,7 @@
 """What a feature is, and the three sources that it may come from.
 
-A `Formula` over what the schedule says works alike on columns and on the values of one flight. A
-`Latest` is the last published observation. A `Window` aggregates what has happened to flights
-lately.
+A `Formula` follows from columns of the example itself. A `Latest` is the last published observation
+of a series. A `Window` aggregates what has happened lately.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,17 +10,14 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from mlops_mini.errors import InvalidArgumentError
 
-Entity = Literal["origin", "carrier", "dest"]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Formula:
-    """A value that follows from the schedule.
+    """A value that follows from the example's own columns.
 
     Attributes:
-        compute: The value from `definitions.FLIGHT_COLUMNS` and two inputs looked up for them:
-            `epoch_day`, the local date as days since 1970-01-01, and `shift_min`, by how many
-            minutes the clocks of the destination are ahead of New York's at departure.
+        compute: Gets the columns by name, those that are known when a prediction is due and those
+            that the table's `prepare` derives from them, and returns a column of the same length.
     """
 
     compute: Callable[[Mapping[str, Any]], Any]
@@ -29,16 +25,18 @@ class Formula:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Observation:
-    """A series of observations at an entity.
+    """A table with a series of observations of each entity, such as the weather at each airport.
 
     Attributes:
-        entity: Whose they are.
-        time: Their column with the instant observed.
+        table: Its name.
+        entity: The column that says whose observation it is; examples have it too.
+        time: Its column with the instant observed.
         published_after_s: Seconds from that instant to publication: none may be used before.
         time_to_live_s: Seconds from publication during which one stands for now, the last included.
     """
 
-    entity: Entity
+    table: str
+    entity: str
     time: str
     published_after_s: int
     time_to_live_s: int
@@ -50,7 +48,7 @@ class Latest:
 
     Attributes:
         observation: Of which series.
-        value: Its column.
+        value: Its column of numbers.
     """
 
     observation: Observation
@@ -59,17 +57,21 @@ class Latest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """Something that happens to a flight at most once.
+    """Something that happens at most once to a row of a table.
 
     Attributes:
-        kind: Its name.
-        time: When: a column of `times.derive_utc`, missing if it never happens.
-        delay: Its delay: a column of `datasets.flights`, minutes; None if it has none.
+        kind: Its name, such as `departure`.
+        table: The table with one row for each that may happen.
+        time: The column with the instant when it happens, missing if it never does.
+        value: The column with a whole number that comes with it; None if none does.
+        published_after_s: Seconds from that instant until it is known: it does not count before.
     """
 
     kind: str
+    table: str
     time: str
-    delay: str | None
+    value: str | None
+    published_after_s: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,17 +82,17 @@ class Window:
     and the value when empty. An event at time e counts at time t if t - window < e <= t.
 
     Attributes:
-        entity: Events of the flight's own origin, carrier or destination count.
+        entity: The column that events and the example must have in common.
         event: Which events.
-        value: What of an event is averaged, a whole number, from its delay in minutes; None to
-            count.
+        value: What is averaged, a whole number or a truth value, computed from a column of the
+            event's values or from one of them; None to average the values themselves, or to count.
         window_s: Length, seconds.
         aggregate: `count` or `mean`.
         empty: The value when no event is in the window.
         less: Events whose count is taken off again; None for none.
     """
 
-    entity: Entity
+    entity: str
     event: Event
     value: Callable[[Any], Any] | None = None
     window_s: int
@@ -99,12 +101,11 @@ class Window:
     less: Event | None = None
 
     def __post_init__(self) -> None:
-        is_mean = self.aggregate == "mean"
-        fits = is_mean == (self.value is not None) and not (is_mean and self.less)
-        if not fits or self.window_s <= 0 or (is_mean and self.event.delay is None):
+        fits = self.less is None if self.aggregate == "mean" else self.value is None
+        if not fits or self.window_s <= 0 or (self.aggregate == "mean" and not self.event.value):
             raise InvalidArgumentError(
-                f"no such window: {self}; a mean needs a value of an event with a delay, a count"
-                " has none, and window_s is above 0"
+                f"there is no such window as {self}: a mean is of events that have a value, and"
+                " takes no others off; a count needs no value; window_s is above 0"
             )
 
 
@@ -119,15 +120,22 @@ class Feature(Generic[SourceT_co]):
     Attributes:
         name: Its name in frames, requests and the model's signature.
         dtype: `float32`, where missing is NaN, or `string`, where missing is empty.
-        group: `schedule`, `weather` or `recent`; features of a group come or fail together.
+        group: Features that come or fail together, such as `weather`.
         unit: Unit of a number; empty for strings.
         description: What it says, one line.
-        source: How its value comes about.
+        source: How its value comes about; only a formula gives strings.
     """
 
     name: str
     dtype: Literal["float32", "string"] = "float32"
-    group: Literal["schedule", "weather", "recent"]
+    group: str
     unit: str
     description: str
     source: SourceT_co
+
+    def __post_init__(self) -> None:
+        if self.dtype == "string" and not isinstance(self.source, Formula):
+            raise InvalidArgumentError(
+                f"feature {self.name!r} is a string, and its source is a"
+                f" {type(self.source).__name__}: only a formula gives strings"
+            )

@@ -8,23 +8,17 @@ import math
 from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Hashable, Mapping
+from operator import itemgetter
 
-from mlops_mini.features.events import FlightEvent, StreamEvent, WeatherEvent
-from mlops_mini.features.sources import Window
-from mlops_mini.flights.definitions import RECENT, WEATHER, WEATHER_OBSERVATION
+from mlops_mini.errors import InvalidArgumentError
+from mlops_mini.features.events import Observed, StreamEvent
+from mlops_mini.features.feature_set import FeatureSet
+from mlops_mini.features.key_columns import Key
+from mlops_mini.features.sources import Event, Observation, Window
 
-# Each entity by which some window looks events up.
-_ENTITIES = tuple(dict.fromkeys(feature.source.entity for feature in RECENT))
-
-# Instant, when known, flight_id, delay; sorted.
-_Row = tuple[int, int, int, int]
-
-
-def key(event: StreamEvent) -> Hashable:
-    """Tell what two deliveries of one event share."""
-    if isinstance(event, FlightEvent):
-        return event.kind, event.flight_id
-    return "weather", event.origin, event.event_s
+# Instant, when known, which row, value; sorted by the first two.
+_Row = tuple[int, int, Key, int]
+_by_instants = itemgetter(0, 1)
 
 
 class RunningWindows:
@@ -34,79 +28,110 @@ class RunningWindows:
     not seen by it, nor one that has left the window; no write is needed for either.
     """
 
-    def __init__(self) -> None:
-        self._events: dict[tuple[str, str, str], list[_Row]] = defaultdict(list)
-        self._weather: dict[str, list[tuple[int, int, Mapping[str, float]]]] = defaultdict(list)
-        self._keys: dict[Hashable, int] = {}
+    def __init__(self, feature_set: FeatureSet) -> None:
+        """Start empty."""
+        self._feature_set = feature_set
+        # The positions in `Happening.entities` by which each kind is looked up.
+        self._lookups = {
+            event.kind: [(name, feature_set.entities.index(name)) for name in used]
+            for event in feature_set.events
+            for used in [feature_set.entities_of(event)]
+        }
+        self._happened: dict[tuple[str, str, Key], list[_Row]] = defaultdict(list)
+        self._observed: dict[tuple[str, Key], list[Observed]] = defaultdict(list)
+        self._known: dict[Hashable, int] = {}
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._known)
 
     def __contains__(self, event: StreamEvent) -> bool:
-        return key(event) in self._keys
+        return event.identity in self._known
 
     def add(self, event: StreamEvent) -> None:
         """Add an event that is not here yet, at its place in time."""
-        self._keys[key(event)] = event.event_s
-        if isinstance(event, WeatherEvent):
-            row = (event.event_s, event.available_s, event.observed)
-            insort(self._weather[event.origin], row, key=lambda other: other[0])
+        self._known[event.identity] = event.event_s
+        if isinstance(event, Observed):
+            published = self._observed[event.table, event.entity]
+            insort(published, event, key=lambda other: other.event_s)
             return
-        for entity in _ENTITIES:
-            rows = self._events[event.kind, entity, getattr(event, entity)]
-            insort(rows, (event.event_s, event.available_s, event.flight_id, event.delay_min or 0))
+        for name, position in self._lookups[event.kind]:
+            entity = event.entities[position]
+            if entity is not None:
+                rows = self._happened[event.kind, name, entity]
+                row = (event.event_s, event.available_s, event.id, event.value or 0)
+                insort(rows, row, key=_by_instants)
 
     def forget(self, before_s: int) -> None:
         """Drop events at or before an instant, seconds since 1970-01-01 UTC."""
-        for rows in self._events.values():
+        for rows in self._happened.values():
             del rows[: bisect_right(rows, (before_s, math.inf))]
-        for observed in self._weather.values():
-            del observed[: bisect_right(observed, before_s, key=lambda row: row[0])]
-        self._keys = {name: event_s for name, event_s in self._keys.items() if event_s > before_s}
+        for published in self._observed.values():
+            del published[: bisect_right(published, before_s, key=lambda each: each.event_s)]
+        self._known = {name: event_s for name, event_s in self._known.items() if event_s > before_s}
 
     def read(
-        self, entities: Mapping[str, str], at_s: int, *, without: int | None = None
+        self, entities: Mapping[str, Key | None], at_s: int, *, without: Key | None = None
     ) -> dict[str, float]:
         """Compute the features of an instant.
 
         Args:
-            entities: `origin`, `carrier` and `dest`; unknown ones have no events.
+            entities: Key by name, for each of `FeatureSet.entities`; unknown ones have no events.
             at_s: Seconds since 1970-01-01 UTC.
-            without: `flight_id` whose own events are not to count.
+            without: Key of the example whose own events are not to count.
 
         Returns:
-            Value by feature, `definitions.WEATHER` and then `definitions.RECENT`; NaN for missing.
+            Value by feature, `FeatureSet.latest` and then `FeatureSet.windows`; NaN for missing.
         """
-        observed = self._latest(entities[WEATHER_OBSERVATION.entity], at_s)
-        values = {f.name: observed.get(f.source.value, math.nan) for f in WEATHER}
-        for feature in RECENT:
+        last = {
+            observation.table: self._latest(observation, entities[observation.entity], at_s)
+            for observation in self._feature_set.observations
+        }
+        values = {
+            feature.name: last[feature.source.observation.table].get(feature.source.value, math.nan)
+            for feature in self._feature_set.latest
+        }
+        for feature in self._feature_set.windows:
             window = feature.source
-            entity = entities[window.entity]
-            values[feature.name] = self._aggregate(window, entity, at_s, without)
+            values[feature.name] = self._aggregate(window, entities[window.entity], at_s, without)
         return values
 
-    def _latest(self, origin: str, at_s: int) -> Mapping[str, float]:
-        for _, available_s, observed in reversed(self._weather.get(origin, ())):
-            if available_s <= at_s:
-                is_alive = at_s - available_s <= WEATHER_OBSERVATION.time_to_live_s
-                return observed if is_alive else {}
+    def _latest(
+        self, observation: Observation, entity: Key | None, at_s: int
+    ) -> Mapping[str, float]:
+        if entity is None:
+            return {}
+        for observed in reversed(self._observed.get((observation.table, entity), ())):
+            if observed.available_s <= at_s:
+                is_alive = at_s - observed.available_s <= observation.time_to_live_s
+                return observed.numbers if is_alive else {}
         return {}
 
-    def _aggregate(self, window: Window, entity: str, at_s: int, without: int | None) -> float:
-        def delays(kind: str) -> list[int]:
-            rows = self._events.get((kind, window.entity, entity), [])
+    def _aggregate(
+        self, window: Window, entity: Key | None, at_s: int, without: Key | None
+    ) -> float:
+        def values(event: Event) -> list[int]:
+            if entity is None:
+                return []
+            rows = self._happened.get((event.kind, window.entity, entity), [])
             first = bisect_right(rows, (at_s - window.window_s, math.inf))
             last = bisect_right(rows, (at_s, math.inf))
+            own = without if event.table == self._feature_set.of else None
             return [
-                delay_min
-                for _, available_s, flight_id, delay_min in rows[first:last]
-                if available_s <= at_s and flight_id != without
+                value
+                for _, available_s, row_key, value in rows[first:last]
+                if available_s <= at_s and row_key != own
             ]
 
-        inside = delays(window.event.kind)
-        taken_off = delays(window.less.kind) if window.less else []
+        inside = values(window.event)
+        taken_off = values(window.less) if window.less else []
         if not inside and not taken_off:
             return window.empty
-        if window.value is None:
+        if window.aggregate == "count":
             return float(len(inside) - len(taken_off))
-        return sum(int(window.value(delay_min)) for delay_min in inside) / len(inside)
+        total = sum(inside if window.value is None else map(window.value, inside))
+        if not float(total).is_integer():
+            raise InvalidArgumentError(
+                f"a window over events of the kind {window.event.kind!r} makes values of them that"
+                " are no whole numbers: round them, or count in a smaller unit"
+            )
+        return int(total) / len(inside)

@@ -7,7 +7,7 @@ is known an hour before departure, it can't add what happened later.
 import pandas as pd
 
 from mlops_mini.data import columns
-from mlops_mini.flights import datasets, times
+from mlops_mini.flights import airports, times
 
 LATE_MIN = 15  # An arrival is late if it's delayed by more minutes than these.
 HOURS = ("0 to 6", "6 to 12", "12 to 18", "18 to 24")
@@ -33,6 +33,7 @@ def prepare(flights: pd.DataFrame) -> pd.DataFrame:
         - `late`: 1 if it arrived more than 15 minutes late, 0 if not, missing if it never arrived;
           only where `arr_delay` is there.
 
+    >>> from mlops_mini.flights import datasets
     >>> january = datasets.flights("2013-01")
     >>> prepare(january).loc[0, ["sched_dep_utc", "hours"]].tolist()
     [Timestamp('2013-01-01 10:15:00+0000', tz='UTC'), '0 to 6']
@@ -40,9 +41,7 @@ def prepare(flights: pd.DataFrame) -> pd.DataFrame:
     is_scheduled = _is_scheduled(flights)
     known = flights[is_scheduled]
     departure = times.scheduled_departure(known)
-    shift_min = times.clock_shift_min(
-        columns.texts(known["dest"]), departure, datasets.airport_zones()
-    )
+    shift_min = times.clock_shift_min(columns.texts(known["dest"]), departure, airports.zones())
     midnight = pd.to_datetime(known[["year", "month", "day"]].apply(_numbers))
     derived = {
         "sched_dep_utc": departure,
@@ -56,7 +55,7 @@ def prepare(flights: pd.DataFrame) -> pd.DataFrame:
         ),
     }
     if "dep_delay" in flights and "arr_delay" in flights:
-        instants = times.derive_utc(known, datasets.airport_zones())
+        instants = times.derive_utc(known, airports.zones())
         derived |= {name: instants[name] for name in ("dep_utc", "arr_utc")}
     if "arr_delay" in flights:
         delay_min = _numbers(flights["arr_delay"])

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from mlops_mini.data import columns
-from mlops_mini.data.periods import NEW_YORK
 from mlops_mini.errors import InvalidArgumentError
+from mlops_mini.flights.airports import NEW_YORK
 
 NumberOrColumn = TypeVar("NumberOrColumn", int, float, pd.Series)
 
@@ -78,7 +78,7 @@ def scheduled_departure(flights: pd.DataFrame) -> pd.Series:
         raise InvalidArgumentError(
             f"{int(is_incomplete.sum())} of {len(flights)} flights have no date or scheduled time,"
             f" such as row {flights.index[int(np.argmax(is_incomplete))]}; take such rows out first"
-            " with schema.split_rows"
+            " with rules.split"
         )
     since_midnight = pd.to_timedelta(minutes(flights["sched_dep_time"]), unit="min")
     try:
@@ -86,7 +86,7 @@ def scheduled_departure(flights: pd.DataFrame) -> pd.Series:
     except ValueError as exc:
         raise InvalidArgumentError(
             f"a flight has a date that does not exist ({exc}); take such rows out first with"
-            " schema.split_rows"
+            " rules.split"
         ) from exc
     aware = local.dt.tz_localize(
         NEW_YORK,
@@ -125,7 +125,7 @@ def derive_utc(flights: pd.DataFrame, zones: Mapping[str, str]) -> pd.DataFrame:
 
     Args:
         flights: As `datasets.flights` gives them.
-        zones: IANA zone by airport code, as `datasets.airport_zones` gives them.
+        zones: IANA zone by airport code, as `airports.zones` gives them.
 
     Returns:
         One row a flight, index as given, instants `datetime64[ns, UTC]`:
@@ -140,9 +140,9 @@ def derive_utc(flights: pd.DataFrame, zones: Mapping[str, str]) -> pd.DataFrame:
     Raises:
         InvalidArgumentError: As `scheduled_departure`, or a delay is no number.
 
-    >>> from mlops_mini.flights import datasets
+    >>> from mlops_mini.flights import airports, datasets
     >>> flights = datasets.flights("2013-01").set_index("flight_id")
-    >>> derive_utc(flights, datasets.airport_zones()).loc[3]  # JFK to Puerto Rico
+    >>> derive_utc(flights, airports.zones()).loc[3]  # JFK to Puerto Rico
     sched_dep_utc    2013-01-01 10:45:00+00:00
     pred_utc         2013-01-01 09:45:00+00:00
     dep_utc          2013-01-01 10:44:00+00:00
@@ -181,7 +181,7 @@ def _numbers(flights: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
         raise InvalidArgumentError(
             f"column {names[column]!r} holds {found.iloc[row, column]:g} in row"
             f" {found.index[row]}, which is no part of a date, no time and no delay in minutes;"
-            " take such rows out first with schema.split_rows"
+            " take such rows out first with rules.split"
         )
     return found
 

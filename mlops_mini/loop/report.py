@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlops_mini.flights.arrivals import Partition
 from mlops_mini.model.evaluation import Metrics, Verdict
 from mlops_mini.runner.records import RunRecord, TaskRecord
 
@@ -32,11 +31,38 @@ class Questions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Sorted:
+    """What the rows of one period were good for.
+
+    Attributes:
+        period: Which one, such as 2013-01.
+        n_arrived: Rows of the examples' table that arrived.
+        n_quarantined: Those of them that were set aside.
+        n_without_label: Those kept that neither train nor judge a model.
+        refused: Number of rows set aside, of all tables, by the rule that they break.
+    """
+
+    period: str
+    n_arrived: int
+    n_quarantined: int
+    n_without_label: int
+    refused: dict[str, int]
+
+    @property
+    def n_used(self) -> int:
+        """Rows that train or judge a model."""
+        return self.n_arrived - self.n_quarantined - self.n_without_label
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """How the loop went.
 
     Attributes:
+        table: Name of the table that holds the examples.
+        label: What is predicted.
         partitions: What arrived, in order: trained on, trained on by the candidate, judged on.
+        findings: What is odd but no reason to set a row aside, a sentence each.
         metrics: How good models are on the rows of the last partition: the served `baseline`, the
             new `candidate`, and the `challenger`, which is only there to compare.
         verdict: Whether the candidate was published, and why.
@@ -44,7 +70,10 @@ class Report:
         after: Questions to the version served after it.
     """
 
-    partitions: Sequence[Partition]
+    table: str
+    label: str
+    partitions: Sequence[Sorted]
+    findings: Sequence[str]
     metrics: dict[str, Metrics]
     verdict: Verdict
     before: Questions
@@ -56,11 +85,11 @@ def tables(report: Report) -> list[TextTable]:
     learned = ("baseline, candidate", "candidate", "neither: judges both")
     rows = [
         (
-            str(partition.period),
+            partition.period,
             f"{partition.n_arrived:,}",
             f"{partition.n_quarantined:,}",
             f"{partition.n_without_label:,}",
-            f"{len(partition.labeled()[1]):,}",
+            f"{partition.n_used:,}",
             who,
         )
         for partition, who in zip(report.partitions, learned, strict=True)
@@ -80,16 +109,17 @@ def tables(report: Report) -> list[TextTable]:
         for transport, n in asked.n_asked.items()
     ]
     judged_on = report.partitions[-1].period
+    judged_rows = f"{baseline.n_rows:,} {report.table}, {baseline.base_rate:.1%} {report.label}"
     decision = "published" if report.verdict.is_blessed else "refused"
     return [
         (
-            "Flights",
+            report.table.capitalize(),
             ("month", "arrived", "refused", "no label", "used", "learned by"),
             rows,
         ),
         ("Refused", ("rows", "why"), refused or [("0", "every row keeps every rule")]),
         (
-            f"Models on {judged_on} ({baseline.n_rows:,} flights, {baseline.base_rate:.1%} late)",
+            f"Models on {judged_on} ({judged_rows})",
             ("model", "AUC", "log loss"),
             models,
         ),
@@ -107,14 +137,14 @@ def summarize(report: Report) -> dict[str, Any]:
     return {
         "partitions": [
             {
-                "period": str(partition.period),
+                "period": partition.period,
                 "n_arrived": partition.n_arrived,
                 "refused": partition.refused,
-                "findings": list(partition.findings),
                 "n_without_label": partition.n_without_label,
             }
             for partition in report.partitions
         ],
+        "findings": list(report.findings),
         **{name: asdict(metrics) for name, metrics in report.metrics.items()},
         **{name: asdict(getattr(report, name)) for name in ("verdict", "before", "after")},
     }

@@ -16,15 +16,14 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mlops_mini import processes
-from mlops_mini.data.periods import Period
+from mlops_mini import files
+from mlops_mini.data.periods import Calendar
 from mlops_mini.errors import (
     DataIntegrityError,
     FailedPreconditionError,
     NotFoundError,
     ResourceExhaustedError,
 )
-from mlops_mini.files import whole_file
 from mlops_mini.model.digest import model_digest
 
 logger = logging.getLogger(__name__)
@@ -185,7 +184,7 @@ def publish(
     n_bytes = n_blocks * _BLOCK_BYTES
     model_folder.mkdir(parents=True, exist_ok=True)
     try:
-        with processes.locked(model_folder / _LAST_VERSION) as last_version:
+        with files.locked(model_folder / _LAST_VERSION) as last_version:
             _remove_unfinished(model_folder)
             if publication and (earlier := _published_before(publication, model_folder)):
                 logger.info("published before: version=%d path=%s", earlier.version, earlier.path)
@@ -242,7 +241,7 @@ def write_verdict(
     }
     verdicts_folder.mkdir(parents=True, exist_ok=True)
     path = verdicts_folder / f"{run_id}.json"
-    with whole_file(path) as unfinished:
+    with files.whole_file(path) as unfinished:
         unfinished.write_text(json.dumps(record, indent=2) + "\n")
     return path
 
@@ -276,7 +275,10 @@ def _check_is_no_older(publication: Publication, model_folder: Path) -> None:
     """Refuse a version that would be served in place of one judged on a later period."""
     for newest in published_versions(model_folder)[-1:]:
         served = Publication.read(newest.path)
-        if served and Period.parse(publication.test_period) < Period.parse(served.test_period):
+        calendar = Calendar()  # periods come in the same order in any zone
+        if served and calendar.period(publication.test_period) < calendar.period(
+            served.test_period
+        ):
             raise FailedPreconditionError(
                 f"a model judged on {publication.test_period} would be served in place of version "
                 f"{newest.version} in {model_folder}, judged later, on {served.test_period}: judge "

@@ -180,6 +180,7 @@ def train_from_file(
     *,
     label: str,
     features: Sequence[str],
+    train: Callable[..., Any] = train,
     seed: int = 0,
     epochs: int = 5,
     parent: Path | None = None,
@@ -192,6 +193,7 @@ def train_from_file(
         folder: Where to write the SavedModel.
         label: The column that's predicted, 0 or 1 in each row.
         features: The columns that the model takes; it never sees any other.
+        train: Makes the model, called as the default is.
         seed: As `train` takes it.
         epochs: As `train` takes it.
         parent: As `train` takes it.

@@ -4,11 +4,12 @@ Each is a thin shell around one function of this package, and only files and pla
 between them. Kubeflow stores a component's source text and runs it elsewhere, so imports stand in
 the bodies and annotations are read as they are. It also remembers results by the names of artifacts
 and the values of parameters, not by what is in a file: so whatever reads an artifact also takes a
-digest that changes with it, even where its body has no use for it.
+digest that changes with it, even where its body has no use for it. So does whatever loads a use
+case by its name, for no source text tells what that name stands for.
 """
 
 # Digests for the cache alone; outputs are described under Returns; kfp has no types.
-# ruff: noqa: ARG001, D417
+# ruff: noqa: ARG001, D417, PLR0917
 # mypy: disable-error-code="untyped-decorator, valid-type"
 
 from typing import NamedTuple
@@ -36,6 +37,8 @@ printf %s "$found" > "$2"
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def ingest(
+    use_case: str,
+    use_case_digest: str,
     train_periods: list[str],
     test_period: str,
     data_folder: str,
@@ -45,20 +48,25 @@ def ingest(
     """Copy the files that some periods need.
 
     Args:
+        use_case: Its dotted name, such as churn:CHURN.
+        use_case_digest: Of the code that it is made of.
         train_periods: Months such as 2013-01 or weeks such as 2013-W10, in order.
         test_period: The one after them.
-        data_folder: Where flights and weather are.
-        data_digest: What `arrivals.digest` said of the files; others are refused.
+        data_folder: Where the use case's tables are.
+        data_digest: What `examples.digest` said of the files; others are refused.
 
     Returns:
         raw: A data folder with just these files and their checksums.
     """
     from pathlib import Path
 
-    from mlops_mini.flights import arrivals
+    from mlops_mini.pipeline import examples
+    from mlops_mini.use_case import load
 
-    arrivals.copy(
-        [*train_periods, test_period],
+    case = load(use_case)
+    examples.copy(
+        case,
+        [case.calendar.period(text) for text in (*train_periods, test_period)],
         Path(raw.path),
         data_digest=data_digest,
         data_folder=Path(data_folder),
@@ -87,6 +95,8 @@ def verify(
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def validate(
+    use_case: str,
+    use_case_digest: str,
     raw: Input[Dataset],
     train_periods: list[str],
     test_period: str,
@@ -98,6 +108,8 @@ def validate(
     """Set bad rows aside, and refuse what breaks the schema as a whole.
 
     Args:
+        use_case: Its dotted name.
+        use_case_digest: Of the code that it is made of.
         raw: A data folder.
         train_periods: Months or weeks, in order.
         test_period: The one after them.
@@ -106,58 +118,80 @@ def validate(
     Returns:
         clean: A data folder of the rows kept.
         quarantined: CSV, one line for each rule that a row breaks.
-        findings: What is odd but usable, a line each.
+        findings: What is odd but usable, one line each.
     """
     from pathlib import Path
 
-    from mlops_mini.flights import arrivals
+    from mlops_mini.pipeline import examples
+    from mlops_mini.use_case import load
 
-    found = arrivals.clean(
-        [*train_periods, test_period],
+    case = load(use_case)
+    texts = examples.clean(
+        case,
+        [case.calendar.period(text) for text in (*train_periods, test_period)],
         Path(clean.path),
         quarantine_file=Path(quarantined.path),
         data_folder=Path(raw.path),
     )
-    Path(findings.path).write_text("".join(f"- {text}\n" for text in found))
+    Path(findings.path).write_text("".join(f"- {text}\n" for text in texts))
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def features(
+    use_case: str,
+    use_case_digest: str,
     clean: Input[Dataset],
     train_periods: list[str],
     test_period: str,
     data_digest: str,
     train_examples: Output[Dataset],
     test_examples: Output[Dataset],
-) -> None:
-    """Compute features as of an hour before departure, and labels.
+) -> NamedTuple(
+    "Columns", [("key", str), ("label", str), ("features", list[str]), ("slices", list[str])]
+):
+    """Compute features as of the instant when a prediction is due, and labels.
 
     Args:
+        use_case: Its dotted name.
+        use_case_digest: Of the code that it is made of.
         clean: A data folder.
         train_periods: Months or weeks, in order.
         test_period: The one after them.
         data_digest: Of the files that `clean` was made from.
 
     Returns:
-        train_examples: Parquet, flights of `train_periods` that have a label.
+        train_examples: Parquet, rows of `train_periods` that have a label.
         test_examples: The same of `test_period`.
+        key: The column that tells rows apart.
+        label: The column to predict, 1 or 0.
+        features: The columns to predict it from.
+        slices: The columns by which models are judged too.
     """
     from pathlib import Path
 
-    from mlops_mini.flights import arrivals
+    from mlops_mini.pipeline import examples
+    from mlops_mini.use_case import load
 
-    arrivals.write_examples(
-        train_periods,
-        test_period,
+    case = load(use_case)
+    examples.write(
+        case,
+        [case.calendar.period(text) for text in train_periods],
+        case.calendar.period(test_period),
         train_file=Path(train_examples.path),
         test_file=Path(test_examples.path),
         data_folder=Path(clean.path),
     )
+    columns = case.feature_set
+    return (columns.key, case.label.name, list(columns.names), list(case.slices))
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def train(
+    use_case: str,
+    use_case_digest: str,
     train_examples: Input[Dataset],
+    label: str,
+    features: list[str],
     seed: int,
     epochs: int,
     warm_start: str,
@@ -168,7 +202,11 @@ def train(
     """Train a candidate, from scratch or on from a published version.
 
     Args:
+        use_case: Its dotted name; it may bring a `train` of its own.
+        use_case_digest: Of the code that it is made of.
         train_examples: Parquet, as `features` writes it.
+        label: The column to predict.
+        features: The columns to predict it from.
         seed: Seeds Python, NumPy and TensorFlow.
         epochs: Passes over the rows.
         warm_start: Folder of the version to start from, empty to start from scratch. Its means,
@@ -182,15 +220,16 @@ def train(
     """
     from pathlib import Path
 
-    from mlops_mini.flights.definitions import FEATURES
     from mlops_mini.model import training
     from mlops_mini.model.digest import model_digest
+    from mlops_mini.use_case import load
 
     training.train_from_file(
         Path(train_examples.path),
         Path(model.path),
-        label="late",
-        features=[feature.name for feature in FEATURES],
+        label=label,
+        features=features,
+        train=load(use_case).train or training.train,
         seed=seed,
         epochs=epochs,
         parent=Path(warm_start) if warm_start else None,
@@ -203,6 +242,9 @@ def train(
 def score(
     predictions: Input[Dataset],
     test_examples: Input[Dataset],
+    key: str,
+    label: str,
+    slices: list[str],
     predictions_digest: str,
     data_digest: str,
     metrics: Output[Metrics],
@@ -210,8 +252,11 @@ def score(
     """Measure the challenger's predictions.
 
     Args:
-        predictions: Parquet with `flight_id` and `probability`.
+        predictions: Parquet with the key and `probability`.
         test_examples: Parquet, as `features` writes it.
+        key: The column that tells rows apart.
+        label: The column that was predicted.
+        slices: The columns by which to measure too.
         predictions_digest: Of the predictions.
         data_digest: Of the files that the examples were made from.
 
@@ -222,32 +267,40 @@ def score(
 
     from mlops_mini.model import evaluation
 
-    found = evaluation.score(
+    measured = evaluation.score(
         Path(predictions.path),
         Path(test_examples.path),
         Path(metrics.path),
-        key="flight_id",
-        label="late",
-        slices=["origin", "carrier", "hours"],
+        key=key,
+        label=label,
+        slices=slices,
     )
-    metrics.log_metric("log_loss", found.log_loss)
+    metrics.log_metric("log_loss", measured.log_loss)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def evaluate(
     model: Input[Model],
     test_examples: Input[Dataset],
+    key: str,
+    label: str,
+    features: list[str],
+    slices: list[str],
     baseline: str,
     baseline_digest: str,
     model_digest: str,
     data_digest: str,
     metrics: Output[Metrics],
 ) -> str:
-    """Measure the candidate and its baseline on the same flights.
+    """Measure the candidate and its baseline on the same rows.
 
     Args:
         model: The candidate.
         test_examples: Parquet, as `features` writes it.
+        key: The column that tells rows apart.
+        label: The column that is predicted.
+        features: The columns to predict it from.
+        slices: The columns by which to measure too.
         baseline: Folder of the version that would be replaced, empty if there is none.
         baseline_digest: What that version answers.
         model_digest: What the candidate answers.
@@ -259,34 +312,38 @@ def evaluate(
     """
     from pathlib import Path
 
-    from mlops_mini.data import integrity
-    from mlops_mini.flights.definitions import FEATURES
+    from mlops_mini.files import file_sha256
     from mlops_mini.model import evaluation
 
-    found = evaluation.evaluate(
+    measured = evaluation.evaluate(
         Path(model.path),
         Path(test_examples.path),
         Path(metrics.path),
-        key="flight_id",
-        label="late",
-        slices=["origin", "carrier", "hours"],
-        features=[feature.name for feature in FEATURES],
+        key=key,
+        label=label,
+        features=features,
+        slices=slices,
         baseline=Path(baseline) if baseline else None,
         baseline_digest=baseline_digest,
     )
-    metrics.log_metric("log_loss", found.log_loss)
-    return integrity.file_sha256(Path(metrics.path))
+    metrics.log_metric("log_loss", measured.log_loss)
+    return file_sha256(Path(metrics.path))
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def serving_check(
-    model: Input[Model], test_examples: Input[Dataset], model_digest: str, data_digest: str
+    model: Input[Model],
+    test_examples: Input[Dataset],
+    features: list[str],
+    model_digest: str,
+    data_digest: str,
 ) -> NamedTuple("ServingCheck", [("passed", bool), ("finding", str)]):
-    """Ask the real model server about some flights, over REST and gRPC.
+    """Ask the real model server about some rows, over REST and gRPC.
 
     Args:
         model: The candidate.
         test_examples: Parquet, as `features` writes it.
+        features: The columns to predict from.
         model_digest: What the candidate answers.
         data_digest: Of the files that the examples were made from.
 
@@ -296,15 +353,10 @@ def serving_check(
     """
     from pathlib import Path
 
-    from mlops_mini.flights.definitions import FEATURES
     from mlops_mini.model import serving_check
 
-    found = serving_check.check(
-        Path(model.path),
-        Path(test_examples.path),
-        features=[feature.name for feature in FEATURES],
-    )
-    return (found.is_servable, found.finding)
+    checked = serving_check.check(Path(model.path), Path(test_examples.path), features=features)
+    return (checked.is_servable, checked.finding)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

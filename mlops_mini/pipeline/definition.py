@@ -15,18 +15,22 @@ from typing import Any
 
 from kfp import compiler, dsl
 
-from mlops_mini.data.periods import Period
+from mlops_mini import workspace
+from mlops_mini.data import table_files
+from mlops_mini.data.periods import Calendar, Period
 from mlops_mini.errors import AlreadyExistsError, NotFoundError
-from mlops_mini.flights import arrivals, datasets
-from mlops_mini.flights.definitions import FEATURES
 from mlops_mini.model.publish import Publication, published_versions
-from mlops_mini.pipeline import challenger, components
+from mlops_mini.pipeline import challenger, components, examples
+from mlops_mini.runner.digests import reach
+from mlops_mini.use_case import UseCase, load
 
-NAME = "flights-continuous-training"
+NAME = "continuous-training"
 
 
 @dsl.pipeline(name=NAME)
-def flights(  # noqa: PLR0917, a pipeline's parameters are named when it is run
+def continuous_training(  # noqa: PLR0917, a pipeline's parameters are named when it is run
+    use_case: str,
+    use_case_digest: str,
     train_periods: list[str],
     test_period: str,
     data_folder: str,
@@ -44,9 +48,11 @@ def flights(  # noqa: PLR0917, a pipeline's parameters are named when it is run
     """Train on some periods, judge on the next, publish what is not worse.
 
     Args:
+        use_case: Dotted name of what is learned, such as churn:CHURN; the tasks import it.
+        use_case_digest: Of the code that it is made of.
         train_periods: Months such as 2013-01 or weeks such as 2013-W10, in order.
         test_period: The one after them.
-        data_folder: Where flights and weather are, as the tasks see it.
+        data_folder: Where the use case's tables are, as the tasks see it.
         data_digest: Of the files that these periods need; others are refused.
         models_folder: Folder of the model's versions, where a model server looks.
         verdicts_folder: Receives a JSON file for each run.
@@ -69,19 +75,26 @@ def flights(  # noqa: PLR0917, a pipeline's parameters are named when it is run
     )
     last.set_caching_options(False).set_retry(2, backoff_duration="1s")
     periods = {"train_periods": train_periods, "test_period": test_period}
+    case = {"use_case": use_case, "use_case_digest": use_case_digest}
     with dsl.ExitHandler(last):
-        raw = components.ingest(data_folder=data_folder, data_digest=data_digest, **periods)
+        raw = components.ingest(data_folder=data_folder, data_digest=data_digest, **case, **periods)
         verified = components.verify(raw=raw.outputs["raw"], expected=data_digest)
         data = {"data_digest": verified.outputs["data_digest"]}
-        validated = components.validate(raw=raw.outputs["raw"], **periods, **data)
-        examples = components.features(clean=validated.outputs["clean"], **periods, **data)
-        test = {"test_examples": examples.outputs["test_examples"], **data}
+        validated = components.validate(raw=raw.outputs["raw"], **case, **periods, **data)
+        tabled = components.features(clean=validated.outputs["clean"], **case, **periods, **data)
+        key, label, features, slices = (
+            {name: tabled.outputs[name]} for name in ("key", "label", "features", "slices")
+        )
+        test = {"test_examples": tabled.outputs["test_examples"], **data}
         trained = components.train(
-            train_examples=examples.outputs["train_examples"],
+            train_examples=tabled.outputs["train_examples"],
             seed=seed,
             epochs=epochs,
             warm_start=warm_start,
             warm_start_digest=warm_start_digest,
+            **case,
+            **label,
+            **features,
             **data,
         )
         candidate = {
@@ -89,9 +102,16 @@ def flights(  # noqa: PLR0917, a pipeline's parameters are named when it is run
             "model_digest": trained.outputs["Output"],
         }
         evaluated = components.evaluate(
-            baseline=baseline, baseline_digest=baseline_digest, **candidate, **test
+            baseline=baseline,
+            baseline_digest=baseline_digest,
+            **key,
+            **label,
+            **features,
+            **slices,
+            **candidate,
+            **test,
         )
-        served = components.serving_check(**candidate, **test)
+        served = components.serving_check(**features, **candidate, **test)
         verdict = components.gate(
             metrics=evaluated.outputs["metrics"],
             metrics_digest=evaluated.outputs["Output"],
@@ -109,16 +129,19 @@ def flights(  # noqa: PLR0917, a pipeline's parameters are named when it is run
             published.set_caching_options(False).set_retry(2, backoff_duration="1s")
         with dsl.If(with_challenger == True, name="if-with-challenger"):  # noqa: E712
             challenged = challenger.challenger(
-                train_examples=examples.outputs["train_examples"],
-                key="flight_id",
-                label="late",
-                features=[feature.name for feature in FEATURES],
+                train_examples=tabled.outputs["train_examples"],
                 seed=seed,
+                **key,
+                **label,
+                **features,
                 **test,
             )
             components.score(
                 predictions=challenged.outputs["predictions"],
                 predictions_digest=challenged.outputs["Output"],
+                **key,
+                **label,
+                **slices,
                 **test,
             )
 
@@ -140,11 +163,12 @@ def write_package(file: Path) -> Path:
         raise AlreadyExistsError(
             f"{file} is there and holds something else than the pipeline {NAME}: name another file"
         )
-    compiler.Compiler().compile(flights, str(file))
+    compiler.Compiler().compile(continuous_training, str(file))
     return file
 
 
 def arguments(
+    use_case: str,
     period: Period | str,
     *,
     models_folder: Path,
@@ -162,10 +186,11 @@ def arguments(
     are passed over.
 
     Args:
+        use_case: Its dotted name, such as churn:CHURN.
         period: The month or week to judge on.
         models_folder: Folder of the model's versions; it need not exist yet.
         verdicts_folder: Receives a JSON file for each run.
-        data_folder: See `datasets.data_folder`.
+        data_folder: Holds the use case's tables; without it `workspace.data_folder()`.
         n_train_periods: How many periods to train on, those just before; all without a gap if None.
         seed: Of the training.
         is_warm_start: Whether to train on from the baseline, for one epoch instead of five. With no
@@ -176,36 +201,22 @@ def arguments(
         Arguments of the pipeline.
 
     Raises:
-        NotFoundError: The period is not there, or nothing before it to train on.
+        InvalidArgumentError: The name is none of a use case, or the text none of a period.
+        NotFoundError: The use case or the period is not there, or nothing before it to train on.
         DataIntegrityError: A file is damaged, or a version does not tell where it comes from.
-
-    >>> found = arguments("2013-03", models_folder=Path("/m"), verdicts_folder=Path("/v"))
-    >>> found["train_periods"], found["test_period"], found["baseline"]
-    (['2013-01', '2013-02'], '2013-03', '')
     """
-    test = Period.parse(period)
-    root = datasets.data_folder(data_folder).resolve()
-    months = datasets.flight_months(root)
-    if not set(test.months()) <= set(months):
-        raise NotFoundError(
-            f"no flights of {test} in {root}; there are {[str(month) for month in months]}"
-        )
-    train: list[Period] = []
-    before = test.previous()
-    while set(before.months()) <= set(months) and len(train) != n_train_periods:
-        train.insert(0, before)
-        before = before.previous()
-    if not train or (n_train_periods or 0) > len(train):
-        raise NotFoundError(
-            f"{n_train_periods or 'some'} periods before {test} are needed to train on; in {root}"
-            f" there are {[str(period) for period in train] or 'none'}: judge on a later one"
-        )
-    folder, digest = _baseline(test, models_folder.resolve())
+    case = load(use_case)
+    test = case.calendar.period(period)
+    root = workspace.existing_data_folder(data_folder).resolve()
+    train = _train_periods(case, test, root, n_train_periods)
+    folder, digest = _baseline(test, models_folder.resolve(), case.calendar)
     return {
+        "use_case": use_case,
+        "use_case_digest": reach(f"import {use_case.partition(':')[0]}").digest,
         "train_periods": [str(each) for each in train],
         "test_period": str(test),
         "data_folder": str(root),
-        "data_digest": arrivals.digest([*train, test], data_folder=root),
+        "data_digest": examples.digest(case, [*train, test], data_folder=root),
         "models_folder": str(models_folder.resolve()),
         "verdicts_folder": str(verdicts_folder.resolve()),
         "baseline": folder,
@@ -218,10 +229,35 @@ def arguments(
     }
 
 
-def _baseline(test: Period, models_folder: Path) -> tuple[str, str]:
+def _train_periods(
+    case: UseCase, test: Period, root: Path, n_train_periods: int | None
+) -> list[Period]:
+    """Find the periods just before one, without a gap."""
+    table, calendar = case.examples, case.calendar
+    stored = table_files.partitions(table, calendar=calendar, folder=root)
+    table_files.names(table, [test], calendar=calendar, folder=root)  # or it says what's missing
+    if not set(calendar.partitions(test)) <= set(stored):  # of one file for the whole table
+        raise NotFoundError(
+            f"no {table.name} of {test} in {root}; the file has rows of"
+            f" {[str(period) for period in stored]}: ask for one of these, or add rows"
+        )
+    train: list[Period] = []
+    before = test.previous()
+    while set(calendar.partitions(before)) <= set(stored) and len(train) != n_train_periods:
+        train.insert(0, before)
+        before = before.previous()
+    if not train or (n_train_periods or 0) > len(train):
+        raise NotFoundError(
+            f"{n_train_periods or 'some'} periods before {test} are needed to train on; in {root}"
+            f" there are {[str(period) for period in train] or 'none'}: judge on a later one"
+        )
+    return train
+
+
+def _baseline(test: Period, models_folder: Path, calendar: Calendar) -> tuple[str, str]:
     """Find folder and digest of the newest version judged on an earlier period, or two empty."""
-    for found in reversed(published_versions(models_folder)):
-        known = Publication.read(found.path)
-        if known and Period.parse(known.test_period) < test:
-            return str(found.path), known.model_digest
+    for published in reversed(published_versions(models_folder)):
+        known = Publication.read(published.path)
+        if known and calendar.period(known.test_period) < test:
+            return str(published.path), known.model_digest
     return "", ""

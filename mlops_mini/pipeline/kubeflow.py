@@ -56,11 +56,11 @@ def check(package: Path | Any) -> spec.Package:
         InvalidArgumentError: Kubeflow would not take it; the message names the task.
 
     >>> from kfp import dsl
-    >>> @dsl.pipeline(name="read-flights")
-    ... def read_flights(uri: str):
+    >>> @dsl.pipeline(name="read-rows")
+    ... def read_rows(uri: str):
     ...     dsl.importer(artifact_uri=uri, artifact_class=dsl.Dataset)
-    >>> check(read_flights).name
-    'read-flights'
+    >>> check(read_rows).name
+    'read-rows'
     """
     from kfp import components as components_of_kfp
 

@@ -41,7 +41,7 @@ def bind(definitions: Mapping[str, Any], given: Mapping[str, Any], *, what: str)
     Args:
         definitions: `inputDefinitions.parameters` of the pipeline.
         given: Arguments by name; None counts as not given.
-        what: Who takes them, for messages, such as "pipeline 'flights'".
+        what: Who takes them, for messages, such as "pipeline 'nightly'".
 
     Returns:
         Plain values by name; optional parameters without a value are absent.

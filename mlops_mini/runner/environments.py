@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlops_mini import processes
+from mlops_mini import files
 from mlops_mini.errors import UnavailableError
 from mlops_mini.runner import digests
 from mlops_mini.runner.spec import Package
@@ -82,7 +82,7 @@ def python_of(installs: Sequence[Sequence[str]], *, root: Path, log_file: Path) 
     folder = root / f"component-{digest_of(installs)[:12]}"
     python = folder / "bin" / "python"
     root.mkdir(parents=True, exist_ok=True)
-    with processes.locked(root / f"{folder.name}.lock") as lock:
+    with files.locked(root / f"{folder.name}.lock") as lock:
         if (folder / _COMPLETE).exists():
             return python
         shutil.rmtree(folder, ignore_errors=True)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mlops_mini import processes
+from mlops_mini import files
 from mlops_mini.errors import NotFoundError
 from mlops_mini.runner import layout
 
@@ -136,7 +136,7 @@ class Records:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         # SQLite waits for no lock while a file changes its journal mode.
-        with processes.locked(file.with_suffix(".lock")), self._connect() as connection:
+        with files.locked(file.with_suffix(".lock")), self._connect() as connection:
             connection.execute("pragma journal_mode = wal")
             connection.executescript(_SCHEMA)
 

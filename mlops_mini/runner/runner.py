@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from mlops_mini import processes
+from mlops_mini import files
 from mlops_mini.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -201,7 +201,7 @@ class Runner:
     def _as_it_is(self, run: RunRecord) -> RunRecord:
         """Say INTERRUPTED where the record says RUNNING and nobody works at the run."""
         lock = self.root / run.id / layout.RUN_LOCK
-        if run.state != "RUNNING" or processes.is_locked(lock):
+        if run.state != "RUNNING" or files.is_locked(lock):
             return run
         # It may have ended just now.
         newest = self._records.run(run.id)
@@ -322,5 +322,5 @@ class Runner:
         folder = self.root / run_id
         folder.mkdir(exist_ok=True)
         taken = f"another process works at run {run_id!r}: wait for it, or start another run"
-        with processes.locked(folder / layout.RUN_LOCK, if_taken=taken):
+        with files.locked(folder / layout.RUN_LOCK, if_taken=taken):
             yield folder

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import importlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -155,32 +156,25 @@ def _try_keys(credentials: Any) -> None:
         ) from exc
 
 
+@dataclass(eq=False, kw_only=True)
 class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
-    """Answers the methods of both services: reads a request, asks, writes the answer."""
+    """Answers the methods of both services: reads a request, asks, writes the answer.
 
-    def __init__(
-        self,
-        workers: Workers,
-        *,
-        predictor: Predictor,
-        examples: ExampleMethods,
-        model_service: ModelService,
-        as_content: bool = False,
-    ) -> None:
-        """Keep what answers the calls.
+    Attributes:
+        workers: Where slow work is done.
+        predictor: Answers Predict.
+        examples: Answers Classify, Regress and MultiInference.
+        model_service: Answers questions about models.
+        as_content: Write Predict's outputs as `tensor_content` instead of typed fields.
+    """
 
-        Args:
-            workers: Where slow work is done.
-            predictor: Answers Predict.
-            examples: Answers Classify, Regress and MultiInference.
-            model_service: Answers questions about models.
-            as_content: Write Predict's outputs as `tensor_content` instead of typed fields.
-        """
-        self._workers = workers
-        self._predictor = predictor
-        self._examples = examples
-        self._model_service = model_service
-        self._as_content = as_content
+    workers: Workers
+    predictor: Predictor
+    examples: ExampleMethods
+    model_service: ModelService
+    as_content: bool = False
+
+    def __post_init__(self) -> None:
         methods: dict[str, _Method] = {
             f"/{_PREDICTION}/Predict": self.predict,
             f"/{_PREDICTION}/Classify": self.classify,
@@ -215,7 +209,7 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
             timeout_s: Longest run, seconds; None for no limit. So for the methods below.
         """
         request = await self._read(request_bytes)
-        response = await self._predictor.predict(request, timeout_s=timeout_s)
+        response = await self.predictor.predict(request, timeout_s=timeout_s)
         return await self._write(response)
 
     async def _read(self, request_bytes: bytes) -> PredictRequest:
@@ -223,41 +217,41 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
         if len(request_bytes) <= MAX_INLINE_BYTES:
             with contextlib.suppress(NotQuickError):
                 return PredictRequest.from_bytes(request_bytes, quick=True)
-        return await self._workers.do(PredictRequest.from_bytes, request_bytes)
+        return await self.workers.do(PredictRequest.from_bytes, request_bytes)
 
     async def _write(self, response: PredictResponse) -> bytes:
         """Write a message: here, or where a large one stops nobody."""
-        write = functools.partial(response.to_bytes, as_content=self._as_content)
+        write = functools.partial(response.to_bytes, as_content=self.as_content)
         if n_bytes(response.outputs) <= MAX_INLINE_BYTES:
             return write()
-        return await self._workers.do(write)
+        return await self.workers.do(write)
 
     async def classify(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
         """Answer a serialized ClassificationRequest."""
-        ask = functools.partial(self._examples.infer, CLASSIFY, request_bytes, timeout_s)
-        return await self._workers.run(ask, timeout_s=timeout_s)
+        run = (self.examples.infer, CLASSIFY, request_bytes, timeout_s)
+        return await self.workers.run(*run, timeout_s=timeout_s)
 
     async def regress(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
         """Answer a serialized RegressionRequest."""
-        ask = functools.partial(self._examples.infer, REGRESS, request_bytes, timeout_s)
-        return await self._workers.run(ask, timeout_s=timeout_s)
+        run = (self.examples.infer, REGRESS, request_bytes, timeout_s)
+        return await self.workers.run(*run, timeout_s=timeout_s)
 
     async def multi_inference(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
         """Answer a serialized MultiInferenceRequest."""
-        ask = functools.partial(self._examples.multi_inference, request_bytes, timeout_s)
-        return await self._workers.run(ask, timeout_s=timeout_s)
+        run = (self.examples.multi_inference, request_bytes, timeout_s)
+        return await self.workers.run(*run, timeout_s=timeout_s)
 
     async def metadata(self, request_bytes: bytes, _timeout_s: float | None) -> bytes:
         """Answer a serialized GetModelMetadataRequest."""
-        return await self._workers.do(self._model_service.metadata, request_bytes)
+        return await self.workers.do(self.model_service.metadata, request_bytes)
 
     async def status(self, request_bytes: bytes, _timeout_s: float | None) -> bytes:
         """Answer a serialized GetModelStatusRequest."""
-        return await self._workers.do(self._model_service.status, request_bytes)
+        return await self.workers.do(self.model_service.status, request_bytes)
 
     async def reload(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
         """Answer a serialized ReloadConfigRequest."""
-        return await self._workers.do(self._model_service.reload, request_bytes, timeout_s)
+        return await self.workers.do(self.model_service.reload, request_bytes, timeout_s)
 
 
 async def _abort(context: Any, error: MlopsMiniError) -> None:

@@ -11,7 +11,6 @@ Source: tensorflow_serving/apis/predict.proto
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -140,14 +139,11 @@ class Predictor:
         # What fetches other outputs is a callable of its own, which takes long to make.
         is_short = n_elements <= costs.inline_elements and not output_filter
         if is_short and costs.is_warm:
-            results = _timed_run(servable, checked, n_elements, timeout_ms=None)
+            results = _timed_run(servable, checked, n_elements, None)
         else:
             timeout_ms = None if is_short else servables.limit_ms(timeout_s)
-            results = await self._workers.run(
-                functools.partial(_timed_run, servable, checked, n_elements, timeout_ms=timeout_ms),
-                timeout_s=timeout_s,
-                hold=hold,
-            )
+            run = (_timed_run, servable, checked, n_elements, timeout_ms)
+            results = await self._workers.run(*run, timeout_s=timeout_s, hold=hold)
             costs.is_warm |= is_short
         return {spec.alias: array for spec, array in zip(checked.outputs, results, strict=True)}
 
@@ -236,7 +232,7 @@ def _braced(names: Iterable[str]) -> str:
 
 
 def _timed_run(
-    servable: Servable, checked: CheckedRun, n_elements: int, *, timeout_ms: int | None
+    servable: Servable, checked: CheckedRun, n_elements: int, timeout_ms: int | None
 ) -> list[Array]:
     """Run a signature, here if there is no limit, and let its costs be learned from."""
     costs, began = checked.signature.costs, time.perf_counter()

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
 import re
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -67,38 +67,27 @@ class _EmptyBadRequestError(InvalidArgumentError):
     """The one error that TensorFlow Serving answers without a body: a version over int64."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RestApi:
-    """Answers HTTP requests; `respond` is the handler that `http_protocol` calls."""
+    """Answers HTTP requests; `respond` is the handler that `http_protocol` calls.
 
-    def __init__(
-        self,
-        models: Models,
-        workers: Workers,
-        *,
-        predictor: Predictor,
-        examples: ExampleMethods,
-        model_service: ModelService,
-        timeout_ms: int = 30_000,
-        cors: bool = False,
-    ) -> None:
-        """Answer for these models.
+    Attributes:
+        models: All models.
+        workers: Where slow work is done.
+        predictor: Answers Predict.
+        examples: Answers Classify and Regress.
+        model_service: Answers questions about models.
+        timeout_s: Longest run of a request, seconds; None for no limit.
+        cors: Let any web page read the answers of `/v1`.
+    """
 
-        Args:
-            models: All models.
-            workers: Where slow work is done.
-            predictor: Answers Predict.
-            examples: Answers Classify and Regress.
-            model_service: Answers questions about models.
-            timeout_ms: Longest run of a request, milliseconds; 0 or less for no limit.
-            cors: Let any web page read the answers of `/v1`.
-        """
-        self._models = models
-        self._workers = workers
-        self._predictor = predictor
-        self._examples = examples
-        self._model_service = model_service
-        self._timeout_s = timeout_ms / 1000 if timeout_ms > 0 else None
-        self._cors = cors
+    models: Models
+    workers: Workers
+    predictor: Predictor
+    examples: ExampleMethods
+    model_service: ModelService
+    timeout_s: float | None = 30.0
+    cors: bool = False
 
     async def respond(
         self, method: str, target: bytes, headers: Mapping[bytes, bytes], body: bytes
@@ -109,13 +98,13 @@ class RestApi:
             path = _ORIGIN.sub("", path, count=1)  # as a proxy is asked
         if _PREFIX.fullmatch(path):
             answer = await self._serve(method, path, headers, body)
-            if self._cors:
+            if self.cors:
                 return answer._replace(headers={**answer.headers, **_CORS})
             return answer
         if method in ("GET", "HEAD") and path == "/healthz":
             return _json(200, {"status": "ok"})
         if method in ("GET", "HEAD") and path == "/readyz":
-            report = self._models.report()
+            report = self.models.report()
             is_ready = all(model["ready"] for model in report.values())
             return _json(200 if is_ready else 503, {"ready": is_ready, "models": report})
         return error_page(404)
@@ -151,8 +140,8 @@ class RestApi:
             if name is None:
                 raise InvalidArgumentError("Missing model name in request.")
             if metadata == "metadata":  # in other letters it matches, and asks for the status
-                return await self._workers.do(self._model_service.metadata_json, spec)
-            return self._model_service.status_json(spec)
+                return await self.workers.do(self.model_service.metadata_json, spec)
+            return self.model_service.status_json(spec)
         raise InvalidArgumentError(f"Malformed request: {method} {path}")
 
     async def predict(self, spec: ModelSpec, body: bytes) -> bytes:
@@ -169,7 +158,7 @@ class RestApi:
         with contextlib.ExitStack() as hold:
             servable, not_served = None, None
             try:
-                servable = hold.enter_context(lifecycle.acquire(self._models.by_name, spec))
+                servable = hold.enter_context(lifecycle.acquire(self.models.by_name, spec))
             except (
                 MlopsMiniError
             ) as exc:  # whoever sent a body that is not JSON hears of that first
@@ -182,8 +171,8 @@ class RestApi:
                 if isinstance(request, MlopsMiniError):
                     raise request
                 request = cast("DecodedRequest", request)  # None is an unknown signature
-                outputs = await self._predictor.run(
-                    servable, key, request.inputs, timeout_s=self._timeout_s, hold=hold
+                outputs = await self.predictor.run(
+                    servable, key, request.inputs, timeout_s=self.timeout_s, hold=hold
                 )
                 return await self._write(outputs, request.is_rows)
             except InvalidArgumentError as exc:
@@ -197,18 +186,18 @@ class RestApi:
         if len(body) <= MAX_INLINE_BYTES:
             with contextlib.suppress(NotQuickError):
                 return json_request.read_predict(body, signatures, quick=True)
-        return await self._workers.do_json(len(body), json_request.read_predict, body, signatures)
+        return await self.workers.do_json(len(body), json_request.read_predict, body, signatures)
 
     async def _write(self, outputs: Mapping[str, Array], is_rows: bool) -> bytes:
         """Write the body of an answer: here, or where a large one stops nobody."""
         n_bytes = json_response.answer_bytes(outputs)
         if n_bytes <= MAX_INLINE_BYTES:
             return json_response.encode_predict(outputs, is_rows)
-        return await self._workers.do_json(n_bytes, json_response.encode_predict, outputs, is_rows)
+        return await self.workers.do_json(n_bytes, json_response.encode_predict, outputs, is_rows)
 
     async def _infer(self, method: str, spec: ModelSpec, body: bytes) -> bytes:
-        ask = functools.partial(self._examples.infer_json, method, spec, body, self._timeout_s)
-        return await self._workers.run(ask, timeout_s=self._timeout_s)
+        run = (self.examples.infer_json, method, spec, body, self.timeout_s)
+        return await self.workers.run(*run, timeout_s=self.timeout_s)
 
 
 def _spec(name: str, digits: str | None, label: str | None) -> ModelSpec:

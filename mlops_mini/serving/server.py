@@ -192,19 +192,20 @@ async def _open(
         or (ssl is not None and ssl.client_verify),
     )
     grpc = GrpcApi(
-        workers,
+        workers=workers,
         predictor=predictor,
         examples=examples,
         model_service=model_service,
         as_content=server_config.enable_serialization_as_tensor_content,
     )
+    timeout_ms = server_config.rest_api_timeout_in_ms
     rest = RestApi(
-        models,
-        workers,
+        models=models,
+        workers=workers,
         predictor=predictor,
         examples=examples,
         model_service=model_service,
-        timeout_ms=server_config.rest_api_timeout_in_ms,
+        timeout_s=timeout_ms / 1000 if timeout_ms > 0 else None,
         cors=server_config.rest_api_enable_cors_support,
     )
     addresses = dict[str, str]()

@@ -21,7 +21,7 @@ _N_RARE_THREADS = 32
 
 
 class Workers:
-    """Threads for runs, others for work that is rare or large; `close` them at the end."""
+    """Threads for runs, others for work that is rare or large. They end with this process."""
 
     def __init__(self, n_run_threads: int = 0) -> None:
         """Start nothing yet; `n_run_threads` of 0 is four for each CPU."""
@@ -31,10 +31,6 @@ class Workers:
         self._runs = ThreadPoolExecutor(n_runs, "run", initializer=first)
         self._rare = ThreadPoolExecutor(_N_RARE_THREADS, "rare", initializer=first)
         self._large = LargeMessages()
-
-    def close(self) -> None:
-        """End the process beside ours; no method may be called afterwards."""
-        self._large.close()
 
     async def do(self, work: Callable[..., T], *arguments: Any) -> T:
         """Call a function on a thread: for work that is rare, or takes long."""
@@ -52,8 +48,8 @@ class Workers:
 
     async def run(
         self,
-        run: Callable[[], T],
-        *,
+        run: Callable[..., T],
+        *arguments: Any,
         timeout_s: float | None = None,
         hold: contextlib.ExitStack | None = None,
     ) -> T:
@@ -64,13 +60,14 @@ class Workers:
 
         Args:
             run: The run.
+            *arguments: What it takes.
             timeout_s: Longest wait, seconds; None for no limit.
             hold: What must not be let go before the run has ended.
 
         Raises:
             DeadlineExceededError: It takes longer, in the words of a run that does.
         """
-        work = self._runs.submit(run)
+        work = self._runs.submit(run, *arguments)
         try:
             return await _wait(work, timeout_s)
         finally:

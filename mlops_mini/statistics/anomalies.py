@@ -42,12 +42,12 @@ def validate(statistics: TableStatistics, schema: schema_pb2.Schema) -> anomalie
         InvalidArgumentError: The schema expects something that is not looked at here, such as
             unique values, so that nothing would ever be wrong with it.
 
-    >>> from mlops_mini.flights import datasets, tables
-    >>> from mlops_mini.statistics import mergeable
-    >>> february = datasets.weather().query("month == 2")
-    >>> counted = mergeable.add(mergeable.create(), february)
-    >>> table(validate(counted, tables.reviewed("weather")))["description"].to_dict()
-    {'wind_speed': '1 of 2010 values outside 0 to 100, such as 1048.36058'}
+    >>> from mlops_mini.statistics import mergeable, schemas
+    >>> def counted(*temp_c):
+    ...     return mergeable.add(mergeable.create(), pd.DataFrame({"temp_c": temp_c}))
+    >>> schema = schemas.infer(counted(18.5, 21.0, 30.0), literal=True)
+    >>> table(validate(counted(19.0, 2100.0), schema))["description"].to_dict()
+    {'temp_c': '1 of 2 values outside 18.5 to 30, such as 2100'}
     """
     for feature in schema.feature:
         _require_known(schema, feature)

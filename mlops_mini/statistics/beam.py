@@ -10,7 +10,7 @@ The accumulator is that of `statistics`, so the numbers are too, on any runner::
     with beam.Pipeline() as pipeline:  # options name the runner, such as DataflowRunner
         statistics = (
             pipeline
-            | ReadFromParquetBatched("flights/*.parquet")
+            | ReadFromParquetBatched("readings/*.parquet")
             | beam.Map(lambda batch: batch.to_pandas())
             | beam.CombineGlobally(combine_fn())
         )

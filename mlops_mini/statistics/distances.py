@@ -53,8 +53,8 @@ def jensen_shannon(reference: ColumnStatistics, current: ColumnStatistics) -> fl
 
     Each text is a bin, and each infinity; numbers are counted between the edges of both sides' ten
     bins of equal width. TFDV has these edges too, but spreads the rows of a bin evenly over it,
-    which can be far off: the `distance` of flights in July against January is 0.0024, by TFDV's
-    estimate 0.026.
+    which can be far off: miles flown in July against January, of the data in this repository, are
+    0.0024 apart, by TFDV's estimate 0.026.
 
     Args:
         reference: One side.

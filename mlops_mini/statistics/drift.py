@@ -107,16 +107,16 @@ def compare(
             no rows; the two share no column; or a threshold or importance is of none that they
             share.
 
-    >>> from mlops_mini.flights import datasets
     >>> from mlops_mini.statistics import mergeable
-    >>> hours = datasets.weather().set_index("month")[["temp", "visib"]]
-    >>> january, july = (mergeable.add(mergeable.create(), hours.loc[month]) for month in (1, 7))
-    >>> report = compare(january, july, importances={"temp": 0.001, "visib": 0.1})
+    >>> january = pd.DataFrame({"temp_c": range(1000), "load": [*range(500)] * 2})
+    >>> july = january.assign(temp_c=january["temp_c"] + 400, load=january["load"] * 0.8)
+    >>> before, now = (mergeable.add(mergeable.create(), month) for month in (january, july))
+    >>> report = compare(before, now, importances={"temp_c": 0.001, "load": 0.1})
     >>> report.table()[["psi", "ks", "relevance"]].round(3)
-              psi     ks  relevance
+              psi   ks  relevance
     column
-    visib   0.245  0.143      0.024
-    temp    8.242  0.999      0.008
+    load    1.117  0.2      0.112
+    temp_c  3.404  0.4      0.003
     """
     shared = [name for name in reference.columns if name in current.columns]
     if not (shared and reference.n_rows and current.n_rows):
@@ -243,12 +243,13 @@ def validate(
         InvalidArgumentError: The schema has no such comparator for any column, or another distance
             than these two, so that nothing would be compared.
 
-    >>> from mlops_mini.flights import datasets, tables
-    >>> from mlops_mini.statistics import mergeable
-    >>> july, august = (mergeable.add(mergeable.create(), datasets.flights(month))
-    ...                 for month in ("2013-07", "2013-08"))
-    >>> dict(validate(july, august, tables.reviewed("flights")).anomaly_info)
-    {}
+    >>> from mlops_mini.statistics import mergeable, schemas
+    >>> july, august = (mergeable.add(mergeable.create(), pd.DataFrame({"plan": plans}))
+    ...                 for plans in (["basic", "gold"], ["gold", "gold"]))
+    >>> schema = schemas.infer(july)
+    >>> schema.feature[0].drift_comparator.infinity_norm.threshold = 0.3
+    >>> validate(july, august, schema).anomaly_info["plan"].description
+    'L-infinity distance 0.5, at most 0.3'
     """
     asked_of = {feature.name: _asked(feature, role) for feature in schema.feature}
     if not any(asked_of.values()):

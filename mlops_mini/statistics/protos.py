@@ -14,6 +14,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
+from mlops_mini import files
 from mlops_mini.errors import DataIntegrityError, NotFoundError
 from mlops_mini.statistics.mergeable import ColumnStatistics, TableStatistics, value_counts
 
@@ -38,9 +39,10 @@ def to_proto(
 
     >>> import pandas as pd
     >>> from mlops_mini.statistics import mergeable
-    >>> table = mergeable.add(mergeable.create(), pd.DataFrame({"origin": ["LGA", "JFK", "LGA"]}))
+    >>> plans = pd.DataFrame({"plan": ["basic", "gold", "basic"]})
+    >>> table = mergeable.add(mergeable.create(), plans)
     >>> print(to_proto(table).datasets[0].features[0].string_stats.top_values[0])
-    value: "LGA"
+    value: "basic"
     frequency: 2
     <BLANKLINE>
     """
@@ -101,9 +103,9 @@ def write(statistics: TableStatistics, path: Path, *, name: str = "") -> None:
         path: The file, such as `2013-01.pb`; an older one is replaced.
         name: What tools call the data.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(to_proto(statistics, name=name).SerializeToString(deterministic=True))
-    partial.replace(path)
+    content = to_proto(statistics, name=name).SerializeToString(deterministic=True)
+    with files.whole_file(path) as unfinished:
+        unfinished.write_bytes(content)
 
 
 def read(path: Path) -> TableStatistics:

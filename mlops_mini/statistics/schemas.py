@@ -47,14 +47,14 @@ def infer(statistics: TableStatistics, *, literal: bool = False) -> schema_pb2.S
 
     >>> import pandas as pd
     >>> from mlops_mini.statistics import mergeable
-    >>> table = pd.DataFrame({"origin": ["LGA", "JFK"], "month": [1, 1]})
+    >>> table = pd.DataFrame({"plan": ["gold", "basic"], "month": [1, 1]})
     >>> print(to_text(infer(mergeable.add(mergeable.create(), table))))
     feature {
-      name: "origin"
+      name: "plan"
       type: BYTES
       string_domain {
-        value: "JFK"
-        value: "LGA"
+        value: "basic"
+        value: "gold"
       }
       presence {
         min_fraction: 1.0

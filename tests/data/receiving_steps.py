@@ -17,7 +17,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mlops_mini.data import integrity, partitions
+from mlops_mini import files
+from mlops_mini.data import partitions
 from mlops_mini.errors import AlreadyExistsError
 
 NOW = datetime(2013, 4, 1, 12, tzinfo=UTC)
@@ -112,7 +113,7 @@ class Trial:
             "was_sent": (self.folder / "sent").exists(),
             "arrived": [one.sha256 for one in arrived],
             "numbers": [one.arrival for one in arrived],
-            "are_whole": all(integrity.file_sha256(one.path) == one.sha256 for one in arrived),
+            "are_whole": all(files.file_sha256(one.path) == one.sha256 for one in arrived),
             "inbox": sorted(path.name for path in (self.folder / "inbox").iterdir()),
             "is_quiet": again == partitions.Receipt(),
         }

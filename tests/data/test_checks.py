@@ -13,7 +13,7 @@ import pytest
 
 from mlops_mini.data import checks
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.flights import datasets
+from mlops_mini.flights import airports, datasets
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +222,7 @@ def test_an_embedding_index_must_be_a_row_of_the_table(index):
 
 
 def test_an_embedding_of_all_destinations_is_not_used_by_january():
-    all_dests = sorted(datasets.airport_zones())
+    all_dests = sorted(airports.zones())
     january = datasets.flights("2013-01")["dest"].map({d: i for i, d in enumerate(all_dests)})
 
     assert checks.embedding_index_in_range(january, n_rows=len(all_dests))

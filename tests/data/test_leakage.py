@@ -3,9 +3,8 @@ import pandas as pd
 import pytest
 
 from mlops_mini.data import checks, leakage
-from mlops_mini.data.periods import NEW_YORK
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.flights import datasets, times
+from mlops_mini.flights import airports, datasets, times
 
 SEASONS = {"winter": ("2013-01", "2013-02", "2013-03"), "summer": ("2013-06", "2013-07", "2013-08")}
 
@@ -29,7 +28,7 @@ def window_mean(flights, entity, event_utc, value, hours):
 def season(request):
     flights = pd.concat([datasets.flights(month) for month in SEASONS[request.param]])
     flights = flights.set_index("flight_id")
-    return flights.join(times.derive_utc(flights, datasets.airport_zones()))
+    return flights.join(times.derive_utc(flights, airports.zones()))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +65,7 @@ def naive(season):
 
 @pytest.fixture(scope="module")
 def local_time(season):
-    return season["pred_utc"].dt.tz_convert(NEW_YORK)
+    return season["pred_utc"].dt.tz_convert(airports.NEW_YORK)
 
 
 def test_honest_features_do_not_leak(honest, late, local_time):
@@ -154,7 +153,7 @@ def test_only_one_label_tells_nothing():
 
 
 def test_foresight_needs_three_weeks():
-    at = pd.Series(pd.date_range("2013-01-01", periods=20 * 24, freq="h", tz=NEW_YORK))
+    at = pd.Series(pd.date_range("2013-01-01", periods=20 * 24, freq="h", tz=airports.NEW_YORK))
     day = at.dt.dayofyear.astype(float)
     label = (day > 10).astype(float)
 

@@ -2,13 +2,14 @@ import re
 
 import pandas as pd
 
-from mlops_mini.data import integrity
+from mlops_mini import files
 from mlops_mini.flights import datasets
+from mlops_mini.photos import datasets as photos
 
 
 def test_rows_and_checksums_of_the_readme_are_those_of_the_files():
     folder = datasets.data_folder()
-    n_rows = datasets.count_rows()
+    n_rows = datasets.count_rows() | photos.count_rows()
     readme = (folder / "README.md").read_text()
     lines = re.findall(
         r"^\| `(\S+)` \| ([0-9,]+) \| `([0-9a-f]{64})` \|$",
@@ -18,7 +19,7 @@ def test_rows_and_checksums_of_the_readme_are_those_of_the_files():
 
     assert {name: int(n.replace(",", "")) for name, n, _ in lines} == n_rows
     assert {name: sha256 for name, _, sha256 in lines} == {
-        name: integrity.file_sha256(folder / name) for name in n_rows
+        name: files.file_sha256(folder / name) for name in n_rows
     }
 
 
@@ -37,7 +38,7 @@ def test_counts_in_the_readme_are_those_of_the_data(year):
     readme = (datasets.data_folder() / "README.md").read_text()
     canceled = year["dep_delay"].isna()
     diverted = ~canceled & year["arr_delay"].isna()
-    counts = pd.Series(datasets.fashion_mnist().train_labels).value_counts()
+    counts = pd.Series(photos.fashion_mnist().train_labels).value_counts()
 
     for text in (
         f"{year['arr_delay'].isna().sum():,} flights that never get a label",

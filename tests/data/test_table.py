@@ -1,134 +1,94 @@
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from mlops_mini.data import table
-from mlops_mini.errors import DataIntegrityError
+from mlops_mini.data import rules
+from mlops_mini.data.table import RowRule, Series, Table
+from mlops_mini.errors import InvalidArgumentError
 
-SCHEMA = pa.schema(
-    [
-        pa.field("n", pa.int16(), nullable=False),
-        pa.field("code", pa.string()),
-        pa.field("x", pa.float64()),
-        pa.field("at", pa.timestamp("us", tz="UTC")),
-    ]
-)
+READINGS = {
+    "name": "readings",
+    "key": ("machine", "time"),
+    "time": "time",
+    "columns": {"machine": "text", "time": "instant", "temp_c": "number?", "n_parts": "int16?"},
+    "series": Series(every="1h", of="machine", max_age="6h", together=("temp_c",)),
+}
 
 
-@pytest.fixture
-def frame():
-    return pd.DataFrame(
-        {
-            "n": [1, 2],
-            "code": ["UA", None],
-            "x": [0.5, np.nan],
-            "at": pd.to_datetime(["2013-01-01T05:00Z", None]),
-        }
+def test_columns_become_an_arrow_schema():
+    table = Table(**READINGS)
+
+    assert table.arrow == pa.schema(
+        [
+            pa.field("machine", pa.string(), nullable=False),
+            pa.field("time", pa.timestamp("us", tz="UTC"), nullable=False),
+            pa.field("temp_c", pa.float64()),
+            pa.field("n_parts", pa.int16()),
+        ]
     )
 
 
-def write(folder, frame):
-    path = folder / "table.parquet"
-    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path)
-    return path
+def test_rules_are_told_apart():
+    whole = rules.is_whole("n_parts")
 
-
-def test_narrows_wider_types_and_leaves_other_columns_out(tmp_path, frame):
-    other_maker = frame.assign(more=1, code=frame["code"].astype("category"))
-
-    read = table.read(write(tmp_path, other_maker), SCHEMA)
-
-    assert read.dtypes.astype(str).to_dict() == {
-        "n": "int16",
-        "code": "object",
-        "x": "float64",
-        "at": "datetime64[ns, UTC]",
-    }
-    assert read["code"].tolist() == ["UA", None]
-
-
-@pytest.mark.parametrize("values", [[1, 2], [1.0, None], [1.0, 2.0]])
-def test_integers_that_may_be_missing_are_always_floats(tmp_path, frame, values):
-    schema = pa.schema([pa.field("n", pa.int16(), nullable=True)])
-
-    read = table.read(write(tmp_path, frame.assign(n=values)), schema)
-
-    assert read["n"].dtype == "float64"
-    assert read["n"].fillna(-1).tolist() == [-1 if value is None else value for value in values]
-
-
-def test_lets_a_missing_value_through_for_the_row_rules(tmp_path, frame):
-    read = table.read(write(tmp_path, frame.assign(n=[3.0, None])), SCHEMA)
-
-    assert read["n"].isna().tolist() == [False, True]
-
-
-def test_reads_a_wholly_empty_column(tmp_path, frame):
-    read = table.read(write(tmp_path, frame.assign(x=None, code=None)), SCHEMA)
-
-    assert read["x"].dtype == "float64"
-    assert read[["x", "code"]].isna().all(axis=None)
-
-
-@pytest.mark.parametrize("keep", [0, 4, 500, -1])
-def test_refuses_a_truncated_file(tmp_path, frame, keep):
-    path = write(tmp_path, frame)
-    path.write_bytes(path.read_bytes()[:keep])
-
-    with pytest.raises(DataIntegrityError, match="not a readable parquet file") as error:
-        table.read(path, SCHEMA)
-
-    assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_refuses_damage_inside_the_file(tmp_path, frame):
-    path = write(tmp_path, frame)
-    data = bytearray(path.read_bytes())
-    data[4:200] = b"\xff" * 196
-    path.write_bytes(data)
-
-    with pytest.raises(DataIntegrityError, match="not a readable parquet file"):
-        table.read(path, SCHEMA)
-
-
-def test_names_missing_columns_and_those_there(tmp_path, frame):
-    path = write(tmp_path, frame.rename(columns={"n": "number"}))
-
-    with pytest.raises(DataIntegrityError, match=r"lacks the columns \['n'\]; it has \['number'"):
-        table.read(path, SCHEMA)
+    assert Table(**READINGS, rules=whole).row_rules == whole
+    assert Table(**READINGS, rules=whole).whole_rules == ()
 
 
 @pytest.mark.parametrize(
-    ("name", "values"),
+    ("change", "message"),
     [
-        ("n", ["1", "2"]),
-        ("n", [True, False]),
-        ("code", [1, 2]),
-        ("x", ["0.5", "1"]),
-        ("at", ["2013-01-01", "2013-01-02"]),
-        ("at", pd.to_datetime(["2013-01-01", "2013-01-02"])),
+        ({"name": "my readings"}, "no table 'my readings'"),
+        ({"name": "../readings"}, "no table"),
+        ({"key": "machine"}, "key is 'machine', expected the columns"),
+        ({"key": ()}, r"key is \(\)"),
+        ({"key": ("machine", "machine")}, "key is"),
+        ({"key": ("machin", "time")}, "key names column 'machin', which is not among its columns"),
+        ({"time": "at"}, r"time names column 'at'.*, or add it by prepare"),
+        ({"time": "temp_c"}, r"'temp_c' tells rows apart .* take the \? off 'number\?'"),
+        ({"time": "machine"}, "time 'machine' is of kind 'text', expected instant"),
+        ({"columns": {"machine": "word", "time": "instant"}}, "'machine' is of no kind 'word'"),
+        ({"columns": {"machine": "text?", "time": "instant"}}, "values can't be missing"),
+        ({"columns": {"machine": "text", "time": "timestamp[us]"}}, "a time without a zone"),
+        ({"rules": [rules.in_range("temp", 0, 1)]}, r"rule 'in_range\(0, 1\)' names column 'temp'"),
+        ({"rules": [rules.is_whole("n_parts")]}, "rules hold a tuple.* write a star before it"),
+        ({"max_missing": {"temp": 0.1}}, "max_missing names column 'temp'"),
+        ({"max_missing": {"temp_c": 10}}, "max_missing of 'temp_c' is 10, expected 0 to 1"),
+        ({"series": Series(every="1h", of="place", max_age="6h")}, "series names column 'place'"),
+        (
+            {"series": Series(every="1h", of="machine", max_age="6h", together=("temp",))},
+            "together names column 'temp'",
+        ),
     ],
 )
-def test_refuses_a_column_of_another_kind(tmp_path, frame, name, values):
-    path = write(tmp_path, frame.assign(**{name: values}))
+def test_what_does_not_fit_together_is_refused_when_the_table_is_made(change, message):
+    with pytest.raises(InvalidArgumentError, match=message) as error:
+        Table(**(READINGS | change))
 
-    with pytest.raises(DataIntegrityError, match=f"column '{name}' of type .* expected"):
-        table.read(path, SCHEMA)
-
-
-@pytest.mark.parametrize("values", [[1, 40_000], [1.0, 2.5]])
-def test_refuses_values_that_the_type_cannot_hold(tmp_path, frame, values):
-    path = write(tmp_path, frame.assign(n=values))
-
-    with pytest.raises(DataIntegrityError, match="values in column 'n' that do not fit int16"):
-        table.read(path, SCHEMA)
+    assert "\n" not in str(error.value)
 
 
-def test_refuses_a_file_without_rows(tmp_path, frame):
-    path = write(tmp_path, frame[:0].assign(code=pd.Series(dtype="string")))
+@pytest.mark.parametrize("every", ["0h", "-1h", "hourly", ""])
+def test_a_series_needs_a_time_between_rows(every):
+    with pytest.raises(InvalidArgumentError, match="every is"):
+        Series(every=every, of="machine", max_age="6h")
 
-    with pytest.raises(DataIntegrityError, match="holds no rows"):
-        table.read(path, SCHEMA)
+
+def test_prepare_may_add_the_time_the_key_and_what_rules_ask_about():
+    table = Table(
+        name="visits",
+        key=["visit"],
+        time="begun",
+        columns={"day": "text"},
+        rules=[rules.in_range("visit", 0, 5)],
+        prepare=lambda rows: rows.assign(begun=pd.to_datetime(rows["day"], utc=True), visit=1),
+    )
+
+    assert table.arrow.names == ["day"]
+
+
+def test_a_row_rule_says_what_it_is_about():
+    rule = rules.row_rule("is warm", ["temp_c"], lambda rows: rows["temp_c"] > 20)
+
+    assert isinstance(rule, RowRule)
+    assert (rule.columns, rule.name) == (("temp_c",), "is warm")

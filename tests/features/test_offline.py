@@ -1,197 +1,132 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.features import events, offline
-from mlops_mini.flights import datasets
-from mlops_mini.flights.definitions import FEATURES, RECENT, SCHEDULE, WEATHER
+from mlops_mini.features import offline
+from mlops_mini.features.sources import Formula
+from tests.features.toys import JOBS, climate, happened, jobs
 
 
 @pytest.fixture(scope="module")
-def march_features(march, march_history, weather):
-    return offline.compute(march, history=march_history, weather=weather)
+def rows():
+    return jobs(1000)
 
 
-def test_columns_index_and_types_are_those_of_the_definitions(march, march_features):
-    assert march_features.columns.tolist() == [feature.name for feature in FEATURES]
-    assert march_features.index.tolist() == march["flight_id"].tolist()
-    assert [march_features[feature.name].dtype for feature in FEATURES] == [
-        np.dtype("float32" if feature.dtype == "float32" else object) for feature in FEATURES
-    ]
+@pytest.fixture(scope="module")
+def features(rows):
+    return offline.compute(rows, JOBS, history=happened(rows), observed={"climate": climate()})
 
 
-def test_a_group_comes_with_its_source(march, march_history, weather, march_features):
-    some = march.head(100)
-
-    def columns(**sources):
-        features = offline.compute(some, **sources)
-        pd.testing.assert_frame_equal(features, march_features.head(100)[features.columns])
-        return features.columns.tolist()
-
-    schedule, air, recent = ([f.name for f in group] for group in (SCHEDULE, WEATHER, RECENT))
-    assert columns() == schedule
-    assert columns(weather=weather) == schedule + air
-    assert columns(history=march_history) == schedule + recent
+def test_columns_index_and_types_are_those_of_the_set(rows, features):
+    assert features.columns.tolist() == list(JOBS.names)
+    assert features.index.equals(pd.Index(rows["job_id"]))
+    assert features["team"].dtype == object
+    assert (features.drop(columns="team").dtypes == np.float32).all()
 
 
-@pytest.mark.parametrize(
-    ("flight_id", "expected"),
-    [
-        (142789, [7, 132.7143, 44, 135.3182, np.nan, -6.0, 1, 0, 23.1053, 16, 37.94]),
-        (143142, [9, 103.2222, 21, 81.6190, 93.9167, 25.1429, 15, 0.6667, 11.3636, 39, 33.98]),
-        (143490, [22, 116.4091, 52, 130.6731, 55.6154, 38.4615, 12, 0.9167, 112.6333, 8, 42.08]),
-    ],
-)
-def test_recent_delays_of_flights_known_by_heart(march_features, flight_id, expected):
-    names = [*(feature.name for feature in RECENT), "temp"]
+def test_features_come_with_their_source(rows, features):
+    def names(**sources):
+        found = offline.compute(rows, JOBS, **sources)
+        pd.testing.assert_frame_equal(found, features[found.columns])
+        return found.columns.tolist()
 
-    found = march_features.loc[flight_id, names].astype(float).round(4).tolist()
-
-    assert found == pytest.approx(expected, abs=1e-4, nan_ok=True)
+    plan, air, recent = JOBS.names[:2], JOBS.names[2:4], JOBS.names[4:]
+    assert names() == [*plan]
+    assert names(observed={"climate": climate(), "other": rows}) == [*plan, *air]
+    assert names(history=happened(rows)) == [*plan, *recent]
 
 
-def test_a_flight_known_by_heart():
-    flights = datasets.flights("2013-03").set_index("flight_id", drop=False)
+def test_outcomes_change_nothing(rows):
+    outcomes = ["started_at", "finished_at", "wait_min", "overrun_min"]
 
-    features = offline.compute(flights).loc[142789]
-
-    assert features.to_dict() == {
-        "carrier": "F9",
-        "origin": "LGA",
-        "dest": "DEN",
-        "mins": 17 * 60 + 30,
-        "dow": 4,  # 8 March 2013 was a Friday
-        "distance": 1620,
-        "block": 120 + 147,  # 17:30 to 19:57, two hours west
-    }
-
-
-def test_outcomes_change_nothing(january):
-    outcomes = dict.fromkeys(("dep_delay", "arr_delay", "air_time", "tailnum"), np.nan)
-
-    features = offline.compute(january.assign(**outcomes))
-
-    pd.testing.assert_frame_equal(features, offline.compute(january))
-    pd.testing.assert_frame_equal(features, offline.compute(january.drop(columns=list(outcomes))))
-
-
-def test_what_happens_after_a_prediction_changes_nothing(march, march_history, weather):
-    asked = march[march["day"] == 8]
-    features = offline.compute(asked, history=march_history, weather=weather)
-    last_utc = pd.Timestamp("2013-03-09T04:59", tz="UTC") - pd.Timedelta(minutes=60)
-
-    known = march_history[march_history["available_at"] <= last_utc]
-    published = weather[weather["time_hour"] + pd.Timedelta(hours=1) <= last_utc]
-
-    assert len(known) < len(march_history)
     pd.testing.assert_frame_equal(
-        offline.compute(asked, history=known, weather=published), features
+        offline.compute(rows.drop(columns=outcomes), JOBS), offline.compute(rows, JOBS)
     )
 
 
-def test_order_of_events_and_weather_changes_no_value(march, march_history, weather):
-    some = march.sample(2000, random_state=0)
+def test_what_happens_after_a_prediction_changes_nothing(rows, features):
+    last = rows["planned_at"].iloc[499] - pd.Timedelta(hours=1)
+    history, observed = happened(rows), climate()
+    known = history[history["available_at"] <= last]
+    published = observed[observed["hour"] + pd.Timedelta(hours=1) <= last]
 
-    def shuffled(frame):
-        return frame.sample(frac=1.0, random_state=1)
+    found = offline.compute(rows.head(500), JOBS, history=known, observed={"climate": published})
 
-    pd.testing.assert_frame_equal(
-        offline.compute(some, history=shuffled(march_history), weather=shuffled(weather)),
-        offline.compute(some, history=march_history, weather=weather),
-    )
-
-
-def test_flights_of_one_origin_and_minute_all_come_back(march, march_features):
-    again = pd.concat([march.head(3), march.head(3)])
-
-    features = offline.compute(again, history=events.from_flights(march.head(300)))
-
-    assert features.index.tolist() == again["flight_id"].tolist()
-    pd.testing.assert_frame_equal(features.head(3), features.tail(3))
-    minute = ["year", "month", "day", "sched_dep_time", "origin"]
-    assert march.duplicated(minute, keep=False).mean() > 0.5
-    assert len(march_features) == len(march)
+    assert len(known) < len(history)
+    pd.testing.assert_frame_equal(found, features.head(500))
 
 
-def test_a_flight_is_in_its_own_windows_at_its_scheduled_minute_only_if_that_is_asked_for(january):
-    history = events.from_flights(january)
+def test_order_and_repetition_of_rows_change_no_value(rows, features):
+    again = pd.concat([rows, rows]).sample(frac=1.0, random_state=0)
 
-    def n_departures(horizon_min, *, counts_own):
-        features = offline.compute(
-            january,
+    found = offline.compute(again, JOBS, history=happened(rows), observed={"climate": climate()})
+
+    pd.testing.assert_frame_equal(found, features.loc[again["job_id"]])
+
+
+def test_another_instant_may_be_asked_for(rows, features):
+    sources = {"history": happened(rows), "observed": {"climate": climate()}}
+
+    now = offline.compute(rows, JOBS, **sources, due="0min")
+
+    later = rows.assign(planned_at=rows["planned_at"] + pd.Timedelta(hours=1))
+    pd.testing.assert_frame_equal(now, offline.compute(later, JOBS, **sources))
+    assert not now.equals(features)
+
+
+def test_a_formula_cannot_read_what_is_not_known(rows):
+    def with_formula(compute):
+        return replace(JOBS, features=[replace(JOBS.formulas[1], source=Formula(compute=compute))])
+
+    with pytest.raises(InvalidArgumentError, match="'dozens' reads the column 'wait_min', which"):
+        offline.compute(rows, with_formula(lambda job: job["wait_min"] > 0))
+    with pytest.raises(InvalidArgumentError, match=r"'dozens' can't be computed.*check the col"):
+        offline.compute(rows, with_formula(lambda job: job["line"] / 12))
+
+
+def test_prepare_derives_from_the_inputs_alone_and_keeps_the_rows(rows):
+    read = []
+
+    def prepare(known):
+        read.extend(known.columns)
+        return known.assign(dozens=known["n_parts"] // 12)
+
+    dozens = replace(JOBS.formulas[1], source=Formula(compute=lambda job: job["dozens"]))
+    whole = replace(JOBS, features=[dozens])
+
+    found = offline.compute(rows.assign(dozens=-1), whole, prepare=prepare)
+
+    assert read == list(JOBS.inputs)
+    assert found["dozens"].tolist() == (rows["n_parts"] // 12).tolist()
+    for changes in (lambda known: known.head(5), lambda known: known[::-1]):
+        with pytest.raises(InvalidArgumentError, match=r"prepare of 'jobs' made .* rows as they"):
+            offline.compute(rows, JOBS, prepare=changes)
+
+
+def test_what_is_missing_is_named(rows):
+    history = happened(rows)
+    with pytest.raises(InvalidArgumentError, match=r"features need the columns \['team'\] too"):
+        offline.compute(rows.drop(columns="team"), JOBS)
+    with pytest.raises(InvalidArgumentError, match=r"features need the columns \['job_id'\] too"):
+        offline.compute(rows.drop(columns="job_id"), JOBS)
+    with pytest.raises(InvalidArgumentError, match=r"recent features need the columns \['line'\]"):
+        offline.compute(
+            rows,
+            replace(JOBS, inputs=("planned_at", "n_parts", "team", "product")),
             history=history,
-            horizon=pd.Timedelta(minutes=horizon_min),
-            counts_own=counts_own,
         )
-        return features["org_dep_n_3h"].to_numpy()
-
-    honest = n_departures(0, counts_own=False)
-    leaky = n_departures(0, counts_own=True)
-
-    has_left = (january["dep_delay"] <= 0).to_numpy()
-    assert (leaky - honest == has_left).all()
-    assert 0.5 < has_left.mean() < 0.7
-    # Nobody leaves an hour early: there is nothing to take out.
-    assert (n_departures(60, counts_own=True) == n_departures(60, counts_own=False)).all()
+    with pytest.raises(InvalidArgumentError, match="1 of 1000 rows have no planned_at, such as ro"):
+        offline.compute(rows.assign(planned_at=rows["planned_at"].where(rows.index != 7)), JOBS)
+    naive = rows.assign(planned_at=rows["planned_at"].dt.tz_localize(None))
+    with pytest.raises(InvalidArgumentError, match=r"planned_at is .* without a time zone"):
+        offline.compute(naive, JOBS, history=history)
 
 
-def test_sources_without_a_time_zone_are_refused(january, march_history, weather):
-    naive = march_history.assign(available_at=march_history["available_at"].dt.tz_localize(None))
-    naive_weather = weather.assign(time_hour=weather["time_hour"].dt.tz_localize(None))
+def test_windows_alone_or_nothing_at_all_give_a_row_for_each_example(rows):
+    windows_only = replace(JOBS, features=JOBS.windows)
 
-    with pytest.raises(InvalidArgumentError, match="available_at is datetime64"):
-        offline.compute(january, history=naive)
-    with pytest.raises(InvalidArgumentError, match="time_hour is datetime64"):
-        offline.compute(january, weather=naive_weather)
-
-
-def test_without_any_event_counts_are_0_and_means_missing(january):
-    nothing = events.from_flights(january).head(0)
-
-    features = offline.compute(january.head(5), history=nothing)
-
-    assert (features[["org_dep_n_1h", "org_dep_n_3h", "car_late_n_6h", "org_overdue"]] == 0).all(
-        axis=None
-    )
-    assert features.filter(like="mean").isna().all(axis=None)
-
-
-def test_missing_is_nan_or_empty(january):
-    flights = january.head(3).assign(carrier=["UA", None, "AA"], distance=[np.nan, 5.0, 6.0])
-    flights["dest"] = ["XXX", "IAH", None]
-
-    features = offline.compute(flights)
-
-    assert features["carrier"].tolist() == ["UA", "", "AA"]
-    assert features["dest"].tolist() == ["XXX", "IAH", ""]
-    assert features["distance"].isna().tolist() == [True, False, False]
-    assert features["block"].isna().tolist() == [True, False, True]
-
-
-def test_order_of_rows_changes_no_value(january):
-    shuffled = january.sample(frac=1.0, random_state=0)
-
-    pd.testing.assert_frame_equal(offline.compute(shuffled).sort_index(), offline.compute(january))
-
-
-def test_a_missing_column_is_named(january):
-    with pytest.raises(InvalidArgumentError, match=r"need the columns \['dest'\] too"):
-        offline.compute(january.drop(columns="dest"))
-    with pytest.raises(InvalidArgumentError, match=r"labels need the columns \['arr_delay'\] too"):
-        offline.labels(january.drop(columns="arr_delay"))
-
-
-def test_flights_that_never_arrived_have_no_label(january):
-    late = offline.labels(january)
-
-    assert late.isna().sum() == january["arr_delay"].isna().sum() == 606
-    assert round(late.mean(), 3) == 0.227
-    assert round((january["arr_delay"] > 15).mean(), 3) == 0.222  # the trap
-    assert late.index.tolist() == january["flight_id"].tolist()
-
-
-def test_late_is_more_than_15_minutes():
-    flights = pd.DataFrame({"flight_id": [1, 2, 3, 4], "arr_delay": [15.0, 16.0, -86.0, np.nan]})
-
-    assert offline.labels(flights).fillna(-1).tolist() == [0, 1, 0, -1]
+    assert len(offline.compute(rows, windows_only)) == 1000
+    assert len(offline.compute(rows, windows_only, history=happened(rows)).columns) == 10

@@ -1,4 +1,4 @@
-from datetime import UTC, datetime, timedelta
+import math
 
 import numpy as np
 import pandas as pd
@@ -6,180 +6,83 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_mini.errors import InvalidArgumentError, UnavailableError
+from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.features import events, offline, online
 from mlops_mini.features.store import Store
-from mlops_mini.flights import datasets, times
-from mlops_mini.flights.definitions import FEATURES, FLIGHT_COLUMNS
+from tests.features.toys import JOBS, climate, happened, jobs
 
-TEXTS = [feature.name for feature in FEATURES if feature.dtype == "string"]
 
-flight_strategy = st.fixed_dictionaries(
-    {
-        "year": st.just(2013),
-        "month": st.integers(1, 12),
-        "day": st.integers(1, 28),
-        "sched_dep_time": st.builds(
-            lambda h, m: h * 100 + m, st.integers(0, 23), st.integers(0, 59)
+@pytest.fixture(scope="module")
+def rows():
+    return jobs(800)
+
+
+def test_a_replayed_plan_online_equals_offline(tmp_path, rows):
+    history, observed = happened(rows), {"climate": climate()}
+    stream = events.stream(JOBS, history, observed)
+    served = []
+    with Store(tmp_path / "store.sqlite", JOBS) as store:
+        answers = online.requests(rows, JOBS, store=store)
+        for at in rows["planned_at"] - pd.Timedelta(hours=1):
+            store.apply(events.between(stream, store.as_of, at), up_to=at)
+            served.append(next(answers))
+            if len(served) % 50 == 0:
+                job = rows.iloc[len(served) - 1].to_dict()
+                one = online.compute(job, JOBS, store=store)
+                assert repr(one) == repr(served[-1])
+
+    expected = offline.compute(rows, JOBS, history=history, observed=observed)
+
+    found = pd.DataFrame(served, index=expected.index).astype(expected.dtypes)
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    assert expected.isna().any().sum() > 3  # missing values were compared too
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "team": st.sampled_from(["red", "blue", None]),
+                "n_parts": st.integers(0, 10**9) | st.floats(0, 1e9) | st.none(),
+            }
         ),
-        "sched_arr_time": st.builds(
-            lambda h, m: h * 100 + m, st.integers(0, 23), st.integers(0, 59)
-        ),
-        "carrier": st.sampled_from(["UA", "AA", None]),
-        "origin": st.sampled_from(["EWR", "JFK", "LGA", None]),
-        "dest": st.sampled_from([*datasets.airport_zones(), "XXX", None]),
-        "distance": st.integers(50, 5000) | st.none(),
-    }
+        min_size=1,
+        max_size=8,
+    )
 )
+def test_one_job_has_the_features_that_it_has_among_others(plans):
+    planned_at = pd.Timestamp("2013-03-08", tz="UTC")
+    rows = [plan | {"planned_at": planned_at, "line": "A", "product": None} for plan in plans]
+    table = pd.DataFrame(rows).assign(job_id=range(len(rows)))
+
+    alone = [online.compute(row, JOBS) for row in rows]
+
+    together = offline.compute(table, JOBS).to_dict("records")
+    assert repr(alone) == repr(list(online.requests(table, JOBS))) == repr(together)
 
 
-def bits(features):
-    """Numbers as their bits, all NaN alike."""
-    numbers = features.drop(columns=TEXTS).to_numpy(dtype="float32", na_value=np.nan)
-    return np.where(np.isnan(numbers), np.float32(np.nan), numbers).view("uint32")
+def test_values_are_plain_and_in_the_order_of_the_set(tmp_path, rows):
+    job = rows.iloc[700].to_dict()
+    with Store(tmp_path / "store.sqlite", JOBS) as store:
+        found = online.compute(job, JOBS, store=store, at=job["planned_at"])
+
+    assert list(found) == list(JOBS.names)
+    assert [type(value) for value in found.values()] == [str, *[float] * 13]
 
 
-def assert_equal_bit_for_bit(flights):
-    batch = offline.compute(flights)
-    # Values as Python objects, as a request brings them, and without any outcome.
-    requests = flights[list(FLIGHT_COLUMNS)].to_dict("records")
-    single = pd.DataFrame([online.compute(request) for request in requests], index=batch.index)
+@pytest.mark.parametrize("gone", [None, np.nan, pd.NA, pd.NaT])
+def test_every_kind_of_missing_value_is_missing(rows, gone):
+    job = rows.iloc[0].to_dict() | {"n_parts": gone, "team": gone, "job_id": gone}
 
-    assert single.columns.tolist() == batch.columns.tolist()
-    assert single[TEXTS].equals(batch[TEXTS])
-    np.testing.assert_array_equal(bits(single), bits(batch))
+    found = online.compute(job, JOBS)
 
-
-def test_online_equals_offline_on_flights_of_all_months():
-    months = [datasets.flights(month) for month in datasets.flight_months()]
-
-    assert_equal_bit_for_bit(pd.concat([flights.sample(50, random_state=0) for flights in months]))
+    assert found["team"] == ""
+    assert math.isnan(found["dozens"])
 
 
-@settings(max_examples=30)
-@given(st.lists(flight_strategy, min_size=1, max_size=20))
-def test_online_equals_offline_on_any_schedule(flights):
-    assert_equal_bit_for_bit(pd.DataFrame(flights).assign(flight_id=range(len(flights))))
+def test_a_missing_input_is_named(rows):
+    job = rows.iloc[0].drop(["team", "line"]).to_dict()
 
-
-@pytest.mark.parametrize(("month", "day"), [(3, 10), (11, 3)])
-@pytest.mark.parametrize("dest", ["ORD", "PHX", "HNL", "SJU", "BOS"])
-def test_online_equals_offline_while_clocks_change(month, day, dest):
-    flights = pd.DataFrame({"sched_dep_time": range(0, 2400, 50)})
-    flights = flights[flights["sched_dep_time"] % 100 < 60].assign(
-        flight_id=lambda frame: frame.index, year=2013, month=month, day=day,
-        sched_arr_time=2359, carrier="UA", origin="EWR", dest=dest, distance=500,
-    )  # fmt: skip
-
-    assert_equal_bit_for_bit(flights)
-
-
-def test_a_replayed_day_online_equals_offline(
-    tmp_path, march, march_history, march_stream, weather
-):
-    flights = march[march["day"] == 8]
-    due = (times.scheduled_departure(flights) - times.HORIZON).sort_values(kind="stable")
-    requests = flights.loc[due.index, ["flight_id", *FLIGHT_COLUMNS]].to_dict("records")
-    rows = []
-    with Store(tmp_path / "store.sqlite") as store:
-        for request, at in zip(requests, due, strict=True):
-            if at != store.as_of:
-                store.apply(events.between(march_stream, store.as_of, at), up_to=at)
-            rows.append(online.compute(request, store=store))
-    single = pd.DataFrame(rows, index=due.index).loc[flights.index]
-
-    batch = offline.compute(flights, history=march_history, weather=weather)
-
-    assert len(batch) == 979
-    assert single.columns.tolist() == batch.columns.tolist()
-    assert (single[TEXTS].to_numpy() == batch[TEXTS].to_numpy()).all()
-    np.testing.assert_array_equal(bits(single), bits(batch))
-    assert batch.isna().any().sum() > 3  # missing values were compared too
-
-
-def test_the_store_is_asked_as_of_the_instant_given(tmp_path, march, march_stream):
-    flight = march.iloc[5000].to_dict()
-    due = datetime(2013, 3, 6, 15, tzinfo=UTC)
-    with Store(tmp_path / "store.sqlite") as store:
-        store.apply(events.between(march_stream, None, due), up_to=due)
-
-        later = online.compute(flight, store=store, at=due)
-        earlier = online.compute(flight, store=store, at=due - timedelta(hours=2))
-
-        origin, carrier, dest = (flight[name] for name in ("origin", "carrier", "dest"))
-        known = store.read(origin=origin, carrier=carrier, dest=dest, at=due).features
-    assert list(later) == [feature.name for feature in FEATURES]
-    assert later["org_dep_mean_3h"] == np.float32(known["org_dep_mean_3h"])
-    assert later["org_dep_mean_3h"] != earlier["org_dep_mean_3h"]
-    assert later["temp"] != earlier["temp"]
-
-
-def test_at_its_scheduled_minute_a_flight_is_not_among_those_that_left(tmp_path, march):
-    flights = march[march["dep_delay"] == 0].head(1)
-    request = flights.to_dict("records")[0]
-    at = times.scheduled_departure(flights).iloc[0]
-    with Store(tmp_path / "store.sqlite") as store:
-        store.apply(events.stream(events.from_flights(flights)), up_to=at)
-
-        own_known = online.compute(request, store=store, at=at)
-        own_unknown = online.compute(request | {"flight_id": None}, store=store, at=at)
-
-    assert (own_known["org_dep_n_1h"], own_unknown["org_dep_n_1h"]) == (0, 1)
-
-
-def test_when_the_store_is_down_the_caller_is_told(tmp_path, flight):
-    store = Store(tmp_path / "store.sqlite")
-    store.close()
-
-    with pytest.raises(UnavailableError, match="fallback model"):
-        online.compute(flight, store=store)
-
-
-@pytest.fixture
-def flight():
-    return {
-        "year": 2013, "month": 1, "day": 1, "sched_dep_time": 515, "sched_arr_time": 819,
-        "carrier": "UA", "origin": "EWR", "dest": "IAH", "distance": 1400,
-    }  # fmt: skip
-
-
-def test_outcomes_and_numpy_numbers_change_nothing(flight):
-    numpy_numbers = {
-        name: np.int16(value) if isinstance(value, int) else value for name, value in flight.items()
-    }
-
-    features = online.compute(numpy_numbers | {"dep_delay": 900.0, "arr_delay": 900.0})
-
-    assert features == online.compute(flight)
-    assert [type(value) for value in features.values()] == [
-        str,
-        str,
-        str,
-        float,
-        float,
-        float,
-        float,
-    ]
-
-
-def test_a_missing_value_is_named(flight):
-    del flight["dest"], flight["day"]
-
-    with pytest.raises(InvalidArgumentError, match=r"need \['day', 'dest'\] too"):
-        online.compute(flight)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"day": 31, "month": 2},
-        {"month": None},
-        {"sched_dep_time": "noon"},
-        {"sched_arr_time": float("nan")},
-        {"distance": "far"},
-        {"year": 10**30},
-    ],
-)
-def test_values_that_make_no_sense_are_refused(flight, change):
-    with pytest.raises(InvalidArgumentError, match="expected a date, times as HHMM"):
-        online.compute(flight | change)
+    with pytest.raises(InvalidArgumentError, match=r"need \['line', 'team'\] too"):
+        online.compute(job, JOBS)

@@ -1,23 +1,30 @@
+from dataclasses import replace
+
 import pytest
 
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.features.sources import Window
-from mlops_mini.flights.definitions import DEPARTURE, SCHEDULED, is_late
+from tests.features.toys import JOBS, PLANNED, STARTED, is_long
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"aggregate": "mean"},  # of what?
-        {"value": is_late},  # a count has no value
-        {"aggregate": "mean", "value": is_late, "less": SCHEDULED},
-        {"aggregate": "mean", "value": is_late, "event": SCHEDULED},  # it has no delay
+        {"value": is_long},  # a count has no value
+        {"aggregate": "mean", "value": is_long, "less": PLANNED},
+        {"aggregate": "mean", "value": is_long, "event": PLANNED},  # it has no value
+        {"aggregate": "mean", "event": PLANNED},
         {"window_s": 0},
     ],
 )
 def test_a_window_that_makes_no_sense_is_refused(change):
-    fields = {"entity": "origin", "event": DEPARTURE, "window_s": 60, "aggregate": "count"}
+    fields = {"entity": "line", "event": STARTED, "window_s": 60, "aggregate": "count"}
     Window(**fields, empty=0.0)
 
-    with pytest.raises(InvalidArgumentError, match="no such window"):
+    with pytest.raises(InvalidArgumentError, match="there is no such window"):
         Window(**(fields | {"empty": 0.0} | change))
+
+
+def test_only_a_formula_gives_strings():
+    with pytest.raises(InvalidArgumentError, match="'line_n_1h' is a string, and its source is a"):
+        replace(JOBS.windows[0], dtype="string")

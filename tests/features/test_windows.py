@@ -5,23 +5,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_mini.features.windows import RunningWindows
-from mlops_mini.flights.definitions import RECENT, WEATHER
 from tests.features.toys import (
+    HERE,
     HOUR_S,
+    JOBS,
     NOW_S,
     RECENT_NAMES,
     entities,
-    flight_event,
-    flight_events,
+    happening,
+    happenings,
     histories,
     instants_s,
+    observed,
     offline_values,
     online_values,
     same,
-    weather_event,
 )
-
-HERE = {"origin": "EWR", "carrier": "UA", "dest": "IAH"}
 
 
 @settings(max_examples=60)
@@ -35,7 +34,7 @@ def test_online_equals_offline_whatever_the_order_of_arrival(history, entity, at
 @settings(max_examples=60)
 @given(histories, entities, st.lists(instants_s, min_size=2))
 def test_a_read_changes_no_later_or_earlier_read(history, entity, reads_s):
-    windows = RunningWindows()
+    windows = RunningWindows(JOBS)
     for event in history:
         windows.add(event)
     answers = [windows.read(entity, at_s) for at_s in reads_s]
@@ -46,10 +45,10 @@ def test_a_read_changes_no_later_or_earlier_read(history, entity, reads_s):
 
 
 @settings(max_examples=60)
-@given(histories, flight_events, entities, instants_s)
+@given(histories, happenings, entities, instants_s)
 def test_what_is_not_yet_known_is_not_seen(history, event, entity, at_s):
-    hidden = event._replace(flight_id=99, available_s=max(event.available_s, at_s + 1))
-    future = event._replace(flight_id=98, event_s=at_s + 1, available_s=at_s + 1)
+    hidden = event._replace(id=99, available_s=max(event.available_s, at_s + 1))
+    future = event._replace(id=98, event_s=at_s + 1, available_s=at_s + 1)
 
     before = online_values(history, entity, at_s)
 
@@ -57,10 +56,10 @@ def test_what_is_not_yet_known_is_not_seen(history, event, entity, at_s):
 
 
 def test_a_silent_entity_empties_itself_without_a_write():
-    windows = RunningWindows()
-    windows.add(flight_event(event_s=NOW_S))
+    windows = RunningWindows(JOBS)
+    windows.add(happening(event_s=NOW_S))
 
-    values = [windows.read(HERE, NOW_S + h * HOUR_S)["car_dep_mean_24h"] for h in (0, 23, 24)]
+    values = [windows.read(HERE, NOW_S + h * HOUR_S)["team_wait_24h"] for h in (0, 23, 24)]
 
     assert values == [10.0, 10.0, pytest.approx(math.nan, nan_ok=True)]
 
@@ -68,10 +67,10 @@ def test_a_silent_entity_empties_itself_without_a_write():
 @settings(max_examples=60)
 @given(histories, entities, st.integers(0, 24))
 def test_what_is_forgotten_is_not_missed_by_later_reads(history, entity, hours):
-    windows = RunningWindows()
+    windows = RunningWindows(JOBS)
     for event in history:
         windows.add(event)
-    longest_s = max(feature.source.window_s for feature in RECENT)
+    longest_s = max(feature.source.window_s for feature in JOBS.windows)
     before_s = NOW_S - hours * HOUR_S
     expected = windows.read(entity, before_s + longest_s)
 
@@ -82,25 +81,25 @@ def test_what_is_forgotten_is_not_missed_by_later_reads(history, entity, hours):
 
 
 @pytest.mark.parametrize(
-    ("after_publication_s", "temp"),
+    ("after_publication_s", "expected"),
     [(-1, 30.0), (0, 40.0), (6 * HOUR_S, 40.0), (6 * HOUR_S + 1, math.nan)],
 )
-def test_weather_counts_from_its_publication_for_6_hours_closed(after_publication_s, temp):
-    windows = RunningWindows()
+def test_an_observation_counts_from_publication_for_6_hours_closed(after_publication_s, expected):
+    windows = RunningWindows(JOBS)
     for event in (
-        weather_event(NOW_S - HOUR_S, temp=40.0),
-        weather_event(NOW_S - 2 * HOUR_S, temp=30.0),  # arrives late
-        weather_event(NOW_S + 9 * HOUR_S, temp=50.0),  # arrives early
+        observed(NOW_S - HOUR_S, temp_c=40.0),
+        observed(NOW_S - 2 * HOUR_S, temp_c=30.0),  # arrives late
+        observed(NOW_S + 9 * HOUR_S, temp_c=50.0),  # arrives early
     ):
         windows.add(event)
 
     values = windows.read(HERE, NOW_S + after_publication_s)
 
-    assert values["temp"] == pytest.approx(temp, nan_ok=True)
-    assert math.isnan(windows.read(HERE | {"origin": "JFK"}, NOW_S)["temp"])
+    assert values["temp_c"] == pytest.approx(expected, nan_ok=True)
+    assert math.isnan(windows.read(HERE | {"line": "C"}, NOW_S)["temp_c"])
 
 
 def test_values_come_in_the_order_of_the_definitions():
-    names = list(RunningWindows().read(HERE, NOW_S))
+    names = list(RunningWindows(JOBS).read(HERE, NOW_S))
 
-    assert names == [*(feature.name for feature in WEATHER), *RECENT_NAMES]
+    assert names == ["temp_c", "humidity", *RECENT_NAMES]

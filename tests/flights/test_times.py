@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.flights import datasets, times
+from mlops_mini.flights import airports, times
 
 
 def flight(**values):
@@ -18,7 +18,7 @@ def flight(**values):
 
 
 def test_the_year_keeps_the_limits_of_the_schedule(year):
-    utc = times.derive_utc(year, datasets.airport_zones())
+    utc = times.derive_utc(year, airports.zones())
 
     assert utc["sched_dep_utc"].min() == pd.Timestamp("2013-01-01T10:15Z")
     assert utc["sched_dep_utc"].max() == pd.Timestamp("2014-01-01T04:59Z")
@@ -29,7 +29,7 @@ def test_the_year_keeps_the_limits_of_the_schedule(year):
 
 
 def test_label_comes_hours_after_the_prediction(year):
-    utc = times.derive_utc(year, datasets.airport_zones())
+    utc = times.derive_utc(year, airports.zones())
     wait_h = (utc["arr_utc"] - utc["pred_utc"]).dropna() / pd.Timedelta(hours=1)
 
     assert wait_h.quantile([0.5, 0.9, 0.99, 0.999]).round(2).tolist() == [3.83, 6.98, 8.73, 12.05]
@@ -38,7 +38,7 @@ def test_label_comes_hours_after_the_prediction(year):
 
 def test_crosses_zones_and_midnight():
     utc = times.derive_utc(
-        flight(sched_dep_time=2330, sched_arr_time=25, arr_delay=-5.0), datasets.airport_zones()
+        flight(sched_dep_time=2330, sched_arr_time=25, arr_delay=-5.0), airports.zones()
     ).loc[0]
 
     assert utc["sched_dep_utc"] == pd.Timestamp("2013-06-02T03:30Z")
@@ -52,7 +52,7 @@ def test_arizona_keeps_its_clocks_in_summer():
     summer = winter.assign(month=7)
 
     blocks = [
-        times.derive_utc(flights, datasets.airport_zones()).loc[0, "block_min"]
+        times.derive_utc(flights, airports.zones()).loc[0, "block_min"]
         for flights in (winter, summer)
     ]
 
@@ -62,7 +62,7 @@ def test_arizona_keeps_its_clocks_in_summer():
 def test_an_airport_without_a_zone_gives_missing():
     both = pd.concat([flight(dest="XXX"), flight()], ignore_index=True)
 
-    utc = times.derive_utc(both, datasets.airport_zones())
+    utc = times.derive_utc(both, airports.zones())
 
     assert utc[["block_min", "sched_arr_utc", "arr_utc"]].isna().all(axis=1).tolist() == [
         True,
@@ -107,10 +107,10 @@ def test_keeps_the_index_and_the_frame_given():
     flights = flight().set_index(pd.Index([77]))
     before = flights.copy()
 
-    assert times.derive_utc(flights, datasets.airport_zones()).index.tolist() == [77]
+    assert times.derive_utc(flights, airports.zones()).index.tolist() == [77]
     pd.testing.assert_frame_equal(flights, before)
 
 
 def test_refuses_a_date_that_does_not_exist():
-    with pytest.raises(InvalidArgumentError, match=r"schema\.split_rows"):
+    with pytest.raises(InvalidArgumentError, match=r"rules\.split"):
         times.scheduled_departure(flight(day=31))

@@ -13,7 +13,6 @@ import pandas as pd
 import psutil
 import pytest
 
-from mlops_mini.data.periods import Period
 from mlops_mini.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
@@ -23,6 +22,7 @@ from mlops_mini.errors import (
 from mlops_mini.loop.play import play
 
 ROOT = Path(__file__).resolve().parents[2]
+NAME = "mlops_mini.flights.use_case:FLIGHTS"
 COMMAND = [str(Path(sys.executable).with_name("mlops-mini")), "loop"]
 
 
@@ -56,8 +56,7 @@ def start_loop(workspace: Path, data: Path) -> subprocess.Popen[str]:
 def few_flights(folder: Path, change: Callable[[str, pd.DataFrame], None]) -> Path:
     """Make a data folder with one flight in ten of the loop's months, after a change to each."""
     (folder / "flights").mkdir(parents=True)
-    for name in ("airport_zones.csv", "weather.parquet"):
-        shutil.copy(ROOT / "data" / name, folder)
+    shutil.copy(ROOT / "data" / "weather.parquet", folder)
     for month in ("2013-01", "2013-02", "2013-03"):
         flights = pd.read_parquet(ROOT / "data" / "flights" / f"{month}.parquet")[::10]
         change(month, flights)
@@ -155,7 +154,7 @@ def test_a_folder_with_other_files_is_not_emptied(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
 
     with pytest.raises(FailedPreconditionError, match=r"mark of a loop.*name an empty or a new"):
-        play(first=Period.parse("2013-01"), workspace=tmp_path)
+        play(NAME, first="2013-01", workspace=tmp_path)
 
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
@@ -167,7 +166,7 @@ def test_a_workspace_that_holds_the_data_is_not_emptied(tmp_path):
     data = few_flights(tmp_path / "loop" / "data", lambda _month, _flights: None)
 
     with pytest.raises(FailedPreconditionError, match="holds what is needed"):
-        play(first=Period.parse("2013-01"), workspace=tmp_path / "loop", data_folder=data)
+        play(NAME, first="2013-01", workspace=tmp_path / "loop", data_folder=data)
 
     assert len(list((data / "flights").iterdir())) == 3
 
@@ -179,7 +178,8 @@ def test_without_data_an_earlier_loop_stays(tmp_path):
 
     with pytest.raises(NotFoundError, match="no data folder"):
         play(
-            first=Period.parse("2013-01"),
+            NAME,
+            first="2013-01",
             workspace=tmp_path / "loop",
             data_folder=tmp_path / "nowhere",
         )
@@ -189,10 +189,10 @@ def test_without_data_an_earlier_loop_stays(tmp_path):
 
 def test_a_workspace_in_use_is_refused(tmp_path):
     def play_again_inside(_step, _n_done, _n_all):
-        play(first=Period.parse("2013-01"), workspace=tmp_path)
+        play(NAME, first="2013-01", workspace=tmp_path)
 
     with pytest.raises(AlreadyExistsError, match=r"another process works in .*, as a loop"):
-        play(first=Period.parse("2013-01"), workspace=tmp_path, on_step=play_again_inside)
+        play(NAME, first="2013-01", workspace=tmp_path, on_step=play_again_inside)
 
 
 def test_a_missing_third_month_is_told_before_anything_is_trained(tmp_path):
@@ -202,7 +202,8 @@ def test_a_missing_third_month_is_told_before_anything_is_trained(tmp_path):
         NotFoundError, match=r"no flights of 2014-01 .* there is 2013-01 to 2013-12"
     ):
         play(
-            first=Period.parse("2013-11"),
+            NAME,
+            first="2013-11",
             workspace=tmp_path,
             on_step=lambda step, _n_done, _n_all: steps.append(step),
         )
@@ -212,4 +213,4 @@ def test_a_missing_third_month_is_told_before_anything_is_trained(tmp_path):
 
 def test_the_loop_plays_months_not_weeks(tmp_path):
     with pytest.raises(InvalidArgumentError, match="plays months, got 2013-W03"):
-        play(first=Period.parse("2013-W03"), workspace=tmp_path)
+        play(NAME, first="2013-W03", workspace=tmp_path)

@@ -10,6 +10,8 @@ import pytest
 from mlops_mini.errors import DataIntegrityError, InvalidArgumentError, NotFoundError
 from mlops_mini.features import offline
 from mlops_mini.flights import datasets
+from mlops_mini.flights.features import FEATURES
+from mlops_mini.flights.preparation import prepare
 from mlops_mini.model import evaluation, training
 from mlops_mini.model.digest import model_digest
 
@@ -290,13 +292,15 @@ def test_importing_the_pipeline_does_not_import_tensorflow() -> None:
 
 def test_january_predicts_march_better_than_its_base_rate(tmp_path: Path) -> None:
     january, march = (datasets.flights(month) for month in ("2013-01", "2013-03"))
-    known = offline.labels(january).notna()
-    model = training.train(offline.compute(january)[known], offline.labels(january)[known])
+    (learned, labels), (asked, outcomes) = (
+        (offline.compute(landed, FEATURES, prepare=prepare), landed["late"])
+        for landed in (prepare(month).dropna(subset="late") for month in (january, march))
+    )
+    model = training.train(learned, labels)
     training.export(model, tmp_path / "model")
 
-    landed = offline.labels(march).notna()
-    probabilities = evaluation.predict(tmp_path / "model", offline.compute(march)[landed])
-    metrics = evaluation.measure(probabilities, offline.labels(march)[landed])
+    probabilities = evaluation.predict(tmp_path / "model", asked)
+    metrics = evaluation.measure(probabilities, outcomes)
 
     assert metrics.n_rows == 27_902
     assert metrics.auc > 0.61

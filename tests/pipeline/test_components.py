@@ -14,12 +14,15 @@ import pytest
 import yaml
 from kfp import dsl
 
+from mlops_mini import workspace
+from mlops_mini.data import quarantine
 from mlops_mini.errors import DataIntegrityError
-from mlops_mini.flights import arrivals, preparation
-from mlops_mini.flights.definitions import FEATURES
+from mlops_mini.flights import preparation
+from mlops_mini.flights.features import FEATURES
+from mlops_mini.flights.use_case import FLIGHTS
 from mlops_mini.model import publish
 from mlops_mini.model.digest import model_digest
-from mlops_mini.pipeline import challenger, components
+from mlops_mini.pipeline import challenger, components, examples
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = [
@@ -44,19 +47,23 @@ def test_ingest_makes_a_data_folder_of_what_the_periods_need(stages) -> None:
     raw = stages.path("raw")
 
     assert {str(path.relative_to(raw)) for path in raw.rglob("*") if path.is_file()} == {
-        "airport_zones.csv",
         "checksums.txt",
         "flights/2013-01.parquet",  # the week before reaches into January
         "flights/2013-02.parquet",
         "weather.parquet",
     }
     listed = hashlib.sha256((raw / "checksums.txt").read_bytes()).hexdigest()
-    assert listed == stages.data_digest == arrivals.digest(["2013-W05", "2013-W06"])
+    assert (
+        listed
+        == stages.data_digest
+        == examples.digest(FLIGHTS, stages.periods, data_folder=workspace.data_folder())
+    )
 
 
 def test_ingest_refuses_files_that_are_not_what_the_caller_saw(tmp_path: Path, stages) -> None:
     with pytest.raises(DataIntegrityError, match=f"{'0' * 64} was asked for.* have changed"):
         components.ingest.python_func(
+            **stages.use_case,
             train_periods=["2013-W05"],
             test_period="2013-W06",
             data_folder=str(stages.path("raw")),
@@ -103,7 +110,7 @@ def test_verify_refuses_another_list_of_checksums(tmp_path: Path, stages) -> Non
 def test_validate_keeps_or_sets_aside_each_row(stages) -> None:
     quarantined = pd.read_csv(stages.path("quarantined"))
 
-    assert list(quarantined.columns) == list(arrivals.QUARANTINE_COLUMNS)
+    assert list(quarantined.columns) == list(quarantine.COLUMNS)
     (line,) = quarantined.to_dict("records")
     assert (line["period"], line["table"], line["column"]) == ("2013-W06", "weather", "wind_speed")
     weather = pd.read_parquet(stages.path("clean") / "weather.parquet")
@@ -111,21 +118,19 @@ def test_validate_keeps_or_sets_aside_each_row(stages) -> None:
     assert stages.path("findings").read_text().startswith("- ")
 
 
-def test_features_are_those_of_the_loop(stages) -> None:
-    (last,) = arrivals.read([arrivals.Period.parse("2013-W06")]).partitions
+def test_examples_have_key_features_label_and_slices(stages) -> None:
+    (last,) = examples.read(FLIGHTS, stages.periods[1:], data_folder=stages.path("clean")).periods
     features, labels = last.labeled()
 
-    examples = pd.read_parquet(stages.path("test_examples"))
+    written = pd.read_parquet(stages.path("test_examples"))
 
-    names = [feature.name for feature in FEATURES]
-    assert list(examples) == ["flight_id", *names, "late", "hours"]
-    pd.testing.assert_frame_equal(
-        examples.set_index("flight_id")[names], features, check_exact=True
-    )
-    assert (examples["late"] == labels).all()
-    hours = preparation.prepare(last.flights).set_index("flight_id")["hours"]
-    assert (examples["hours"].to_numpy() == hours[examples["flight_id"]].to_numpy()).all()
-    assert tuple(examples["hours"].cat.categories) == preparation.HOURS
+    names = list(FEATURES.names)
+    assert list(written) == ["flight_id", *names, "late", "hours"]
+    pd.testing.assert_frame_equal(written.set_index("flight_id")[names], features, check_exact=True)
+    assert (written["late"] == labels).all()
+    hours = last.rows.set_index("flight_id")["hours"]
+    assert (written["hours"].to_numpy() == hours[written["flight_id"]].to_numpy()).all()
+    assert tuple(written["hours"].cat.categories) == preparation.HOURS
 
 
 def test_train_says_what_the_model_answers(candidate) -> None:
@@ -144,6 +149,7 @@ def test_evaluate_gate_and_publish_pass_files_and_values(tmp_path: Path, stages,
     metrics_digest = components.evaluate.python_func(
         model=dsl.Model(uri=str(model)),
         test_examples=test,
+        **stages.columns,
         baseline=str(model),
         baseline_digest=digest,
         metrics=metrics,
@@ -209,6 +215,7 @@ def test_the_candidate_can_be_served(stages, candidate) -> None:
     passed, finding = components.serving_check.python_func(
         model=dsl.Model(uri=str(model)),
         test_examples=dsl.Dataset(uri=str(stages.path("test_examples"))),
+        features=stages.columns["features"],
         model_digest=digest,
         data_digest=stages.data_digest,
     )
@@ -218,9 +225,9 @@ def test_the_candidate_can_be_served(stages, candidate) -> None:
 
 
 def test_score_measures_predictions_made_elsewhere(tmp_path: Path, stages) -> None:
-    examples = pd.read_parquet(stages.path("test_examples"))
-    guess = examples["late"].mean()
-    examples[::-1].assign(probability=guess)[["flight_id", "probability"]].to_parquet(
+    written = pd.read_parquet(stages.path("test_examples"))
+    guess = written["late"].mean()
+    written[::-1].assign(probability=guess)[["flight_id", "probability"]].to_parquet(
         tmp_path / "predictions"
     )
     metrics = dsl.Metrics(uri=str(tmp_path / "metrics"))
@@ -228,13 +235,14 @@ def test_score_measures_predictions_made_elsewhere(tmp_path: Path, stages) -> No
     components.score.python_func(
         predictions=dsl.Dataset(uri=str(tmp_path / "predictions")),
         test_examples=dsl.Dataset(uri=str(stages.path("test_examples"))),
+        **{name: stages.columns[name] for name in ("key", "label", "slices")},
         predictions_digest="",
         data_digest="",
         metrics=metrics,
     )
 
     overall = json.loads((tmp_path / "metrics").read_text())["candidate"]["overall"]["all"]
-    assert overall["n_rows"] == len(examples)
+    assert overall["n_rows"] == len(written)
     assert overall["log_loss"] == pytest.approx(overall["base_rate_log_loss"])
     assert metrics.metadata["log_loss"] == overall["log_loss"]
 

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mlops_mini import workspace
 from mlops_mini.errors import NotFoundError
-from mlops_mini.flights import arrivals, datasets
+from mlops_mini.flights.use_case import FLIGHTS
 from mlops_mini.model import publish
-from mlops_mini.pipeline import definition
+from mlops_mini.pipeline import definition, examples
 
-DATA = datasets.data_folder()
+DATA = workspace.data_folder()
+NAME = "mlops_mini.flights.use_case:FLIGHTS"
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +87,14 @@ def test_publishing_waits_for_a_blessing_and_the_verdict_for_no_challenger(spec)
 
 def test_arguments_are_what_the_pipeline_asks_for(spec, tmp_path: Path) -> None:
     found = definition.arguments(
-        "2013-03", models_folder=tmp_path / "flights", verdicts_folder=tmp_path / "verdicts"
+        NAME, "2013-03", models_folder=tmp_path / "flights", verdicts_folder=tmp_path / "verdicts"
     )
 
     parameters = spec["root"]["inputDefinitions"]["parameters"]
     assert set(found) == set(parameters)
     assert found["train_periods"] == ["2013-01", "2013-02"]
-    assert found["data_digest"] == arrivals.digest(["2013-01", "2013-02", "2013-03"])
+    months = [FLIGHTS.calendar.period(month) for month in ("2013-01", "2013-02", "2013-03")]
+    assert found["data_digest"] == examples.digest(FLIGHTS, months, data_folder=DATA)
     assert json.loads(json.dumps(found)) == found
 
 
@@ -108,6 +111,7 @@ def test_trains_on_the_periods_just_before(
     tmp_path: Path, period, n_train_periods, train_periods
 ) -> None:
     found = definition.arguments(
+        NAME,
         period,
         models_folder=tmp_path,
         verdicts_folder=tmp_path,
@@ -121,17 +125,16 @@ def test_a_gap_ends_what_is_trained_on(tmp_path: Path) -> None:
     (tmp_path / "flights").mkdir()
     for month in ("2013-01", "2013-03", "2013-04"):
         shutil.copy(DATA / "flights" / f"{month}.parquet", tmp_path / "flights")
-    for name in ("weather.parquet", "airport_zones.csv"):
-        shutil.copy(DATA / name, tmp_path)
+    shutil.copy(DATA / "weather.parquet", tmp_path)
 
     found = definition.arguments(
-        "2013-04", models_folder=tmp_path, verdicts_folder=tmp_path, data_folder=tmp_path
+        NAME, "2013-04", models_folder=tmp_path, verdicts_folder=tmp_path, data_folder=tmp_path
     )
 
     assert found["train_periods"] == ["2013-03"]
     with pytest.raises(NotFoundError, match=r"some periods before 2013-03 .* there are none"):
         definition.arguments(
-            "2013-03", models_folder=tmp_path, verdicts_folder=tmp_path, data_folder=tmp_path
+            NAME, "2013-03", models_folder=tmp_path, verdicts_folder=tmp_path, data_folder=tmp_path
         )
 
 
@@ -141,12 +144,13 @@ def test_a_gap_ends_what_is_trained_on(tmp_path: Path) -> None:
         ("2013-01", None, "some periods before 2013-01 are needed to train on"),
         ("2013-03", 3, r"3 periods before 2013-03 .* there are \['2013-01', '2013-02'\]"),
         ("2014-01", None, "no flights of 2014-01"),
-        ("2014-W01", None, "no flights of 2014-W01"),
+        ("2014-W01", None, "no flights of 2014-01"),
     ],
 )
 def test_says_what_is_missing(tmp_path: Path, period, n_train_periods, message) -> None:
     with pytest.raises(NotFoundError, match=message):
         definition.arguments(
+            NAME,
             period,
             models_folder=tmp_path,
             verdicts_folder=tmp_path,
@@ -173,7 +177,7 @@ def test_the_baseline_was_judged_earlier_so_a_second_run_has_the_same_arguments(
 
     def ask(**changes) -> dict:
         folders = {"models_folder": tmp_path / "flights", "verdicts_folder": tmp_path / "verdicts"}
-        return definition.arguments("2013-04", **folders, **changes)
+        return definition.arguments(NAME, "2013-04", **folders, **changes)
 
     assert (ask()["baseline"], ask(is_warm_start=True)["epochs"]) == ("", 5)
     publish_for("2013-02", "a")

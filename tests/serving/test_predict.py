@@ -57,18 +57,16 @@ class HeldServable:
         self.is_closed = True
 
 
-def edges(
-    models: Models, *, timeout_ms: int = 30_000, n_threads: int = 0
-) -> tuple[RestApi, GrpcApi]:
+def edges(models: Models, *, timeout_s: float = 30, n_threads: int = 0) -> tuple[RestApi, GrpcApi]:
     """Both edges of one server, without their ports."""
     workers = Workers(n_threads)
-    core = {
+    core: dict[str, Any] = {
+        "workers": workers,
         "predictor": Predictor(models.by_name, workers),
         "examples": ExampleMethods(models.by_name),
         "model_service": ModelService(models),
     }
-    rest = RestApi(models, workers, **core, timeout_ms=timeout_ms)  # type: ignore[arg-type]
-    return rest, GrpcApi(workers, **core)  # type: ignore[arg-type]
+    return RestApi(models=models, timeout_s=timeout_s, **core), GrpcApi(**core)
 
 
 @contextmanager
@@ -108,7 +106,7 @@ def test_a_limit_is_answered_while_the_run_goes_on_and_holds_its_version(tmp_pat
     held = HeldServable()
 
     async def ask(models: Models) -> None:
-        rest, grpc = edges(models, timeout_ms=50, n_threads=1)
+        rest, grpc = edges(models, timeout_s=0.05, n_threads=1)
         over_rest = functools.partial(rest.predict, SPEC, b'{"instances":[1]}')
         over_grpc = functools.partial(grpc.predict, REQUEST.to_bytes(), 0.05)
         for over in (over_rest, over_grpc):  # the second one never gets the only thread
@@ -162,7 +160,7 @@ def test_a_deadline_limits_the_run_and_rest_has_its_own_limit(tmp_path: Path) ->
     held.let_go.set()
 
     async def ask(models: Models) -> None:
-        rest, grpc = edges(models, timeout_ms=1000)
+        rest, grpc = edges(models, timeout_s=1)
         for timeout_s in (None, 0.9, 30.0):
             await grpc.predict(REQUEST.to_bytes(), timeout_s)
         await rest.predict(SPEC, b'{"instances":[1]}')

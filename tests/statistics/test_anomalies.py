@@ -3,10 +3,10 @@ import pandas as pd
 import pytest
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
-from mlops_mini.data.periods import iterate
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.flights import datasets, tables
 from mlops_mini.statistics import anomalies, schemas
+from tests.flight_data import periods
 from tests.statistics.test_mergeable import of
 
 COLUMNS = ["severity", "anomaly", "description"]
@@ -20,7 +20,7 @@ def months(table):
 
 
 def weeks(table):
-    every = list(iterate("2013-W00", "2013-W51"))
+    every = periods("2013-W00", "2013-W51")
     if table == "flights":
         return {str(week): datasets.flights(week) for week in every}
     weather = datasets.weather()
@@ -55,7 +55,7 @@ def january():
     ],
 )
 def test_the_only_error_in_a_year_of_flights_is_that_of_17_miles(cut, expected):
-    assert errors(cut("flights"), tables.reviewed("flights")) == expected
+    assert errors(cut("flights"), schemas.read(tables.FLIGHTS.schema)) == expected
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,9 @@ def test_the_only_error_in_a_year_of_flights_is_that_of_17_miles(cut, expected):
 def test_the_only_error_in_a_year_of_weather_is_the_wind_of_1048(cut, period, n_rows):
     text = f"1 of {n_rows} values outside 0 to 100, such as 1048.36058"
 
-    assert errors(cut("weather"), tables.reviewed("weather")) == [(period, "wind_speed", text)]
+    schema = schemas.read(tables.WEATHER.schema)
+
+    assert errors(cut("weather"), schema) == [(period, "wind_speed", text)]
 
 
 def test_the_literal_schema_of_january_is_wrong_about_july():
@@ -100,7 +102,7 @@ def test_even_the_loose_schema_of_january_has_nothing_to_say_about_july():
 
 
 def test_new_destinations_are_warned_of_with_their_share():
-    schema = tables.reviewed("flights")
+    schema = schemas.read(tables.FLIGHTS.schema)
     n_unseen = {}
     for month, flights in months("flights").items():
         table = found(flights, schema)
@@ -118,7 +120,7 @@ def test_new_destinations_are_warned_of_with_their_share():
 def test_more_new_destinations_than_one_in_a_hundred_are_an_error(january):
     table = found(
         january.assign(dest=january["dest"].where(np.arange(27_004) % 50 != 0, "XXX")),
-        tables.reviewed("flights"),
+        schemas.read(tables.FLIGHTS.schema),
     )
 
     assert table.loc["dest", COLUMNS].tolist() == [
@@ -159,7 +161,7 @@ def test_more_new_destinations_than_one_in_a_hundred_are_an_error(january):
     ],
 )
 def test_each_anomaly_has_its_type(january, change, column, anomaly, kind):
-    validated = anomalies.validate(of(change(january)), tables.reviewed("flights"))
+    validated = anomalies.validate(of(change(january)), schemas.read(tables.FLIGHTS.schema))
 
     assert list(validated.anomaly_info) == [column]
     info = validated.anomaly_info[column]
@@ -172,13 +174,13 @@ def test_each_anomaly_has_its_type(january, change, column, anomaly, kind):
 
 
 def test_a_renamed_column_is_one_too_few_and_one_too_many(january):
-    table = found(january.rename(columns={"dest": "to"}), tables.reviewed("flights"))
+    table = found(january.rename(columns={"dest": "to"}), schemas.read(tables.FLIGHTS.schema))
 
     assert table["anomaly"].to_dict() == {"dest": "missing column", "to": "new column"}
 
 
 def test_an_empty_partition_is_empty_in_every_column(january):
-    table = found(january[:0], tables.reviewed("flights"))
+    table = found(january[:0], schemas.read(tables.FLIGHTS.schema))
 
     assert len(table) == 15
     assert set(table["anomaly"]) == {"wholly empty"}
@@ -186,13 +188,13 @@ def test_an_empty_partition_is_empty_in_every_column(january):
 
 def test_whole_numbers_with_missing_ones_are_no_change_of_type(january):
     assert january["arr_delay"].dtype == "float64"
-    assert found(january, tables.reviewed("flights")).empty
+    assert found(january, schemas.read(tables.FLIGHTS.schema)).empty
 
 
 def test_whole_numbers_will_do_for_floats():
     weather = months("weather")["2013-01"].assign(visib=10.0, precip=0)
 
-    assert found(weather, tables.reviewed("weather")).empty
+    assert found(weather, schemas.read(tables.WEATHER.schema)).empty
 
 
 def test_two_things_wrong_with_a_column_are_both_told():
@@ -200,14 +202,14 @@ def test_two_things_wrong_with_a_column_are_both_told():
     one_left = np.arange(len(weather)) == 5
     broken = weather.assign(humid=weather["humid"].where(one_left).mask(one_left, np.inf))
 
-    validated = anomalies.validate(of(broken), tables.reviewed("weather"))
+    validated = anomalies.validate(of(broken), schemas.read(tables.WEATHER.schema))
 
     assert validated.anomaly_info["humid"].short_description == "several"
-    assert found(broken, tables.reviewed("weather"))["anomaly"].tolist() == [
+    assert found(broken, schemas.read(tables.WEATHER.schema))["anomaly"].tolist() == [
         "too many missing",
         "out of range",
     ]
-    assert validated.baseline == tables.reviewed("weather")
+    assert validated.baseline == schemas.read(tables.WEATHER.schema)
 
 
 def test_without_anomalies_the_table_is_empty_with_its_columns():

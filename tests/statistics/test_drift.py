@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
-from mlops_mini.data.periods import iterate
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.flights import datasets, tables, times
-from mlops_mini.statistics import distances, drift, protos
+from mlops_mini.flights import airports, datasets, tables, times
+from mlops_mini.statistics import distances, drift, protos, schemas
+from tests.flight_data import periods
 from tests.statistics.test_mergeable import of
 
 SCHEDULE = ["mins", "dow", "distance", "block"]
@@ -20,7 +20,7 @@ WEATHER = ["temp", "dewp", "humid", "wind_speed", "wind_gust", "precip", "pressu
 def flights(year):
     """Labeled flights with the columns of the schedule and the last published weather."""
     arrived = year[year["arr_delay"].notna()].reset_index(drop=True)
-    utc = times.derive_utc(arrived, datasets.airport_zones())
+    utc = times.derive_utc(arrived, airports.zones())
     weather = datasets.weather()
     published = weather.assign(published=weather["time_hour"] + pd.Timedelta(hours=1))
     observed = pd.merge_asof(
@@ -148,14 +148,14 @@ def test_too_few_spans_to_calibrate_on_are_refused(by_month):
 def test_the_reviewed_thresholds_are_those_of_january_to_june():
     weeks = [
         of(datasets.flights(week)[["carrier", "origin", "dest"]])
-        for week in iterate("2013-W00", "2013-W25")
+        for week in periods("2013-W00", "2013-W25")
     ]
 
     calibrated = drift.calibrate(weeks, measure=distances.l_infinity)
 
     assert {name: round(threshold, 4) for name, threshold in calibrated.items()} == {
         f.name: f.drift_comparator.infinity_norm.threshold
-        for f in tables.reviewed("flights").feature
+        for f in schemas.read(tables.FLIGHTS.schema).feature
         if f.HasField("drift_comparator")
     }
 
@@ -163,7 +163,7 @@ def test_the_reviewed_thresholds_are_those_of_january_to_june():
 def test_the_schema_says_what_has_drifted():
     january, july = (of(datasets.flights(month)) for month in ("2013-01", "2013-07"))
 
-    found = drift.validate(january, july, tables.reviewed("flights"))
+    found = drift.validate(january, july, schemas.read(tables.FLIGHTS.schema))
 
     assert list(found.anomaly_info) == ["dest"]
     (reason,) = found.anomaly_info["dest"].reason

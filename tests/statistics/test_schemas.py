@@ -9,6 +9,7 @@ from mlops_mini.statistics import mergeable, schemas
 from tests.statistics.test_mergeable import of
 
 TABLES = ("flights", "weather")
+REVIEWED = {table.name: schemas.read(table.schema) for table in (tables.FLIGHTS, tables.WEATHER)}
 
 
 def january(table):
@@ -81,15 +82,14 @@ def test_text_and_back_is_the_same_schema(inferred, table, tmp_path):
 @pytest.mark.parametrize("table", TABLES)
 def test_the_review_keeps_columns_and_types(inferred, table):
     columns = [
-        [(f.name, f.type) for f in schema.feature]
-        for schema in (inferred[table], tables.reviewed(table))
+        [(f.name, f.type) for f in schema.feature] for schema in (inferred[table], REVIEWED[table])
     ]
 
     assert columns[0] == columns[1]
 
 
 def test_the_diff_shows_what_a_person_has_changed(inferred):
-    assert schemas.diff(inferred["flights"], tables.reviewed("flights")) == [
+    assert schemas.diff(inferred["flights"], REVIEWED["flights"]) == [
         "month: range, now 1 to 12",
         "day: range, now 1 to 31",
         "sched_dep_time: range, now 0 to 2400",
@@ -134,7 +134,7 @@ def test_a_table_without_a_reviewed_schema_is_not_found():
     with pytest.raises(
         NotFoundError, match=r"no schema .*planes\.pbtxt; .*\['flights\.pbtxt', 'weather\.pbtxt'\]"
     ):
-        tables.reviewed("planes")
+        schemas.read(tables.FLIGHTS.schema.with_name("planes.pbtxt"))
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 
 from mlops_mini.errors import DataIntegrityError, FailedPreconditionError, NotFoundError
 from mlops_mini.flights import datasets
+from mlops_mini.photos import datasets as photos
 from tools import rebuild_data
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCE = Path(__file__).parent / "source"  # some hundred rows of the real CSV files
 
 
@@ -86,7 +86,7 @@ def test_the_small_tables_give_the_rows_of_the_committed_data(rebuilt):
 
 
 def test_the_sample_is_the_first_images_and_all_test_images(rebuilt):
-    sample = datasets.fashion_mnist(folder=rebuilt)
+    sample = photos.fashion_mnist(folder=rebuilt)
     numbers = sample.train_images[:, 0, 0].astype(int) * 256 + sample.train_images[:, 0, 1]
 
     assert numbers.tolist() == list(range(30_000))
@@ -172,24 +172,6 @@ def test_data_of_somebodys_own_is_not_replaced(source, tmp_path, name):
 
     assert (tmp_path / name).read_text() == '{"mine": "years of work"}'
     assert sum(path.is_file() for path in tmp_path.rglob("*")) == 1
-
-
-def test_the_map_of_zones_may_come_from_a_source(source, tmp_path, monkeypatch):
-    monkeypatch.setenv("MLOPS_MINI_DATA", str(tmp_path / "gone"))
-    zones = shutil.copy(datasets.data_folder(ROOT / "data") / "airport_zones.csv", tmp_path)
-
-    rebuild_data.rebuild(tmp_path / "out", sources=[source, tmp_path])
-
-    assert (tmp_path / "out" / "airport_zones.csv").read_bytes() == Path(zones).read_bytes()
-
-
-def test_the_map_of_zones_cannot_be_rebuilt(source, tmp_path, monkeypatch):
-    monkeypatch.setenv("MLOPS_MINI_DATA", str(tmp_path / "gone"))
-
-    with pytest.raises(NotFoundError, match=r"git checkout -- data/airport_zones\.csv"):
-        rebuild_data.rebuild(tmp_path / "out", sources=[source])
-
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_mini.features import events, offline
-from mlops_mini.flights import datasets, times
-from mlops_mini.flights.definitions import WEATHER
+from mlops_mini.flights import airports, datasets, times
+from mlops_mini.flights.features import WEATHER
+from tests.flight_data import compute_offline, happened
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def year():
 
 @pytest.fixture(scope="module")
 def features(year, weather):
-    return offline.compute(year, history=events.from_flights(year), weather=weather)
+    return compute_offline(year, history=happened(year), weather=weather)
 
 
 def test_every_flight_has_its_row(year, features):
@@ -88,7 +88,7 @@ def test_the_first_day_has_no_history(year, features):
 
 
 def test_300_random_flights_equal_a_plain_computation(year, features, weather):
-    instants = times.derive_utc(year, datasets.airport_zones()).drop(columns="block_min")
+    instants = times.derive_utc(year, airports.zones()).drop(columns="block_min")
     flights = pd.concat([year, instants.apply(lambda column: column.dt.tz_localize(None))], axis=1)
     published = weather["time_hour"].dt.tz_localize(None) + pd.Timedelta(hours=1)
 

@@ -1,52 +1,42 @@
-"""What each feature is, said once; `offline` and `online` compute it from here.
+"""What each feature of a flight is, said once: training and serving compute it from here.
 
-Neither repeats a number or a rule of it, so training and serving cannot differ in a definition,
-only in how they look values up, and a test compares these.
+`features.offline` and `features.online` repeat no number or rule of it, so they can't differ in a
+definition, only in how they look values up, and a test compares these.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pandas as pd
+
+from mlops_mini.data import columns
+from mlops_mini.features.feature_set import FeatureSet
 from mlops_mini.features.sources import (
-    Entity,
     Event,
     Feature,
     Formula,
     Latest,
     Observation,
-    Source,
     Window,
 )
 from mlops_mini.flights import times
+from mlops_mini.flights.preparation import LATE_MIN
 
 HOUR_S = 3600
 
-# An arrival is late if its delay is longer, minutes: the label, and a feature about other flights.
-LATE_MIN = 15
-
-# Columns of `datasets.flights` that are known when a prediction is due: no outcome is among them.
-FLIGHT_COLUMNS = (
-    "year",
-    "month",
-    "day",
-    "sched_dep_time",
-    "sched_arr_time",
-    "carrier",
-    "origin",
-    "dest",
-    "distance",
-)
-
 # The weather of an hour is published when the hour is over.
 WEATHER_OBSERVATION = Observation(
-    entity="origin", time="time_hour", published_after_s=HOUR_S, time_to_live_s=6 * HOUR_S
+    table="weather",
+    entity="origin",
+    time="time_hour",
+    published_after_s=HOUR_S,
+    time_to_live_s=6 * HOUR_S,
 )
 
 # A canceled flight is scheduled and never departs; a diverted one departs and never arrives.
-SCHEDULED = Event(kind="scheduled", time="sched_dep_utc", delay=None)
-DEPARTURE = Event(kind="departure", time="dep_utc", delay="dep_delay")
-ARRIVAL = Event(kind="arrival", time="arr_utc", delay="arr_delay")
-EVENTS = (SCHEDULED, DEPARTURE, ARRIVAL)
+SCHEDULED = Event(kind="scheduled", table="flights", time="sched_dep_utc", value=None)
+DEPARTURE = Event(kind="departure", table="flights", time="dep_utc", value="dep_delay")
+ARRIVAL = Event(kind="arrival", table="flights", time="arr_utc", value="arr_delay")
 
 
 def is_late(arr_delay: Any) -> Any:
@@ -93,7 +83,7 @@ def _recent(name: str, unit: str, description: str, window: Window) -> Feature[W
 
 def _count(
     name: str,
-    entity: Entity,
+    entity: str,
     event: Event,
     hours: int,
     description: str,
@@ -106,18 +96,14 @@ def _count(
     return _recent(name, "flight", description, window)
 
 
-def _delay_min(delay_min: Any) -> Any:
-    return delay_min
-
-
 def _mean(
     name: str,
-    entity: Entity,
+    entity: str,
     event: Event,
     hours: int,
     description: str,
     *,
-    value: Callable[[Any], Any] = _delay_min,
+    value: Callable[[Any], Any] | None = None,
     unit: str = "min",
 ) -> Feature[Window]:
     window = Window(
@@ -131,6 +117,11 @@ def _mean(
     return _recent(name, unit, description, window)
 
 
+def _clock(flight: Mapping[str, Any], name: str) -> "pd.Series[float]":
+    """Read a column of clock times, such as 1735."""
+    return pd.Series(columns.numbers(flight[name]), index=flight[name].index)
+
+
 SCHEDULE = (
     _category("carrier", "carrier that sells the flight, two characters"),
     _category("origin", "airport of departure: EWR, JFK or LGA"),
@@ -139,7 +130,7 @@ SCHEDULE = (
         "mins",
         "min",
         "scheduled departure, since local midnight",
-        lambda flight: times.minutes(flight["sched_dep_time"]),
+        lambda flight: times.minutes(_clock(flight, "sched_dep_time")),
     ),
     _schedule(
         "dow",
@@ -153,7 +144,9 @@ SCHEDULE = (
         "min",
         "scheduled time from gate to gate",
         lambda flight: times.block_min(
-            flight["sched_dep_time"], flight["sched_arr_time"], flight["shift_min"]
+            _clock(flight, "sched_dep_time"),
+            _clock(flight, "sched_arr_time"),
+            flight["shift_min"],
         ),
     ),
 )
@@ -205,6 +198,22 @@ RECENT = (
     ),
 )
 
-FEATURES: tuple[Feature[Source], ...] = (*SCHEDULE, *WEATHER, *RECENT)
-
-LONGEST_WINDOW_S = max(feature.source.window_s for feature in RECENT)
+# No outcome is among the inputs.
+FEATURES = FeatureSet(
+    of="flights",
+    key="flight_id",
+    time="sched_dep_utc",
+    due="-60min",
+    inputs=(
+        "year",
+        "month",
+        "day",
+        "sched_dep_time",
+        "sched_arr_time",
+        "carrier",
+        "origin",
+        "dest",
+        "distance",
+    ),
+    features=(*SCHEDULE, *WEATHER, *RECENT),
+)

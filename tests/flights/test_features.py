@@ -1,6 +1,8 @@
-from mlops_mini.flights.definitions import (
+import pandas as pd
+
+from mlops_mini.flights import times
+from mlops_mini.flights.features import (
     FEATURES,
-    FLIGHT_COLUMNS,
     RECENT,
     SCHEDULE,
     WEATHER,
@@ -9,9 +11,7 @@ from mlops_mini.flights.definitions import (
 
 
 def test_the_order_is_the_reference_models():
-    names = [feature.name for feature in FEATURES]
-
-    assert names == [
+    assert list(FEATURES.names) == [
         "carrier", "origin", "dest", "mins", "dow", "distance", "block",
         "temp", "dewp", "humid", "wind_speed", "wind_gust", "precip", "pressure", "visib",
         "org_dep_n_1h", "org_dep_mean_1h", "org_dep_n_3h", "org_dep_mean_3h", "car_dep_mean_3h",
@@ -20,23 +20,25 @@ def test_the_order_is_the_reference_models():
 
 
 def test_each_name_is_defined_once_and_numbers_have_units():
-    assert len({feature.name for feature in FEATURES}) == len(FEATURES)
-    assert all(bool(feature.unit) == (feature.dtype == "float32") for feature in FEATURES)
-    assert all(feature.description for feature in FEATURES)
+    assert len(set(FEATURES.names)) == len(FEATURES.features)
+    assert all(bool(feature.unit) == (feature.dtype == "float32") for feature in FEATURES.features)
+    assert all(feature.description for feature in FEATURES.features)
 
 
 def test_each_feature_is_in_the_group_of_its_source():
     groups = {"schedule": SCHEDULE, "weather": WEATHER, "recent": RECENT}
 
-    assert sum(map(len, groups.values())) == len(FEATURES) == 25
+    assert sum(map(len, groups.values())) == len(FEATURES.features) == 25
     assert all(feature.group == name for name, group in groups.items() for feature in group)
 
 
-def test_no_formula_reads_an_outcome():
-    known = dict.fromkeys((*FLIGHT_COLUMNS, "epoch_day", "shift_min"), 1.0)
+def test_no_input_is_an_outcome():
+    assert not {"dep_delay", "arr_delay", "air_time", "tailnum"} & set(FEATURES.inputs)
 
-    assert not {"dep_delay", "arr_delay", "air_time", "tailnum"} & set(known)
-    assert all(feature.source.compute(known) is not None for feature in SCHEDULE)
+
+def test_predictions_are_due_an_hour_before_departure():
+    assert pd.Timedelta(FEATURES.due) == -times.HORIZON
+    assert FEATURES.reach_s == 24 * 3600
 
 
 def test_windows_are_as_long_as_their_names_say():

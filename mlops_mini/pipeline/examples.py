@@ -1,0 +1,392 @@
+"""From the tables of a use case to examples: rows with features and a label.
+
+A pipeline does it in three tasks, between which only files pass: `copy` takes the files that some
+periods need, `clean` parts good rows from bad ones, and `write` makes rows to train and to judge a
+model with. Each row is checked once, by `clean`. What the first two write is a data folder like the
+one that it was made from, and `read` reads any of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mlops_mini import files
+from mlops_mini.data import quarantine, rules, table_files
+from mlops_mini.data.columns import shown
+from mlops_mini.data.periods import Period
+from mlops_mini.data.rules import RowSplit
+from mlops_mini.data.table import Table
+from mlops_mini.errors import DataIntegrityError, InvalidArgumentError
+from mlops_mini.features import events, offline
+from mlops_mini.features.events import StreamEvent
+from mlops_mini.features.feature_set import offset
+from mlops_mini.statistics import anomalies, mergeable, schemas
+from mlops_mini.use_case import UseCase
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PeriodOfExamples:
+    """The examples of one period.
+
+    Attributes:
+        period: Which one.
+        rows: Rows of the examples' table, with what `prepare` adds to them.
+        features: Their features, one row each, as of the instant when its prediction is due.
+        labels: 1 or 0, NaN where unknown.
+    """
+
+    period: Period
+    rows: pd.DataFrame
+    features: pd.DataFrame
+    labels: pd.Series[float]
+
+    @property
+    def n_without_label(self) -> int:
+        """Rows that neither train nor judge a model."""
+        return int(self.labels.isna().sum())
+
+    def labeled(self) -> tuple[pd.DataFrame, npt.NDArray[Any]]:
+        """Features and labels, shape [n] of 0 and 1, of the rows that have a label."""
+        known = self.labels.notna()
+        return self.features[known], self.labels[known].to_numpy(np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """Examples of some periods, and what happened before and meanwhile.
+
+    Attributes:
+        use_case: Whose.
+        periods: The periods asked for, in order.
+        history: Events, as `events.from_tables` gives them.
+        observed: Rows of the tables that are observed, by table.
+    """
+
+    use_case: UseCase
+    periods: Sequence[PeriodOfExamples]
+    history: pd.DataFrame
+    observed: Mapping[str, pd.DataFrame]
+
+    @cached_property
+    def stream(self) -> Sequence[StreamEvent]:
+        """Everything that has happened, in the order in which it became known."""
+        return events.stream(self.use_case.feature_set, self.history, self.observed)
+
+
+def digest(use_case: UseCase, periods: Sequence[Period], *, data_folder: Path) -> str:
+    """Digest the files that some periods need, those before them that features reach into included.
+
+    Args:
+        use_case: Whose tables.
+        periods: Months or weeks in order.
+        data_folder: Holds the tables; see `table_files.load`.
+
+    Returns:
+        SHA-256, 64 hex digits, of the list of checksums that `copy` would write.
+
+    Raises:
+        NotFoundError: The folder or a file is not there.
+        DataIntegrityError: A file is not what the folder's checksums say.
+    """
+    lines = [
+        f"{files.file_sha256(files.checked_path(data_folder, name))}  {name}\n"
+        for name in _file_names(use_case, periods, data_folder)
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def copy(
+    use_case: UseCase,
+    periods: Sequence[Period],
+    folder: Path,
+    *,
+    data_digest: str,
+    data_folder: Path,
+) -> None:
+    """Copy the files that some periods need.
+
+    Args:
+        use_case: Whose tables.
+        periods: Months or weeks in order.
+        folder: Becomes a data folder with just these files and their checksums.
+        data_digest: What `digest` said of them.
+        data_folder: Holds the tables.
+
+    Raises:
+        NotFoundError: The folder or a file is not there.
+        DataIntegrityError: A file is damaged, or they have another digest: they have changed.
+    """
+    names = _file_names(use_case, periods, data_folder)
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(files.checked_path(data_folder, name), folder / name)
+    files.write_checksums(folder, names)
+    copied = files.file_sha256(folder / files.CHECKSUMS)
+    if copied != data_digest:
+        raise DataIntegrityError(
+            f"{', '.join(names)} in {data_folder} have the digest {copied}, {data_digest or 'none'}"
+            " was asked for: the files have changed; start a new run"
+        )
+
+
+def clean(
+    use_case: UseCase,
+    periods: Sequence[Period],
+    folder: Path,
+    *,
+    quarantine_file: Path,
+    data_folder: Path,
+) -> tuple[str, ...]:
+    """Set bad rows aside and check what is left against the reviewed schemas.
+
+    Single rows that break a rule are set aside, and what is odd but usable is told. An error by the
+    statistics of the rows kept ends it, such as a code of another kind or a column that is mostly
+    missing: then something is wrong that no row shows.
+
+    Args:
+        use_case: Whose tables and rules.
+        periods: Months or weeks in order; those before them that features reach into, and that are
+            there, are cleaned too.
+        folder: Becomes a data folder of the rows kept, one file for each table.
+        quarantine_file: Gets a CSV file with `quarantine.COLUMNS`, one line for each broken rule.
+        data_folder: Holds the tables.
+
+    Returns:
+        What is odd, a sentence each.
+
+    Raises:
+        NotFoundError: A period is not there.
+        DataIntegrityError: A file is damaged, a partition is refused as a whole, or its statistics
+            break the schema.
+    """
+    findings: list[str] = []
+    errors: list[str] = []
+    splits: list[RowSplit] = []
+    needed = [*_before(use_case, periods, data_folder), *periods]
+    for table in use_case.tables:
+        for period in needed:
+            split = _split(use_case, table, period, data_folder)
+            splits.append(split)
+            findings += (finding.text for finding in split.findings)
+            for text, is_error in _anomalies(table, period, split.kept):
+                (errors if is_error else findings).append(text)
+    if errors:
+        raise DataIntegrityError(
+            f"{'; '.join(errors)}: have the partitions sent again, or review the schema"
+        )
+    folder.mkdir(parents=True)
+    for table in use_case.tables:
+        kept = [split.kept for split in splits if split.table == table.name]
+        rows = pd.concat(kept, ignore_index=True)
+        rows.to_parquet(folder / f"{table.name}.parquet", index=False)
+    files.write_checksums(folder, sorted(f"{table.name}.parquet" for table in use_case.tables))
+    quarantine.record(splits).to_csv(quarantine_file, index=False)
+    return tuple(findings)
+
+
+def read(use_case: UseCase, periods: Sequence[Period], *, data_folder: Path) -> Examples:
+    """Read periods that follow each other, with features as of each prediction.
+
+    Events of the periods before them count too, where these are there: features of the first hours
+    reach back into them. No row rule is applied: read what `clean` has written.
+
+    Args:
+        use_case: Whose.
+        periods: Months or weeks in order.
+        data_folder: Holds the tables.
+
+    Raises:
+        NotFoundError: A period is not there.
+        DataIntegrityError: A file is damaged, or a period has no row.
+        InvalidArgumentError: A label is neither 0 nor 1.
+    """
+    features, calendar = use_case.feature_set, use_case.calendar
+    needed = [*_before(use_case, periods, data_folder), *periods]
+    tables = {
+        name: [
+            _prepared(table, table_files.load(table, period, calendar=calendar, folder=data_folder))
+            for period in needed
+        ]
+        for name, table in use_case.by_name.items()
+    }
+    rows = tables[features.of][-len(periods) :]
+    whole = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
+    history = events.from_tables(
+        features,
+        whole,
+        keys={event.table: _key(use_case, event.table) for event in features.events},
+    )
+    observed = {each.table: whole[each.table] for each in features.observations}
+    computed = offline.compute(
+        pd.concat(rows, ignore_index=True),
+        features,
+        prepare=use_case.examples.prepare,
+        history=history,
+        observed=observed,
+    )
+    ends = np.cumsum([len(part) for part in rows])
+    return Examples(
+        use_case=use_case,
+        periods=[
+            PeriodOfExamples(
+                period=period,
+                rows=part,
+                features=computed.iloc[end - len(part) : end],
+                labels=_labels(use_case, part),
+            )
+            for period, part, end in zip(periods, rows, ends, strict=True)
+        ],
+        history=history,
+        observed=observed,
+    )
+
+
+def write(
+    use_case: UseCase,
+    train_periods: Sequence[Period],
+    test_period: Period,
+    *,
+    train_file: Path,
+    test_file: Path,
+    data_folder: Path,
+) -> None:
+    """Write the rows that have a label, with their features as of the instant of prediction.
+
+    Args:
+        use_case: Whose.
+        train_periods: Months or weeks in order.
+        test_period: The one after them.
+        train_file: Gets a parquet file of the rows of `train_periods`: the key, the features, the
+            label, 1 or 0, and the slices that are no features.
+        test_file: Gets the same of `test_period`.
+        data_folder: Holds the tables, as `clean` writes them.
+
+    Raises:
+        NotFoundError: A period is not there.
+        DataIntegrityError: A file is damaged, or a period has no row.
+        InvalidArgumentError: A label is neither 0 nor 1, the same for all, or known of no row.
+    """
+    periods = read(use_case, [*train_periods, test_period], data_folder=data_folder).periods
+    for file, parts in ((train_file, periods[:-1]), (test_file, periods[-1:])):
+        examples = pd.concat([_labeled(use_case, part) for part in parts])
+        if file == train_file:
+            _check_labels(use_case, examples[use_case.label.name], train_periods)
+        examples.reset_index().to_parquet(file, index=False)
+
+
+def _labeled(use_case: UseCase, part: PeriodOfExamples) -> pd.DataFrame:
+    """The rows of a period that have a label: features, label, slices."""
+    slices = {
+        name: part.rows[name].to_numpy()
+        if not isinstance(part.rows[name].dtype, pd.CategoricalDtype)
+        else pd.Categorical(part.rows[name])
+        for name in use_case.slices
+        if name not in part.features
+    }
+    examples = part.features.assign(
+        **{use_case.label.name: part.labels.to_numpy(np.float64)}, **slices
+    )
+    return examples[examples[use_case.label.name].notna()]
+
+
+def _check_labels(use_case: UseCase, labels: pd.Series[float], periods: Sequence[Period]) -> None:
+    span = f"{periods[0]} to {periods[-1]}" if len(periods) > 1 else str(periods[0])
+    label = use_case.label.name
+    if labels.empty:
+        raise InvalidArgumentError(
+            f"use case {use_case.name}: no row of {span} has a label, for {label} is always"
+            " missing: train on earlier periods, whose outcomes are known"
+        )
+    if labels.min() == labels.max():
+        raise InvalidArgumentError(
+            f"use case {use_case.name}: {label} is {labels.iloc[0]:g} in all {len(labels)} rows of"
+            f" {span}: there's nothing to learn; train on more periods, or predict something else"
+        )
+
+
+def _labels(use_case: UseCase, rows: pd.DataFrame) -> pd.Series[float]:
+    """Read the labels of prepared rows: 1, 0 or NaN."""
+    name, table = use_case.label.name, use_case.examples
+    if name not in rows:
+        raise InvalidArgumentError(
+            f"use case {use_case.name}: table {table.name} has no column {name} to predict, and"
+            f" `prepare` adds none; there are {sorted(map(str, rows.columns))}"
+        )
+    labels = pd.to_numeric(rows[name].astype(object), errors="coerce").astype("float64")
+    is_odd = (rows[name].notna() & ~labels.isin([0.0, 1.0])).to_numpy()
+    if is_odd.any():
+        example = shown(rows[name].iloc[int(np.argmax(is_odd))])
+        raise InvalidArgumentError(
+            f"use case {use_case.name}: {name} is {example} in"
+            f" {int(is_odd.sum())} of {len(rows)} rows of table {table.name}; a label is 1 or 0, or"
+            " missing where unknown: have `prepare` make one"
+        )
+    return labels.set_axis(pd.Index(rows[use_case.feature_set.key]))
+
+
+def _split(use_case: UseCase, table: Table, period: Period, data_folder: Path) -> RowSplit:
+    arrived = table_files.load(table, period, calendar=use_case.calendar, folder=data_folder)
+    return rules.split(table, arrived, period)
+
+
+def _anomalies(table: Table, period: Period, kept: pd.DataFrame) -> list[tuple[str, bool]]:
+    """Where the rows kept break the reviewed schema: a sentence, and whether that is an error."""
+    if table.schema is None:
+        return []
+    counted = mergeable.add(mergeable.create(), kept)
+    broken = anomalies.table(anomalies.validate(counted, schemas.read(table.schema)))
+    return [
+        (f"{table.name} of {period}: {column}: {row['description']}", row["severity"] == "ERROR")
+        for column, row in broken.iterrows()
+    ]
+
+
+def _key(use_case: UseCase, name: str) -> str:
+    """The one column that tells the rows of a table of events apart."""
+    key = use_case.by_name[name].key
+    if len(key) != 1:
+        raise InvalidArgumentError(
+            f"use case {use_case.name}: table {name} brings events, whose rows must be told"
+            f" apart by one column; its key is {list(key)}: add one, such as a row number"
+        )
+    return key[0]
+
+
+def _prepared(table: Table, rows: pd.DataFrame) -> pd.DataFrame:
+    return table.prepare(rows) if table.prepare else rows
+
+
+def _before(use_case: UseCase, periods: Sequence[Period], data_folder: Path) -> list[Period]:
+    """The periods before them that features reach into, where they are there."""
+    examples, calendar = use_case.examples, use_case.calendar
+    stored = set(table_files.partitions(examples, calendar=calendar, folder=data_folder))
+    features = use_case.feature_set
+    reach = timedelta(seconds=features.reach_s)
+    earliest = periods[0].start + min(offset(features.due), timedelta(0)) - reach
+    before: list[Period] = []
+    period = periods[0].previous()
+    while period.end > earliest and set(calendar.partitions(period)) <= stored:
+        before.insert(0, period)
+        period = period.previous()
+    return before
+
+
+def _file_names(use_case: UseCase, periods: Sequence[Period], data_folder: Path) -> list[str]:
+    """The files that some periods need, sorted."""
+    needed = [*_before(use_case, periods, data_folder), *periods]
+    return sorted(
+        name
+        for table in use_case.tables
+        for name in table_files.names(table, needed, calendar=use_case.calendar, folder=data_folder)
+    )
