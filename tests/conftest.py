@@ -23,6 +23,7 @@ LONGEST = (
     "tests/loop/test_play.py",
     "tests/runner/test_runner_crashes.py",
     "tests/flights/test_worth.py",
+    "tests/tenants/test_tenants.py",
     "tests/test_cli.py",
     "tests/notebooks/test_refresh.py",
     "tests/model/test_publish.py",

@@ -155,7 +155,7 @@ def test_the_pipeline_compiles_to_a_file(tmp_path):
     written = run("pipeline", "compile", "--out", str(tmp_path / "flights.yaml"))
 
     assert written.stdout.strip() == str(tmp_path / "flights.yaml")
-    assert "flights-continuous-training" in (tmp_path / "flights.yaml").read_text()
+    assert "continuous-training" in (tmp_path / "flights.yaml").read_text()
 
 
 def test_a_file_that_is_something_else_is_not_compiled_over(tmp_path):
@@ -164,7 +164,7 @@ def test_a_file_that_is_something_else_is_not_compiled_over(tmp_path):
     failed = run("pipeline", "compile", "--out", str(tmp_path / "pipeline.yaml"))
 
     assert failed.returncode == 1
-    assert "holds something else than the pipeline flights-cont" in failed.stderr
+    assert "holds something else than the pipeline continuous-training" in failed.stderr
     assert (tmp_path / "pipeline.yaml").read_text() == "# PIPELINE DEFINITION\n# Name: mine\n"
     for _ in range(2):
         assert run("pipeline", "compile", "--out", str(tmp_path / "flights.yaml")).returncode == 0
