@@ -158,15 +158,18 @@ def run_table(run: RunRecord) -> TextTable:
             task.state,
             f"{task.elapsed_s:.1f}" if task.attempt and task.state != "CACHED" else "",
             str(task.attempt or ""),
-            task.error or _said(task),
+            task.error or _in_short(task),
         )
         for task in run.tasks.values()
     ]
     return (f"{run.id}: {run.state}", ("task", "state", "s", "attempts", "what"), rows)
 
 
-def _said(task: TaskRecord) -> str:
-    """Put what a task has returned into a few words; digests say nothing to a reader."""
-    values = task.outputs.get("parameters", {})
-    shown = {k: v for k, v in values.items() if not (isinstance(v, str) and len(v) == _DIGEST)}
-    return ", ".join(f"{name} {value}" for name, value in shown.items()).removeprefix("Output ")
+def _in_short(task: TaskRecord) -> str:
+    """Put what a task has returned into a few words: no digest, and of a list its length."""
+    shown = [
+        f"{len(value)} {name}" if isinstance(value, list) else f"{name} {value}"
+        for name, value in task.outputs.get("parameters", {}).items()
+        if not (isinstance(value, str) and len(value) == _DIGEST)
+    ]
+    return ", ".join(shown).removeprefix("Output ")
