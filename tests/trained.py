@@ -14,6 +14,8 @@ from mlops_mini.model import training
 from mlops_mini.pipeline import examples
 from tests.once import made_once
 
+FEATURE_NAMES = FLIGHTS.feature_set.names
+
 
 @pytest.fixture(scope="session")
 def features() -> pd.DataFrame:

@@ -318,8 +318,10 @@ def _ids(known: pd.DataFrame) -> "pd.Series[Any]":
     if isinstance(known["id"].dtype, np.dtype) and known["id"].dtype.kind == "i":
         numbers: pd.Series[Any] = known["id"].astype(np.int64)
         return numbers
+    if known.empty:
+        return known["id"]
     parts = [key_columns.read_complete(ids) for _, ids in known["id"].groupby(known["kind"])]
-    ids: pd.Series[Any] = pd.concat([*parts, known["id"].head(0)]).reindex(known.index)
+    ids: pd.Series[Any] = pd.concat(parts).reindex(known.index)
     return ids
 
 

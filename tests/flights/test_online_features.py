@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mlops_mini.errors import InvalidArgumentError, UnavailableError
 from mlops_mini.features import events, online
 from mlops_mini.features.store import Store
-from mlops_mini.flights import datasets, times
+from mlops_mini.flights import airports, datasets, times
 from mlops_mini.flights.features import FEATURES
 from mlops_mini.flights.preparation import prepare
 from tests.flight_data import compute_offline, compute_online, happened
@@ -29,7 +29,7 @@ flight_strategy = st.fixed_dictionaries(
         ),
         "carrier": st.sampled_from(["UA", "AA", None]),
         "origin": st.sampled_from(["EWR", "JFK", "LGA", None]),
-        "dest": st.sampled_from([*datasets.airport_zones(), "XXX", None]),
+        "dest": st.sampled_from([*airports.zones(), "XXX", None]),
         "distance": st.integers(50, 5000) | st.none(),
     }
 )

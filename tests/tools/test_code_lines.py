@@ -30,4 +30,4 @@ def test_a_room_above_its_budget_is_named() -> None:
         ["data", "9", "of", "10"],
         ["package", "60", "of", "100"],
     ]
-    assert problems == ["serving has 51 lines of code, at most 50: what can go"]
+    assert problems == ["serving has 51 lines of code, at most 50: what can go?"]
