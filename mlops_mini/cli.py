@@ -114,6 +114,35 @@ def loop(
 
 
 @app.command()
+def describe(
+    use_case: Annotated[
+        str,
+        typer.Argument(help="Module and name, such as churn:CHURN for CHURN in ./churn.py."),
+    ] = FLIGHTS,
+    as_json: AsJson = False,
+) -> None:
+    """Say in words what a use case predicts, from what, and which rules its tables keep.
+
+    Example: mlops-mini describe churn:CHURN
+    """
+    from mlops_mini import description
+    from mlops_mini.use_case import load
+
+    case = load(use_case)
+    summary, tables = description.summary(case), description.tables(case)
+    if not as_json:
+        typer.echo(f"{summary}\n")
+    document = {
+        "summary": summary,
+        "tables": [
+            {"title": title, "rows": [dict(zip(header, row, strict=True)) for row in rows]}
+            for title, header, rows in tables
+        ],
+    }
+    _print(document, *tables, as_json=as_json)
+
+
+@app.command()
 def serve(
     model_folder: Annotated[Path, typer.Argument(help="Folder of the model's numbered versions.")],
     name: Annotated[str, typer.Option(help="Name of the model; else the folder's name.")] = "",

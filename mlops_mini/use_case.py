@@ -8,7 +8,6 @@ import importlib
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +18,7 @@ from mlops_mini.data.periods import Calendar
 from mlops_mini.data.table import Table
 from mlops_mini.errors import InvalidArgumentError, NotFoundError
 from mlops_mini.features.feature_set import FeatureSet
-from mlops_mini.features.sources import Feature, Formula
+from mlops_mini.features.sources import Feature, Formula, as_stored
 
 # Features and labels, with the keyword arguments `seed`, `epochs` and `parent`, to a Keras model.
 Train = Callable[..., Any]
@@ -143,20 +142,24 @@ class UseCase:
                 f"rows of table {table.name} are told apart by {list(table.key)}: give it a key of"
                 " one column, or a FeatureSet that names one"
             )
-        features = [
-            Feature(
-                name=name,
-                dtype="string" if table.arrow.field(name).type == pa.string() else "float32",
-                group="columns",
-                unit="",
-                description=f"as in {table.name}",
-                source=Formula(compute=itemgetter(name)),
+        instants = [name for name in names if pa.types.is_timestamp(table.arrow.field(name).type)]
+        if instants:
+            self._refuse(
+                f"features name {instants}, and an instant is no number or text: leave them out, or"
+                " give a FeatureSet with a formula, such as of the hour"
             )
-            for name in names
-        ]
+        features = [self._as_stored(name, table) for name in names]
         (key,) = table.key
         inputs = list(dict.fromkeys([*names, table.time]))
         return FeatureSet(of=table.name, key=key, time=table.time, inputs=inputs, features=features)
+
+    def _as_stored(self, name: str, table: Table) -> Feature[Formula]:
+        try:
+            return as_stored(name, is_text=pa.types.is_string(table.arrow.field(name).type))
+        except InvalidArgumentError as exc:
+            raise InvalidArgumentError(
+                f"use case {self.name}: column {exc}, among the features of a FeatureSet"
+            ) from exc
 
     def _check_tables_of_features(self) -> None:
         features = self.feature_set

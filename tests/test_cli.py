@@ -17,6 +17,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 VERBS = [
     ["loop"],
+    ["describe"],
     ["serve"],
     ["data", "check"],
     *(["pipeline", verb] for verb in ("run", "compile", "submit", "runs", "show", "prepare")),
