@@ -32,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="The data sets in data/.", no_args_is_help=True)
+data_app = typer.Typer(help="Data sets: check ours, send yours.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 pipeline_app = typer.Typer(help="The pipeline of continuous training.", no_args_is_help=True)
 app.add_typer(pipeline_app, name="pipeline")
@@ -184,6 +184,37 @@ def check(data: DataFolder = None, as_json: AsJson = False) -> None:
     n_rows = datasets.count_rows(folder=data) | photos.count_rows(folder=data)
     rows = [(file, f"{n:,}") for file, n in n_rows.items()]
     _print(n_rows, ("Data sets", ("file", "rows"), rows), as_json=as_json)
+
+
+@data_app.command()
+def send(
+    file: Annotated[Path, typer.Argument(help="Parquet or CSV file with rows of one table.")],
+    use_case: UseCaseName,
+    data: Annotated[Path, typer.Option("--data", help="Data folder; made if it isn't there.")],
+    table: Annotated[str, typer.Option(help="Which table; needed if there are several.")] = "",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace months or weeks that hold other rows.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Cut a file into months or weeks, and put them into a data folder, each whole or not at all.
+
+    Example: mlops-mini data send customers.csv --use-case churn:CHURN --data data
+    """
+    from mlops_mini.data import storing
+    from mlops_mini.use_case import load
+
+    case = load(use_case)
+    parts = storing.store(
+        file, case.table(table), calendar=case.calendar, folder=data, is_replacing=replace
+    )
+    rows = [(str(part.period), f"{part.n_rows:,}", part.outcome) for part in parts]
+    document = [
+        {"period": str(part.period), "n_rows": part.n_rows, "outcome": part.outcome}
+        for part in parts
+    ]
+    title = f"{file} in {data / case.table(table).name}"
+    _print(document, (title, (case.calendar.unit, "rows", "outcome"), rows), as_json=as_json)
 
 
 @pipeline_app.command("run")

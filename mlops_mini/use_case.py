@@ -119,6 +119,19 @@ class UseCase:
         """The table whose rows are the examples."""
         return self.by_name[self.feature_set.of]
 
+    def table(self, name: str = "") -> Table:
+        """Find a table by its name, or the only one.
+
+        Raises:
+            InvalidArgumentError: There's no such table, or there are several and none is named.
+        """
+        if name in self.by_name:
+            return self.by_name[name]
+        if name or len(self.tables) > 1:
+            asked = f"has no table {name!r}" if name else "has several tables"
+            self._refuse(f"{asked}: name one of {sorted(self.by_name)} by --table")
+        return self.tables[0]
+
     @property
     def feature_set(self) -> FeatureSet:
         """The features, whatever way they were given."""

@@ -20,6 +20,7 @@ VERBS = [
     ["describe"],
     ["serve"],
     ["data", "check"],
+    ["data", "send"],
     *(["pipeline", verb] for verb in ("run", "compile", "submit", "runs", "show", "prepare")),
 ]
 
