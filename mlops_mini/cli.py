@@ -172,6 +172,33 @@ def serve(
     )
 
 
+@app.command()
+def predict(
+    version: Annotated[
+        Path, typer.Argument(help="Folder of a version, or of a model: then its latest version.")
+    ],
+    table: Annotated[Path, typer.Argument(help="Parquet or CSV file; the label isn't needed.")],
+    use_case: UseCaseName,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of the tables that features look back at.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV file to write; else print it.")] = None,
+) -> None:
+    """Predict for each row of a file: CSV with its key and the probability that the label is 1.
+
+    Example: mlops-mini predict runs/pipeline/models/churn new.csv --use-case churn:CHURN
+    """
+    from mlops_mini.pipeline import scoring
+    from mlops_mini.use_case import load
+
+    predictions = scoring.score(load(use_case), version, table, data_folder=data)
+    if out is None:
+        typer.echo(predictions.to_csv(index=False), nl=False)
+    else:
+        scoring.write(predictions, out)
+        typer.echo(f"{out}: {len(predictions):,} predictions")
+
+
 @data_app.command()
 def check(data: DataFolder = None, as_json: AsJson = False) -> None:
     """Read every data set, check it against its checksum, and count its rows.

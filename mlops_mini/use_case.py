@@ -224,21 +224,21 @@ def load(dotted_name: str) -> UseCase:
         The use case.
 
     Raises:
-        InvalidArgumentError: The name isn't of that form, or what it names is no use case, or the
+        InvalidArgumentError: The name isn't of that form, or what it names isn't a use case, or the
             module raises an error; the message has its line.
         NotFoundError: There's no such module, or no such name in it.
 
     >>> load("churn")
     Traceback (most recent call last):
-    mlops_mini.errors.InvalidArgumentError: 'churn' names no use case: write its module, a colon and
-    its name in there, such as churn:CHURN for CHURN in churn.py
+    mlops_mini.errors.InvalidArgumentError: 'churn' doesn't name a use case: write its module, a
+    colon and its name in there, such as churn:CHURN for CHURN in churn.py
     """
     module_name, colon, name = dotted_name.partition(":")
     parts = module_name.split(".")
     if not colon or not name.isidentifier() or not all(part.isidentifier() for part in parts):
         raise InvalidArgumentError(
-            f"{dotted_name!r} names no use case: write its module, a colon and its name in there,"
-            " such as churn:CHURN for CHURN in churn.py"
+            f"{dotted_name!r} doesn't name a use case: write its module, a colon and its name in"
+            " there, such as churn:CHURN for CHURN in churn.py"
         )
     try:
         module = importlib.import_module(module_name)
@@ -263,7 +263,7 @@ def load(dotted_name: str) -> UseCase:
     use_case = vars(module)[name]
     if not isinstance(use_case, UseCase):
         raise InvalidArgumentError(
-            f"{dotted_name} is of type {type(use_case).__name__}, no UseCase; those in"
+            f"{dotted_name} is of type {type(use_case).__name__}, not a UseCase; those in"
             f" {module.__file__} are {known or 'none'}"
         )
     return use_case

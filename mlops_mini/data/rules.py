@@ -174,10 +174,13 @@ def split(
     problems = [problem for rule in table.whole_rules for problem in rule.problems(prepared)]
     bad = sorted(set(failures["row"]))
     if len(bad) > max_quarantined_share * len(rows):
-        most_common, n_rows = Counter(reasons(failures)).most_common(1)[0]
+        broken = Counter(zip(failures["column"], failures["rule"], strict=True))
+        (column, rule), n_rows = broken.most_common(1)[0]
+        example = failures.loc[(failures["column"] == column) & (failures["rule"] == rule), "value"]
+        doubt = ", which no row keeps: correct it if it's wrong" if n_rows == len(rows) else ""
         problems.append(
             f"{len(bad)} of {len(rows)} rows break a rule, at most {max_quarantined_share:.1%}"
-            f" may; most often {most_common} ({n_rows} rows)"
+            f" may; most often {column}: {rule}, found {example.iloc[0]} ({n_rows} rows){doubt}"
         )
     _refuse_if(problems, table, period)
     by_row = reasons(failures).groupby(failures["row"]).agg("; ".join)
