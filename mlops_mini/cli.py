@@ -114,6 +114,26 @@ def loop(
 
 
 @app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the use case: NAME.py is written.")],
+    table: Annotated[
+        Path, typer.Option("--from", help="Parquet or CSV file with rows of the table.")
+    ],
+) -> None:
+    """Write a first description of a table into the current folder, guessed from a file.
+
+    Example: mlops-mini new churn --from customers.csv
+    """
+    from mlops_mini.scaffold import writer
+
+    written = writer.write(name, table, Path())
+    typer.echo(f"{name}.py is written, and full of guesses: review each.")
+    for question in written.open_questions:
+        typer.echo(f"Not guessed: {question}")
+    typer.echo(f"Then: mlops-mini describe {written.use_case}")
+
+
+@app.command()
 def describe(
     use_case: Annotated[
         str,

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from mlops_mini.data.periods import Calendar
 from mlops_mini.data.table import Table
-from mlops_mini.errors import InvalidArgumentError, NotFoundError
+from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, NotFoundError
 from mlops_mini.features.feature_set import FeatureSet
 from mlops_mini.features.sources import Feature, Formula, as_stored
 
@@ -251,11 +251,12 @@ def load(dotted_name: str) -> UseCase:
         raise InvalidArgumentError(
             f"use case {dotted_name}: {module_name} imports {exc.name}, which isn't installed"
         ) from exc
+    except MlopsMiniError as exc:
+        raise type(exc)(f"{exc} ({_where(exc)})") from exc
     except Exception as exc:
-        where = traceback.extract_tb(exc.__traceback__)[-1]
         raise InvalidArgumentError(
-            f"use case {dotted_name}: importing {module_name} fails in {where.filename}, line"
-            f" {where.lineno}: {type(exc).__name__}: {exc}"
+            f"use case {dotted_name}: importing {module_name} fails in {_where(exc)}:"
+            f" {type(exc).__name__}: {exc}"
         ) from exc
     known = sorted(key for key, value in vars(module).items() if isinstance(value, UseCase))
     if name not in vars(module):
@@ -267,3 +268,12 @@ def load(dotted_name: str) -> UseCase:
             f" {module.__file__} are {known or 'none'}"
         )
     return use_case
+
+
+def _where(exc: Exception) -> str:
+    """Name the file and line of the reader's own code at which an import has failed."""
+    ours = str(Path(__file__).parent)
+    frames = traceback.extract_tb(exc.__traceback__)
+    theirs = [each for each in frames if not each.filename.startswith((ours, "<"))]
+    where = (theirs or frames)[-1]
+    return f"{where.filename}, line {where.lineno}"

@@ -17,6 +17,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 VERBS = [
     ["loop"],
+    ["new"],
     ["describe"],
     ["predict"],
     ["serve"],
