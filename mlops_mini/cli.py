@@ -32,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="The data sets in data/.", no_args_is_help=True)
+data_app = typer.Typer(help="Data sets: check ours, send yours.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 pipeline_app = typer.Typer(help="The pipeline of continuous training.", no_args_is_help=True)
 app.add_typer(pipeline_app, name="pipeline")
@@ -114,6 +114,55 @@ def loop(
 
 
 @app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the use case: NAME.py is written.")],
+    table: Annotated[
+        Path, typer.Option("--from", help="Parquet or CSV file with rows of the table.")
+    ],
+) -> None:
+    """Write a first description of a table into the current folder, guessed from a file.
+
+    Example: mlops-mini new churn --from customers.csv
+    """
+    from mlops_mini.scaffold import writer
+
+    written = writer.write(name, table, Path())
+    typer.echo(f"{name}.py is written, and full of guesses: review each.")
+    for question in written.open_questions:
+        typer.echo(f"Not guessed: {question}")
+    typer.echo(f"Then: mlops-mini describe {written.use_case}")
+
+
+@app.command()
+def describe(
+    use_case: Annotated[
+        str,
+        typer.Argument(help="Module and name, such as churn:CHURN for CHURN in ./churn.py."),
+    ] = FLIGHTS,
+    as_json: AsJson = False,
+) -> None:
+    """Say in words what a use case predicts, from what, and which rules its tables keep.
+
+    Example: mlops-mini describe churn:CHURN
+    """
+    from mlops_mini import description
+    from mlops_mini.use_case import load
+
+    case = load(use_case)
+    summary, tables = description.summary(case), description.tables(case)
+    if not as_json:
+        typer.echo(f"{summary}\n")
+    document = {
+        "summary": summary,
+        "tables": [
+            {"title": title, "rows": [dict(zip(header, row, strict=True)) for row in rows]}
+            for title, header, rows in tables
+        ],
+    }
+    _print(document, *tables, as_json=as_json)
+
+
+@app.command()
 def serve(
     model_folder: Annotated[Path, typer.Argument(help="Folder of the model's numbered versions.")],
     name: Annotated[str, typer.Option(help="Name of the model; else the folder's name.")] = "",
@@ -143,6 +192,33 @@ def serve(
     )
 
 
+@app.command()
+def predict(
+    version: Annotated[
+        Path, typer.Argument(help="Folder of a version, or of a model: then its latest version.")
+    ],
+    table: Annotated[Path, typer.Argument(help="Parquet or CSV file; the label isn't needed.")],
+    use_case: UseCaseName,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of the tables that features look back at.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV file to write; else print it.")] = None,
+) -> None:
+    """Predict for each row of a file: CSV with its key and the probability that the label is 1.
+
+    Example: mlops-mini predict runs/pipeline/models/churn new.csv --use-case churn:CHURN
+    """
+    from mlops_mini.pipeline import scoring
+    from mlops_mini.use_case import load
+
+    predictions = scoring.score(load(use_case), version, table, data_folder=data)
+    if out is None:
+        typer.echo(predictions.to_csv(index=False), nl=False)
+    else:
+        scoring.write(predictions, out)
+        typer.echo(f"{out}: {len(predictions):,} predictions")
+
+
 @data_app.command()
 def check(data: DataFolder = None, as_json: AsJson = False) -> None:
     """Read every data set, check it against its checksum, and count its rows.
@@ -155,6 +231,37 @@ def check(data: DataFolder = None, as_json: AsJson = False) -> None:
     n_rows = datasets.count_rows(folder=data) | photos.count_rows(folder=data)
     rows = [(file, f"{n:,}") for file, n in n_rows.items()]
     _print(n_rows, ("Data sets", ("file", "rows"), rows), as_json=as_json)
+
+
+@data_app.command()
+def send(
+    file: Annotated[Path, typer.Argument(help="Parquet or CSV file with rows of one table.")],
+    use_case: UseCaseName,
+    data: Annotated[Path, typer.Option("--data", help="Data folder; made if it isn't there.")],
+    table: Annotated[str, typer.Option(help="Which table; needed if there are several.")] = "",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace months or weeks that hold other rows.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Cut a file into months or weeks, and put them into a data folder, each whole or not at all.
+
+    Example: mlops-mini data send customers.csv --use-case churn:CHURN --data data
+    """
+    from mlops_mini.data import storing
+    from mlops_mini.use_case import load
+
+    case = load(use_case)
+    parts = storing.store(
+        file, case.table(table), calendar=case.calendar, folder=data, is_replacing=replace
+    )
+    rows = [(str(part.period), f"{part.n_rows:,}", part.outcome) for part in parts]
+    document = [
+        {"period": str(part.period), "n_rows": part.n_rows, "outcome": part.outcome}
+        for part in parts
+    ]
+    title = f"{file} in {data / case.table(table).name}"
+    _print(document, (title, (case.calendar.unit, "rows", "outcome"), rows), as_json=as_json)
 
 
 @pipeline_app.command("run")

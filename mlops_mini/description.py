@@ -1,13 +1,15 @@
 """A use case in words: what `mlops-mini describe` prints."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
-from mlops_mini.data.table import RowRule, Series, Table, WholeRule
+from mlops_mini.data.periods import Calendar
+from mlops_mini.data.table import Series, Table
 from mlops_mini.features.feature_set import FeatureSet, offset
-from mlops_mini.features.sources import Event, Feature, Formula, Latest, Observation, Window
+from mlops_mini.features.sources import Feature, Formula, Latest, Observation, Window
 from mlops_mini.use_case import UseCase
 
 # Title, header and rows of text.
@@ -36,29 +38,34 @@ def summary(use_case: UseCase) -> str:
     )
     matures = pd.Timedelta(label.matures_after)
     known = f"{_lasting(matures)} after {features.time}" if matures else f"at {features.time}"
-    unit = use_case.calendar.unit.capitalize()
+    zone = use_case.calendar.zone
+    periods = (
+        f"Months begin and end at midnight in {zone}"
+        if use_case.calendar.unit == "month"
+        else f"Weeks are seven days each, counted from midnight on 1 January in {zone}"
+    )
     return (
         f"{use_case.name} predicts the probability that {label.name} is 1, for each row of"
         f" {features.of}. A prediction is due {_due(features)}. Whether {label.name} is 1 is known"
-        f" {known}. {unit}s begin and end at midnight in {use_case.calendar.zone}. Models are"
-        f" judged over all rows{slices}. Training: {trained_by}."
+        f" {known}. {periods}. Models are judged over all rows{slices}. Training: {trained_by}."
     )
 
 
 def tables(use_case: UseCase) -> list[TextTable]:
     """Lay a use case out: a table of columns for each of its tables, and one of features."""
-    described = [_columns(table) for table in use_case.tables]
-    rules = [_rules(table) for table in use_case.tables if table.rules or table.series]
+    described = [_columns(table, use_case.calendar) for table in use_case.tables]
+    rules = [_rules(table) for table in use_case.tables]
     features = [
         (each.name, "text" if each.dtype == "string" else "number", each.unit, each.description,
-         _source(each, use_case.feature_set))
+         _source(each))
         for each in use_case.feature_set.features
     ]  # fmt: skip
     header = ("feature", "kind", "unit", "what it says", "where it comes from")
-    return [*described, *rules, (f"Features of {use_case.name}", header, features)]
+    title = f"Features of {use_case.name}, in the order in which the model takes them"
+    return [*described, *rules, (title, header, features)]
 
 
-def _columns(table: Table) -> TextTable:
+def _columns(table: Table, calendar: Calendar) -> TextTable:
     """The stored columns of a table; of each also what it's for and in which limits it lies."""
     rows = []
     for name, kind in table.columns.items():
@@ -67,14 +74,14 @@ def _columns(table: Table) -> TextTable:
             *(["time"] if name == table.time else []),
         ]
         limits = [
-            rule.name
-            for rule in table.rules
-            if isinstance(rule, RowRule) and tuple(rule.columns) == (name,)
+            rule.words or rule.name for rule in table.row_rules if tuple(rule.columns) == (name,)
         ]
         missing = "yes" if kind.endswith("?") else "no"
         rows.append((name, kind.removesuffix("?"), missing, ", ".join(roles), "; ".join(limits)))
+    example = "2026-03" if calendar.unit == "month" else "2026-W10"
     title = (
-        f"Table {table.name}, stored as {table.name}/PERIOD.parquet or .csv, or {table.name}.csv"
+        f"Table {table.name}, one file for each {calendar.unit}, such as"
+        f" {table.name}/{example}.parquet, or {table.name}.parquet for all (or .csv)"
     )
     if table.time not in table.columns:
         title += f"; its time is {table.time}, which prepare adds"
@@ -83,40 +90,52 @@ def _columns(table: Table) -> TextTable:
 
 def _rules(table: Table) -> TextTable:
     """What looks at several columns of a table, or at a whole partition."""
-    rows = [(", ".join(table.key), "told apart by the key: the first of two such rows is kept")]
-    for rule in table.rules:
-        if isinstance(rule, RowRule) and len(rule.columns) > 1:
-            rows.append((", ".join(rule.columns), rule.name))
-        if isinstance(rule, WholeRule):
-            whole = (
-                f"{rule.summary} {rule.quantity} {rule.low:g} to {rule.high:g} {rule.unit}"
-                + (f" for each {rule.by}" if rule.by else "")
-                + ", else the partition is refused"
-            )
-            rows.append((", ".join(rule.columns), whole))
+    rows = [
+        (", ".join(table.key), "tells rows apart: of two rows with the same, the first is kept")
+    ]
+    rows += [
+        (", ".join(rule.columns), rule.words or rule.name)
+        for rule in table.row_rules
+        if len(rule.columns) > 1
+    ]
+    rows += [
+        (
+            ", ".join(rule.columns),
+            f"{rule.summary} {rule.quantity} is {rule.low:g} to {rule.high:g} {rule.unit}"
+            + (f" for each {rule.by}" if rule.by else "")
+            + "; else the whole file is refused, for its unit may be another",
+        )
+        for rule in table.whole_rules
+    ]
+    rows += [
+        (column, f"reported if more than {share:.0%} are missing")
+        for column, share in table.max_missing.items()
+    ]
     if table.series:
         rows += _series(table.series)
+    if table.schema:
+        rows.append(("all", f"their statistics agree with {table.schema.name}, a reviewed schema"))
     return (f"Rules of {table.name}", ("columns", "rule"), rows)
 
 
 def _series(series: Series) -> Iterator[tuple[str, str]]:
     required = series.values  # noqa: PD011, a description's, no frame's
-    whose = f" of {_listed(required)}" if required else ""
+    whose = f"{_listed(required)} each have" if required else "each value has"
     yield (
         series.of,
         (
-            f"one row every {_lasting(pd.Timedelta(series.every))} for each value{whose}; a gap, or"
-            f" a last row older than {_lasting(pd.Timedelta(series.max_age))}, is reported"
+            f"{whose} one row every {_span(pd.Timedelta(series.every))}; a gap is reported, and so"
+            f" is a last row that's older than {_lasting(pd.Timedelta(series.max_age))}"
         ),
     )
     if series.together:
         yield ", ".join(series.together), "a row without any of them is reported"
 
 
-def _source(feature: Feature[Any], features: FeatureSet) -> str:
+def _source(feature: Feature[Any]) -> str:
     source = feature.source
     if isinstance(source, Formula):
-        return f"the row itself ({', '.join(features.inputs)})" if not feature.group else "the row"
+        return "the row itself"
     if isinstance(source, Latest):
         return _latest(source.observation, source.value)
     return _window(source)
@@ -125,22 +144,30 @@ def _source(feature: Feature[Any], features: FeatureSet) -> str:
 def _latest(observation: Observation, value: str) -> str:
     alive = _lasting(pd.Timedelta(seconds=observation.time_to_live_s))
     published = pd.Timedelta(seconds=observation.published_after_s)
-    late = f", known {_lasting(published)} after {observation.time}" if published else ""
+    since = f"{_lasting(published)} after" if published else "from"
     return (
-        f"last {value} in {observation.table} for the same {observation.entity}{late}, for {alive}"
+        f"the last {value} in {observation.table} with the same {observation.entity}; a row is"
+        f" known {since} its {observation.time}, and used for {alive}"
     )
 
 
 def _window(window: Window) -> str:
-    length = _lasting(pd.Timedelta(seconds=window.window_s))
+    span = _span(pd.Timedelta(seconds=window.window_s))
     event = window.event
-    what = "number" if window.aggregate == "count" else f"mean of {event.value}"
-    less = f", less that of {window.less.kind}" if window.less else ""
-    return f"{what} of {_events(event)} for the same {window.entity}, last {length}{less}"
-
-
-def _events(event: Event) -> str:
-    return f"{event.kind} ({event.table}.{event.time})"
+    if window.aggregate == "count":
+        what = f"number of {event.kind} events"
+    elif window.value:
+        what = f"mean of what follows from {event.value}, of {event.kind} events"
+    else:
+        what = f"mean {event.value} of {event.kind} events"
+    less = f", less that of {window.less.kind} events" if window.less else ""
+    published = pd.Timedelta(seconds=event.published_after_s)
+    known = f", each known {_lasting(published)} after it" if published else ""
+    empty = "missing" if math.isnan(window.empty) else f"{window.empty:g}"
+    return (
+        f"{what} ({event.table}, {event.time}) with the same {window.entity} in the last"
+        f" {span}{less}{known}; {empty} if there are none"
+    )
 
 
 def _due(features: FeatureSet) -> str:
@@ -157,11 +184,16 @@ def _lasting(duration: pd.Timedelta) -> str:
     >>> [_lasting(pd.Timedelta(text)) for text in ("34h", "30d", "1h", "90min", "5s")]
     ['34 hours', '30 days', '1 hour', '90 minutes', '5 seconds']
     """
-    for unit, name in (("1d", "day"), ("1h", "hour"), ("1min", "minute"), ("1s", "second")):
+    for unit, name in (("1D", "day"), ("1h", "hour"), ("1min", "minute"), ("1s", "second")):
         number = duration / pd.Timedelta(unit)
         if number >= 1 and number == int(number):
             return f"{int(number)} {name}{'' if number == 1 else 's'}"
     return str(duration)
+
+
+def _span(duration: pd.Timedelta) -> str:
+    """Say how long something lasts after a word like `every` or `the last`, such as hour."""
+    return _lasting(duration).removeprefix("1 ")
 
 
 def _listed(names: Sequence[str]) -> str:

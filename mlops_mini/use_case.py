@@ -8,7 +8,6 @@ import importlib
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,9 +16,9 @@ import pyarrow as pa
 
 from mlops_mini.data.periods import Calendar
 from mlops_mini.data.table import Table
-from mlops_mini.errors import InvalidArgumentError, NotFoundError
+from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, NotFoundError
 from mlops_mini.features.feature_set import FeatureSet
-from mlops_mini.features.sources import Feature, Formula
+from mlops_mini.features.sources import Feature, Formula, as_stored
 
 # Features and labels, with the keyword arguments `seed`, `epochs` and `parent`, to a Keras model.
 Train = Callable[..., Any]
@@ -120,6 +119,19 @@ class UseCase:
         """The table whose rows are the examples."""
         return self.by_name[self.feature_set.of]
 
+    def table(self, name: str = "") -> Table:
+        """Find a table by its name, or the only one.
+
+        Raises:
+            InvalidArgumentError: There's no such table, or there are several and none is named.
+        """
+        if name in self.by_name:
+            return self.by_name[name]
+        if name or len(self.tables) > 1:
+            asked = f"has no table {name!r}" if name else "has several tables"
+            self._refuse(f"{asked}: name one of {sorted(self.by_name)} by --table")
+        return self.tables[0]
+
     @property
     def feature_set(self) -> FeatureSet:
         """The features, whatever way they were given."""
@@ -143,20 +155,24 @@ class UseCase:
                 f"rows of table {table.name} are told apart by {list(table.key)}: give it a key of"
                 " one column, or a FeatureSet that names one"
             )
-        features = [
-            Feature(
-                name=name,
-                dtype="string" if table.arrow.field(name).type == pa.string() else "float32",
-                group="columns",
-                unit="",
-                description=f"as in {table.name}",
-                source=Formula(compute=itemgetter(name)),
+        instants = [name for name in names if pa.types.is_timestamp(table.arrow.field(name).type)]
+        if instants:
+            self._refuse(
+                f"features name {instants}, and an instant is no number or text: leave them out, or"
+                " give a FeatureSet with a formula, such as of the hour"
             )
-            for name in names
-        ]
+        features = [self._as_stored(name, table) for name in names]
         (key,) = table.key
         inputs = list(dict.fromkeys([*names, table.time]))
         return FeatureSet(of=table.name, key=key, time=table.time, inputs=inputs, features=features)
+
+    def _as_stored(self, name: str, table: Table) -> Feature[Formula]:
+        try:
+            return as_stored(name, is_text=pa.types.is_string(table.arrow.field(name).type))
+        except InvalidArgumentError as exc:
+            raise InvalidArgumentError(
+                f"use case {self.name}: column {exc}, among the features of a FeatureSet"
+            ) from exc
 
     def _check_tables_of_features(self) -> None:
         features = self.feature_set
@@ -208,21 +224,21 @@ def load(dotted_name: str) -> UseCase:
         The use case.
 
     Raises:
-        InvalidArgumentError: The name isn't of that form, or what it names is no use case, or the
+        InvalidArgumentError: The name isn't of that form, or what it names isn't a use case, or the
             module raises an error; the message has its line.
         NotFoundError: There's no such module, or no such name in it.
 
     >>> load("churn")
     Traceback (most recent call last):
-    mlops_mini.errors.InvalidArgumentError: 'churn' names no use case: write its module, a colon and
-    its name in there, such as churn:CHURN for CHURN in churn.py
+    mlops_mini.errors.InvalidArgumentError: 'churn' doesn't name a use case: write its module, a
+    colon and its name in there, such as churn:CHURN for CHURN in churn.py
     """
     module_name, colon, name = dotted_name.partition(":")
     parts = module_name.split(".")
     if not colon or not name.isidentifier() or not all(part.isidentifier() for part in parts):
         raise InvalidArgumentError(
-            f"{dotted_name!r} names no use case: write its module, a colon and its name in there,"
-            " such as churn:CHURN for CHURN in churn.py"
+            f"{dotted_name!r} doesn't name a use case: write its module, a colon and its name in"
+            " there, such as churn:CHURN for CHURN in churn.py"
         )
     try:
         module = importlib.import_module(module_name)
@@ -235,11 +251,12 @@ def load(dotted_name: str) -> UseCase:
         raise InvalidArgumentError(
             f"use case {dotted_name}: {module_name} imports {exc.name}, which isn't installed"
         ) from exc
+    except MlopsMiniError as exc:
+        raise type(exc)(f"{exc} ({_where(exc)})") from exc
     except Exception as exc:
-        where = traceback.extract_tb(exc.__traceback__)[-1]
         raise InvalidArgumentError(
-            f"use case {dotted_name}: importing {module_name} fails in {where.filename}, line"
-            f" {where.lineno}: {type(exc).__name__}: {exc}"
+            f"use case {dotted_name}: importing {module_name} fails in {_where(exc)}:"
+            f" {type(exc).__name__}: {exc}"
         ) from exc
     known = sorted(key for key, value in vars(module).items() if isinstance(value, UseCase))
     if name not in vars(module):
@@ -247,7 +264,16 @@ def load(dotted_name: str) -> UseCase:
     use_case = vars(module)[name]
     if not isinstance(use_case, UseCase):
         raise InvalidArgumentError(
-            f"{dotted_name} is of type {type(use_case).__name__}, no UseCase; those in"
+            f"{dotted_name} is of type {type(use_case).__name__}, not a UseCase; those in"
             f" {module.__file__} are {known or 'none'}"
         )
     return use_case
+
+
+def _where(exc: Exception) -> str:
+    """Name the file and line of the reader's own code at which an import has failed."""
+    ours = str(Path(__file__).parent)
+    frames = traceback.extract_tb(exc.__traceback__)
+    theirs = [each for each in frames if not each.filename.startswith((ours, "<"))]
+    where = (theirs or frames)[-1]
+    return f"{where.filename}, line {where.lineno}"

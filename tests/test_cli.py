@@ -17,8 +17,12 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 VERBS = [
     ["loop"],
+    ["new"],
+    ["describe"],
+    ["predict"],
     ["serve"],
     ["data", "check"],
+    ["data", "send"],
     *(["pipeline", verb] for verb in ("run", "compile", "submit", "runs", "show", "prepare")),
 ]
 
@@ -40,8 +44,8 @@ def test_help_shows_an_example(verb):
         (["serve", "nowhere"], "no model folder nowhere: publish a model there first"),
         (["data", "check", "--data", "nowhere"], "no data folder nowhere"),
         (["pipeline", "run", "--period", "spring"], "'spring' is not a period"),
-        (["pipeline", "run", "--period", "2013-01"], "some periods before 2013-01 are needed"),
-        (["pipeline", "run", "--period", "2014-05"], "no flights of 2014-05"),
+        (["pipeline", "run", "--period", "2013-01"], "use case flights: some periods before 2013"),
+        (["pipeline", "run", "--period", "2014-05"], "use case flights: no flights of 2014-05"),
         (["pipeline", "run", "--period", "2013-03", "--resume", "gone"], "no run 'gone' in"),
         (["pipeline", "show", "gone"], "no runs in"),
         (["pipeline", "runs"], "no runs in"),

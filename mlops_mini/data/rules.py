@@ -48,7 +48,11 @@ class RowSplit:
 
 
 def row_rule(
-    name: str, columns: Sequence[str], keeps: Callable[[pd.DataFrame], "pd.Series[bool]"]
+    name: str,
+    columns: Sequence[str],
+    keeps: Callable[[pd.DataFrame], "pd.Series[bool]"],
+    *,
+    words: str = "",
 ) -> RowRule:
     """Make a rule of your own.
 
@@ -56,12 +60,13 @@ def row_rule(
         name: What it demands, in a few words.
         columns: The columns it is about.
         keeps: Tells which rows keep it; see `RowRule`.
+        words: What to say in place of the name where the rule is described.
 
     >>> calm = row_rule("is calm", ["temp_c", "limit_c"], lambda rows: rows.temp_c < rows.limit_c)
     >>> calm.keeps(pd.DataFrame({"temp_c": [20, 90], "limit_c": 60})).tolist()
     [True, False]
     """
-    return RowRule(columns=tuple(columns), name=name, keeps=keeps)
+    return RowRule(columns=tuple(columns), name=name, keeps=keeps, words=words)
 
 
 def in_range(column: str, low: float, high: float) -> RowRule:
@@ -73,13 +78,16 @@ def in_range(column: str, low: float, high: float) -> RowRule:
     if not low <= high:
         raise InvalidArgumentError(f"no {column} is in {low} to {high}: swap or correct the limits")
     name = f"in_range({low}, {high})"
-    return row_rule(name, [column], lambda rows: rows[column].between(low, high))
+    words = f"is between {low:,} and {high:,}"
+    return row_rule(name, [column], lambda rows: rows[column].between(low, high), words=words)
 
 
 def is_in(column: str, values: Sequence[str] | Sequence[int]) -> RowRule:
     """Demand one of some values."""
     name = f"isin({tuple(values)})"
-    return row_rule(name, [column], lambda rows: rows[column].isin(values))
+    *most, last = map(str, values)
+    words = f"is {', '.join(most)} or {last}" if most else f"is {last}"
+    return row_rule(name, [column], lambda rows: rows[column].isin(values), words=words)
 
 
 def is_whole(*columns: str) -> tuple[RowRule, ...]:
@@ -99,7 +107,8 @@ def is_whole(*columns: str) -> tuple[RowRule, ...]:
 
 def has_length(column: str, n: int) -> RowRule:
     """Demand texts of so many characters."""
-    return row_rule(f"str_length({n}, {n})", [column], lambda rows: rows[column].str.len() == n)
+    name, words = f"str_length({n}, {n})", f"has {n} characters"
+    return row_rule(name, [column], lambda rows: rows[column].str.len() == n, words=words)
 
 
 def unique(*columns: str) -> RowRule:
@@ -109,7 +118,10 @@ def unique(*columns: str) -> RowRule:
     >>> once.keeps(pd.DataFrame({"machine": ["a", "a", "b"], "time": 1})).tolist()
     [True, False, True]
     """
-    return row_rule("once", columns, lambda rows: ~rows.duplicated(list(columns)))
+    words = "no two rows have the same; of those that do, the first is kept"
+    return row_rule(
+        "comes only once", columns, lambda rows: ~rows.duplicated(list(columns)), words=words
+    )
 
 
 def split(
@@ -162,10 +174,13 @@ def split(
     problems = [problem for rule in table.whole_rules for problem in rule.problems(prepared)]
     bad = sorted(set(failures["row"]))
     if len(bad) > max_quarantined_share * len(rows):
-        most_common, n_rows = Counter(reasons(failures)).most_common(1)[0]
+        broken = Counter(zip(failures["column"], failures["rule"], strict=True))
+        (column, rule), n_rows = broken.most_common(1)[0]
+        example = failures.loc[(failures["column"] == column) & (failures["rule"] == rule), "value"]
+        doubt = ", which no row keeps: correct it if it's wrong" if n_rows == len(rows) else ""
         problems.append(
             f"{len(bad)} of {len(rows)} rows break a rule, at most {max_quarantined_share:.1%}"
-            f" may; most often {most_common} ({n_rows} rows)"
+            f" may; most often {column}: {rule}, found {example.iloc[0]} ({n_rows} rows){doubt}"
         )
     _refuse_if(problems, table, period)
     by_row = reasons(failures).groupby(failures["row"]).agg("; ".join)

@@ -32,11 +32,13 @@ class RowRule:
             whether they may be missing is the column's own business.
         name: What the rule demands, in a few words, for messages and the record of rows set aside.
         keeps: Tells which rows keep it, given the rows prepared; one truth value for each row.
+        words: The same as `name` in plain words, for `mlops-mini describe`; without them, the name.
     """
 
     columns: Sequence[str]
     name: str
     keeps: Callable[[pd.DataFrame], "pd.Series[bool]"]
+    words: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

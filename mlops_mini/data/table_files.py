@@ -4,7 +4,9 @@ A data folder holds `TABLE/PARTITION.parquet`, such as `readings/2026-03.parquet
 `TABLE.parquet`. Either may be a `.csv` instead.
 """
 
+import re
 from collections.abc import Sequence
+from csv import reader
 from pathlib import Path
 
 import pandas as pd
@@ -45,7 +47,7 @@ def load(table: Table, period: Period, *, calendar: Calendar, folder: Path) -> p
     """
     needed = names(table, [period], calendar=calendar, folder=folder)
     parts = [read(files.checked_path(folder, name), table.arrow) for name in needed]
-    if calendar.partitions(period) == (period,) and needed != [_whole_file(table, folder)]:
+    if calendar.partitions(period) == (period,) and needed != [whole_file(table, folder)]:
         return parts[0]
     rows = pd.concat(parts, ignore_index=True)
     time = rules.prepare(table, rows)[table.time]
@@ -73,10 +75,10 @@ def partitions(table: Table, *, calendar: Calendar, folder: Path) -> list[Period
         DataIntegrityError: There are both one file and partitions, or the one file isn't what its
             checksum or its columns say.
     """
-    whole_file = _whole_file(table, folder)
-    if whole_file is None:
-        return sorted(_partition_files(table, calendar, folder))
-    rows = read(files.checked_path(folder, whole_file), table.arrow)
+    in_one = whole_file(table, folder)
+    if in_one is None:
+        return sorted(partition_files(table, calendar=calendar, folder=folder))
+    rows = read(files.checked_path(folder, in_one), table.arrow)
     time = rules.prepare(table, rows)[table.time].dropna().sort_values()
     years = time.dt.tz_convert(calendar.zone).dt.year
     time = time[years.between(FIRST_YEAR, LAST_YEAR)]  # others are for the row rules to set aside
@@ -110,10 +112,10 @@ def names(
         InvalidArgumentError: A period is of another zone.
     """
     needed = {partition for period in periods for partition in calendar.partitions(period)}
-    whole_file = _whole_file(table, folder)
-    if whole_file is not None:
-        return [whole_file]
-    stored = _partition_files(table, calendar, folder)
+    in_one = whole_file(table, folder)
+    if in_one is not None:
+        return [in_one]
+    stored = partition_files(table, calendar=calendar, folder=folder)
     for partition in sorted(needed - stored.keys()):
         there = sorted(stored)
         span = (
@@ -128,8 +130,12 @@ def names(
     return sorted(stored[partition] for partition in needed)
 
 
-def _whole_file(table: Table, folder: Path) -> str | None:
-    """Name the one file of a whole table, if there is one."""
+def whole_file(table: Table, folder: Path) -> str | None:
+    """Name the one file of a whole table inside the folder, if there is one.
+
+    Raises:
+        DataIntegrityError: It's there twice, or beside partitions.
+    """
     possible = (f"{table.name}.{suffix}" for suffix in _SUFFIXES)
     stored = [name for name in possible if (folder / name).is_file()]
     if stored and (folder / table.name).is_dir():
@@ -141,8 +147,12 @@ def _whole_file(table: Table, folder: Path) -> str | None:
     return stored[0] if stored else None
 
 
-def _partition_files(table: Table, calendar: Calendar, folder: Path) -> dict[Period, str]:
-    """Name the file of each stored partition; files of other names are none."""
+def partition_files(table: Table, *, calendar: Calendar, folder: Path) -> dict[Period, str]:
+    """Name the file of each stored partition, inside the folder; files of other names are none.
+
+    Raises:
+        DataIntegrityError: A partition is there twice.
+    """
     stored: dict[Period, str] = {}
     for suffix in _SUFFIXES:
         for path in (folder / table.name).glob(f"*.{suffix}"):
@@ -178,7 +188,10 @@ def read(path: Path, schema: pa.Schema) -> pd.DataFrame:
     Raises:
         DataIntegrityError: The file is not readable, lacks a column, has a column of another kind
             or out of the type's range, instants of a CSV without an offset, or no rows.
+        NotFoundError: There's no such file.
     """
+    if not path.is_file():
+        raise NotFoundError(f"no file {path}: correct the name, or write it first")
     table = _read_csv(path, schema) if path.suffix == ".csv" else _read_parquet(path, schema)
     if table.num_rows == 0:
         raise DataIntegrityError(f"{path} holds no rows, expected at least one; write it again")
@@ -201,8 +214,8 @@ def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
             return file.read(columns=schema.names)
     except (pa.ArrowException, OSError) as exc:
         raise DataIntegrityError(
-            f"{path} is not a readable parquet file ({_first_line(exc)}); get it back with"
-            " `git checkout -- data` or write it again"
+            f"{path} is not a readable parquet file ({_first_line(exc)}): write it again, or, if it"
+            " is a CSV file, name it so"
         ) from exc
 
 
@@ -227,8 +240,10 @@ def _read_csv(path: Path, schema: pa.Schema) -> pa.Table:
         text = _first_line(exc)
         if "zone offset" in text:
             raise DataIntegrityError(
-                f"{path} has an instant without an offset ({text}): write instants in UTC, such as"
-                " 2026-03-01T05:00:00Z, or with their offset, such as 2026-03-01T06:00:00+01:00"
+                f"{path} has an instant without an offset{_column_in(text, path)}: write instants"
+                " in UTC, such as 2026-03-01T05:00:00Z, or with their offset, such as"
+                " 2026-03-01T06:00:00+01:00; or describe the column as text, and let `prepare` make"
+                " instants of it with local_times.to_utc"
             ) from exc
         raise DataIntegrityError(
             f"{path} is not a readable CSV file of this table ({text}); correct it or write it"
@@ -259,8 +274,27 @@ def _check_columns(path: Path, stored: pa.Schema, wanted: pa.Schema) -> None:
         if not _is_narrowable(kind, field.type):
             raise DataIntegrityError(
                 f"{path} has column {field.name!r} of type {kind}, expected {field.type}:"
-                " convert it before writing the file"
+                f" {_way_out(kind)}"
             )
+
+
+def _way_out(stored: pa.DataType) -> str:
+    if pa.types.is_timestamp(stored) or pa.types.is_date(stored):
+        return (
+            "give it a time zone before writing the file, or describe the column as text, and let"
+            " `prepare` make instants of it with local_times.to_utc"
+        )
+    return "convert it before writing the file, or describe the column as what it is"
+
+
+def _column_in(text: str, path: Path) -> str:
+    """Name the column of a CSV file that Arrow's message numbers, and the value that it shows."""
+    found = re.search(r"column #(\d+).*?('.*?')", text)
+    if not found:
+        return f" ({text})"
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = next(reader(file))
+    return f" in column {header[int(found[1])]!r}: {found[2]}"
 
 
 def _is_narrowable(stored: pa.DataType, wanted: pa.DataType) -> bool:
@@ -270,7 +304,10 @@ def _is_narrowable(stored: pa.DataType, wanted: pa.DataType) -> bool:
     if pa.types.is_null(stored):  # a column that is wholly empty carries no type
         return True
     if pa.types.is_string(wanted):
-        return bool(pa.types.is_string(stored) or pa.types.is_large_string(stored))
+        # Local clock times are texts until `prepare` says whose clocks they are of.
+        is_local = pa.types.is_date(stored) or (pa.types.is_timestamp(stored) and not stored.tz)
+        is_text = pa.types.is_string(stored) or pa.types.is_large_string(stored)
+        return bool(is_text or is_local)
     if pa.types.is_timestamp(wanted):
         return bool(pa.types.is_timestamp(stored) and stored.tz is not None)
     if pa.types.is_boolean(wanted):

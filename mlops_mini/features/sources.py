@@ -4,8 +4,10 @@ A `Formula` follows from columns of the example itself. A `Latest` is the last p
 of a series. A `Window` aggregates what has happened lately.
 """
 
+import keyword
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from mlops_mini.errors import InvalidArgumentError
@@ -118,7 +120,8 @@ class Feature(Generic[SourceT_co]):
     """One input of the model.
 
     Attributes:
-        name: Its name in frames, requests and the model's signature.
+        name: Its name in frames, requests and the model's signature: ASCII letters, digits and `_`,
+            as TensorFlow takes the names of inputs.
         dtype: `float32`, where missing is NaN, or `string`, where missing is empty.
         group: Features that come or fail together, such as `weather`.
         unit: Unit of a number; empty for strings.
@@ -134,8 +137,35 @@ class Feature(Generic[SourceT_co]):
     source: SourceT_co
 
     def __post_init__(self) -> None:
+        is_usable = self.name.isascii() and self.name.isidentifier()
+        if not is_usable or keyword.iskeyword(self.name):
+            raise InvalidArgumentError(
+                f"{self.name!r} can't name a feature, which a model takes as an input: use letters,"
+                ' digits and _, such as as_stored("price (USD)", name="price_usd")'
+            )
         if self.dtype == "string" and not isinstance(self.source, Formula):
             raise InvalidArgumentError(
                 f"feature {self.name!r} is a string, and its source is a"
                 f" {type(self.source).__name__}: only a formula gives strings"
             )
+
+
+def as_stored(column: str, *, name: str = "", is_text: bool = False) -> Feature[Formula]:
+    """Make a feature that is a stored column as it is.
+
+    Args:
+        column: The column of the examples' table; the feature set's `inputs` must name it too.
+        name: The feature's name; without one, the column's.
+        is_text: Whether the column holds texts, not numbers or truth values.
+
+    >>> as_stored("price (USD)", name="price_usd").description
+    'the column price (USD), as it is'
+    """
+    return Feature(
+        name=name or column,
+        dtype="string" if is_text else "float32",
+        group="columns",
+        unit="",
+        description=f"the column {column}, as it is",
+        source=Formula(compute=itemgetter(column)),
+    )

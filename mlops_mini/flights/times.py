@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from mlops_mini.data import columns
+from mlops_mini.data import columns, local_times
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.flights.airports import NEW_YORK
 
@@ -64,9 +64,8 @@ def scheduled_departure(flights: pd.DataFrame) -> pd.Series:
             another dtype.
 
     Returns:
-        `datetime64[ns, UTC]` named `sched_dep_utc`, index as given. On the night when the clocks go
-        back it is the first of two instants, in the hour that they skip the one an hour later: both
-        as `zoneinfo` reads a local time.
+        `datetime64[ns, UTC]` named `sched_dep_utc`, index as given; `local_times.to_utc` says which
+        instant is meant on the nights when the clocks go back or forward.
 
     Raises:
         InvalidArgumentError: A column is not there, a value is missing or no number, or a date does
@@ -88,12 +87,7 @@ def scheduled_departure(flights: pd.DataFrame) -> pd.Series:
             f"a flight has a date that does not exist ({exc}); take such rows out first with"
             " rules.split"
         ) from exc
-    aware = local.dt.tz_localize(
-        NEW_YORK,
-        ambiguous=np.ones(len(local), dtype=bool),
-        nonexistent=pd.Timedelta(hours=1),
-    )
-    return aware.dt.tz_convert("UTC").rename("sched_dep_utc")
+    return local_times.to_utc(local, NEW_YORK).rename("sched_dep_utc")
 
 
 def clock_shift_min(

@@ -208,7 +208,9 @@ def arguments(
     case = load(use_case)
     test = case.calendar.period(period)
     root = workspace.existing_data_folder(data_folder).resolve()
-    train = _train_periods(case, test, root, n_train_periods)
+    with examples.naming(case):
+        train = _train_periods(case, test, root, n_train_periods)
+        data_digest = examples.digest(case, [*train, test], data_folder=root)
     folder, digest = _baseline(test, models_folder.resolve(), case.calendar)
     return {
         "use_case": use_case,
@@ -216,7 +218,7 @@ def arguments(
         "train_periods": [str(each) for each in train],
         "test_period": str(test),
         "data_folder": str(root),
-        "data_digest": examples.digest(case, [*train, test], data_folder=root),
+        "data_digest": data_digest,
         "models_folder": str(models_folder.resolve()),
         "verdicts_folder": str(verdicts_folder.resolve()),
         "baseline": folder,

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -26,8 +27,8 @@ from mlops_mini.data import quarantine, rules, table_files
 from mlops_mini.data.columns import shown
 from mlops_mini.data.periods import Period
 from mlops_mini.data.rules import RowSplit
-from mlops_mini.data.table import Table
-from mlops_mini.errors import DataIntegrityError, InvalidArgumentError
+from mlops_mini.data.table import MIN_ROWS, Table
+from mlops_mini.errors import DataIntegrityError, InvalidArgumentError, NotFoundError
 from mlops_mini.features import events, offline
 from mlops_mini.features.events import StreamEvent
 from mlops_mini.features.feature_set import offset
@@ -173,18 +174,21 @@ def clean(
     findings: list[str] = []
     errors: list[str] = []
     splits: list[RowSplit] = []
-    needed = [*_before(use_case, periods, data_folder), *periods]
-    for table in use_case.tables:
-        for period in needed:
-            split = _split(use_case, table, period, data_folder)
-            splits.append(split)
-            findings += (finding.text for finding in split.findings)
-            for text, is_error in _anomalies(table, period, split.kept):
-                (errors if is_error else findings).append(text)
-    if errors:
-        raise DataIntegrityError(
-            f"{'; '.join(errors)}: have the partitions sent again, or review the schema"
-        )
+    with naming(use_case):
+        needed = [*_before(use_case, periods, data_folder), *periods]
+        for table in use_case.tables:
+            for period in needed:
+                split = _split(use_case, table, period, data_folder)
+                splits.append(split)
+                findings += (finding.text for finding in split.findings)
+                for text, is_error in _anomalies(table, period, split.kept):
+                    (errors if is_error else findings).append(text)
+        if errors:
+            raise DataIntegrityError(
+                f"{'; '.join(errors)}: have the partitions sent again, or review the schema"
+            )
+        newest = [split.kept for split in splits if split.table == use_case.examples.name][-1]
+        _check_columns(use_case, rules.prepare(use_case.examples, newest))
     folder.mkdir(parents=True)
     for table in use_case.tables:
         kept = [split.kept for split in splits if split.table == table.name]
@@ -193,6 +197,16 @@ def clean(
     files.write_checksums(folder, sorted(f"{table.name}.parquet" for table in use_case.tables))
     quarantine.record(splits).to_csv(quarantine_file, index=False)
     return tuple(findings)
+
+
+@contextmanager
+def naming(use_case: UseCase) -> Iterator[None]:
+    """Name the use case in what is wrong with its data, which knows only tables."""
+    try:
+        yield
+    except (DataIntegrityError, InvalidArgumentError, NotFoundError) as exc:
+        whose = f"use case {use_case.name}: "
+        raise type(exc)(f"{whose}{str(exc).removeprefix(whose)}") from exc
 
 
 def read(use_case: UseCase, periods: Sequence[Period], *, data_folder: Path) -> Examples:
@@ -221,13 +235,10 @@ def read(use_case: UseCase, periods: Sequence[Period], *, data_folder: Path) -> 
         for name, table in use_case.by_name.items()
     }
     rows = tables[features.of][-len(periods) :]
-    whole = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
-    history = events.from_tables(
-        features,
-        whole,
-        keys={event.table: _key(use_case, event.table) for event in features.events},
+    _check_columns(use_case, rows[-1])
+    history, observed = happened(
+        use_case, {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
     )
-    observed = {each.table: whole[each.table] for each in features.observations}
     computed = offline.compute(
         pd.concat(rows, ignore_index=True),
         features,
@@ -250,6 +261,24 @@ def read(use_case: UseCase, periods: Sequence[Period], *, data_folder: Path) -> 
         history=history,
         observed=observed,
     )
+
+
+def happened(
+    use_case: UseCase, tables: Mapping[str, pd.DataFrame]
+) -> tuple[pd.DataFrame, Mapping[str, pd.DataFrame]]:
+    """Tell what features may look back at.
+
+    Args:
+        use_case: Whose.
+        tables: Prepared rows by table, of each table that features look back at.
+
+    Returns:
+        Events, as `events.from_tables` gives them, and the rows of observed tables by table.
+    """
+    features = use_case.feature_set
+    keys = {event.table: _key(use_case, event.table) for event in features.events}
+    history = events.from_tables(features, tables, keys=keys)
+    return history, {each.table: tables[each.table] for each in features.observations}
 
 
 def write(
@@ -280,8 +309,8 @@ def write(
     periods = read(use_case, [*train_periods, test_period], data_folder=data_folder).periods
     for file, parts in ((train_file, periods[:-1]), (test_file, periods[-1:])):
         examples = pd.concat([_labeled(use_case, part) for part in parts])
-        if file == train_file:
-            _check_labels(use_case, examples[use_case.label.name], train_periods)
+        labels, asked = examples[use_case.label.name], [part.period for part in parts]
+        _check_labels(use_case, labels, asked, must_vary=file == train_file)
         examples.reset_index().to_parquet(file, index=False)
 
 
@@ -300,29 +329,47 @@ def _labeled(use_case: UseCase, part: PeriodOfExamples) -> pd.DataFrame:
     return examples[examples[use_case.label.name].notna()]
 
 
-def _check_labels(use_case: UseCase, labels: pd.Series[float], periods: Sequence[Period]) -> None:
+def _check_columns(use_case: UseCase, prepared: pd.DataFrame) -> None:
+    """Refuse what names a column that's neither stored nor added by `prepare`."""
+    table, features = use_case.examples, use_case.feature_set
+    there = {*map(str, prepared.columns), *features.names}
+    wanted = {
+        use_case.label.name: "label",
+        features.time: "time",
+        **dict.fromkeys(use_case.slices, "slice"),
+    }
+    for unknown, what in wanted.items():
+        if unknown not in there:
+            raise InvalidArgumentError(
+                f"use case {use_case.name}: its {what} {unknown!r} is neither a column of table"
+                f" {table.name} nor added by its `prepare`; there are {sorted(there)}: correct the"
+                " name, or have `prepare` add it"
+            )
+
+
+def _check_labels(
+    use_case: UseCase, labels: pd.Series[float], periods: Sequence[Period], *, must_vary: bool
+) -> None:
+    """Refuse labels that are all missing, or from which nothing can be learned."""
     span = f"{periods[0]} to {periods[-1]}" if len(periods) > 1 else str(periods[0])
-    label = use_case.label.name
+    label = use_case.label
     if labels.empty:
         raise InvalidArgumentError(
-            f"use case {use_case.name}: no row of {span} has a label, for {label} is always"
-            " missing: train on earlier periods, whose outcomes are known"
+            f"use case {use_case.name}: no row of {span} has a label, for {label.name} is missing"
+            f" in each, and known only {label.matures_after} after a row's time: choose earlier"
+            " periods, whose outcomes are known"
         )
-    if labels.min() == labels.max():
+    if must_vary and labels.min() == labels.max():
         raise InvalidArgumentError(
-            f"use case {use_case.name}: {label} is {labels.iloc[0]:g} in all {len(labels)} rows of"
-            f" {span}: there's nothing to learn; train on more periods, or predict something else"
+            f"use case {use_case.name}: {label.name} is {labels.iloc[0]:g} in all {len(labels)}"
+            f" rows of {span}: there's nothing to learn; train on more periods, or predict"
+            " something else"
         )
 
 
 def _labels(use_case: UseCase, rows: pd.DataFrame) -> pd.Series[float]:
     """Read the labels of prepared rows: 1, 0 or NaN."""
     name, table = use_case.label.name, use_case.examples
-    if name not in rows:
-        raise InvalidArgumentError(
-            f"use case {use_case.name}: table {table.name} has no column {name} to predict, and"
-            f" `prepare` adds none; there are {sorted(map(str, rows.columns))}"
-        )
     labels = pd.to_numeric(rows[name].astype(object), errors="coerce").astype("float64")
     is_odd = (rows[name].notna() & ~labels.isin([0.0, 1.0])).to_numpy()
     if is_odd.any():
@@ -337,6 +384,9 @@ def _labels(use_case: UseCase, rows: pd.DataFrame) -> pd.Series[float]:
 
 def _split(use_case: UseCase, table: Table, period: Period, data_folder: Path) -> RowSplit:
     arrived = table_files.load(table, period, calendar=use_case.calendar, folder=data_folder)
+    label = use_case.label.name
+    if table.name == use_case.examples.name and label in arrived and len(arrived) >= MIN_ROWS:
+        _check_labels(use_case, arrived[label].dropna(), [period], must_vary=False)
     return rules.split(table, arrived, period)
 
 

@@ -132,7 +132,7 @@ def test_bad_rows_are_set_aside_and_on_record(months, suffix, tmp_path):
     assert len(split.kept) == len(rows) - 3
     assert split.quarantined["reason"].str.partition(", found")[0].tolist() == [
         "temp_c: in_range(-40, 120)",
-        "machine, time: once",
+        "machine, time: comes only once",
         "time: is in 2026-03",
     ]
     assert quarantine.record([split])[["period", "table", "row", "column"]].to_numpy().tolist() == [

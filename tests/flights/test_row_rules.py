@@ -109,7 +109,7 @@ def test_of_two_equal_keys_the_first_is_kept(march):
 
     assert len(split.kept) == 2_000
     assert split.quarantined["reason"].str.contains("once, found 2013, 3").tolist() == [True, False]
-    assert split.quarantined["reason"].iloc[1].startswith("flight_id: once, found ")
+    assert split.quarantined["reason"].iloc[1].startswith("flight_id: comes only once, found ")
 
 
 def test_a_week_may_hold_the_months_it_touches():

@@ -133,7 +133,9 @@ def test_of_two_rows_of_an_hour_the_first_is_kept(july):
 
     assert len(split.kept) == len(july)
     assert split.quarantined["temp"].tolist() == [70.0]
-    assert split.quarantined["reason"].item().startswith("origin, time_hour: once, found")
+    assert (
+        split.quarantined["reason"].item().startswith("origin, time_hour: comes only once, found")
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from mlops_mini.features.store import Store
 from mlops_mini.local_server import LocalServer
 from mlops_mini.loop.play import play
 from mlops_mini.model import evaluation, publish
-from mlops_mini.pipeline import definition, examples
+from mlops_mini.pipeline import definition, examples, scoring
 from mlops_mini.runner.runner import Runner
 from mlops_mini.use_case import UseCase, load
 from tests.once import made_once
@@ -116,6 +116,16 @@ def test_a_pipeline_learns_publishes_and_remembers(data, tmp_path, name) -> None
     assert test_rows[key].is_unique
     inputs = {each: test_rows[each].to_numpy() for each in use_case.feature_set.names}
     own = evaluation.predict(version.path, test_rows)
+    stored = table_files.load(
+        use_case.examples, use_case.calendar.period("2026-03"), calendar=use_case.calendar,
+        folder=data,
+    ).set_index(key).loc[test_rows[key]]  # fmt: skip
+    stored.drop(columns=stored.columns[-1]).to_csv(tmp_path / "new.csv")  # without the outcome
+    scored = scoring.score(
+        use_case, tmp_path / "models" / use_case.name, tmp_path / "new.csv", data_folder=data
+    )
+    assert scored[key].tolist() == test_rows[key].tolist()
+    np.testing.assert_allclose(scored["probability"], own, atol=1e-7)
     with LocalServer(version.path.parent, tmp_path / "server") as server:
         server.wait_until_served(version.version)
         for transport in ("rest", "grpc"):
