@@ -1,4 +1,4 @@
-"""What a unit test of input data answers, and how its reason is put."""
+"""The result of a check of input data, and the wording of its reason."""
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -17,7 +17,7 @@ Values = pd.DataFrame | pd.Series | NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class CheckResult:
-    """What a check found; true if it passed.
+    """The result of a check; true if it passed.
 
     Attributes:
         passed: Whether all is as it should be.
@@ -81,20 +81,20 @@ def has_values(frame: pd.DataFrame) -> CheckResult:
 
 
 def names(frame: pd.DataFrame) -> tuple[str, ...]:
-    """Name the columns in words."""
+    """Return the names of the columns as texts."""
     return tuple(str(name) for name in frame.columns)
 
 
 def by_column(
     frame: pd.DataFrame, is_bad: Callable[[pd.Series], NDArray[np.bool_]]
 ) -> pd.DataFrame:
-    """Ask of each column which of its values are wrong: true in a frame of the same shape."""
+    """Make a frame of the same shape that is true where a value is wrong."""
     bad = {at: is_bad(frame.iloc[:, at]) for at in range(frame.shape[1])}
     return pd.DataFrame(bad, index=frame.index)
 
 
 def judge(frame: pd.DataFrame, bad: pd.DataFrame, fault: str, fine: str) -> CheckResult:
-    """Make a result from what is wrong, true in a frame of the same shape."""
+    """Make a result from a frame of the same shape that is true where a value is wrong."""
     is_bad = bad.to_numpy(dtype=bool)
     n_bad = is_bad.sum(axis=0)
     columns = tuple(name for name, n in zip(names(frame), n_bad, strict=True) if n)

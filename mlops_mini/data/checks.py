@@ -206,12 +206,12 @@ def _scale_fault(column: pd.Series, *, to: str, tolerance: float) -> str:
         return f"{n_infinite} of {len(column)} values are infinite"
     if to == "standard":
         with np.errstate(over="ignore", invalid="ignore"):  # infinite says enough
-            words, found = ("mean", "standard deviation"), (present.mean(), present.std())
-        is_right = np.allclose(found, (0.0, 1.0), rtol=0, atol=tolerance)
+            words, measured = ("mean", "standard deviation"), (present.mean(), present.std())
+        is_right = np.allclose(measured, (0.0, 1.0), rtol=0, atol=tolerance)
     else:
-        words, found = ("minimum", "maximum"), (present.min(), present.max())
-        is_right = found[0] >= -tolerance and found[1] <= 1 + tolerance
-    is_now = f"{words[0]} {found[0]:.4g}, {words[1]} {found[1]:.4g}"
+        words, measured = ("minimum", "maximum"), (present.min(), present.max())
+        is_right = measured[0] >= -tolerance and measured[1] <= 1 + tolerance
+    is_now = f"{words[0]} {measured[0]:.4g}, {words[1]} {measured[1]:.4g}"
     return "" if is_right else f"{is_now}, expected 0 and 1 within {tolerance:g}"
 
 

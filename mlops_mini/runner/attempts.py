@@ -56,8 +56,8 @@ def prepare(
     declared = component.get("outputDefinitions", {})
 
     def listed(name: str, *made: JsonObject) -> JsonObject:
-        known = ({k: one[k] for k in ("type", "uri", "metadata")} for one in made)
-        return {"artifacts": [{"name": name, **values.plain(one)} for one in known]}
+        known = ({k: artifact[k] for k in ("type", "uri", "metadata")} for artifact in made)
+        return {"artifacts": [{"name": name, **values.plain(artifact)} for artifact in known]}
 
     outputs = {}
     for name, definition in declared.get("artifacts", {}).items():
@@ -140,7 +140,7 @@ def run(folder: Path, *, is_own_process: bool = False) -> None:
 
 def _execute(job: JsonObject, folder: Path, *, is_own_process: bool) -> None:
     container, given = job["container"], job["executor_input"]
-    variables = {one["name"]: one["value"] for one in container.get("env", [])}
+    variables = {variable["name"]: variable["value"] for variable in container.get("env", [])}
     if python_functions.is_python(container) and not job["python"]:
         python_functions.call(
             container, given, folder=folder, variables=variables, is_own_process=is_own_process
@@ -217,10 +217,10 @@ def _collect(job: JsonObject, folder: Path) -> JsonObject:
     made_there = {}
     for name in declared.get("artifacts", {}):
         made = outputs["artifacts"][name]["artifacts"][0]
-        said = written.get("artifacts", {}).get(name, {"artifacts": [{}]})["artifacts"][0]
-        metadata = said.get("metadata") or {}
+        described = written.get("artifacts", {}).get(name, {"artifacts": [{}]})["artifacts"][0]
+        metadata = described.get("metadata") or {}
         values.require_json(metadata, what=f"the metadata of output {name!r} of {job['task']}")
-        uri = said.get("custom_path") or said.get("uri") or made["uri"]
+        uri = described.get("custom_path") or described.get("uri") or made["uri"]
         made_there[name] = artifacts.describe(uri, type_=made["type"], metadata=metadata)
         artifacts.protect(uri, within=folder)
     return {"parameters": parameters, "artifacts": made_there, "error": ""}
@@ -231,7 +231,7 @@ def _advice(exc: BaseException, executor_input: JsonObject, folder: Path) -> str
     if not isinstance(exc, PermissionError) or not isinstance(exc.filename, str):
         return ""
     inputs = executor_input["inputs"].get("artifacts", {}).values()
-    read = [artifacts.path_of(one["uri"]) for many in inputs for one in many["artifacts"]]
+    read = [artifacts.path_of(artifact["uri"]) for many in inputs for artifact in many["artifacts"]]
     if not any(map(Path(exc.filename).is_relative_to, [folder, *read])):
         return ""
     return (

@@ -65,7 +65,7 @@ def tokens(condition: str) -> list[tuple[str, str]]:
     >>> tokens("inputs.parameter_values['auc'] >= 0.5")
     [('input', "inputs.parameter_values['auc']"), ('sign', '>='), ('number', '0.5')]
     """
-    found, at, end = [], 0, len(condition.rstrip())
+    words, at, end = [], 0, len(condition.rstrip())
     while at < end:
         match = _TOKEN.match(condition, at)
         if match is None:
@@ -74,9 +74,9 @@ def tokens(condition: str) -> list[tuple[str, str]]:
                 "check its quotes; kfp does not escape the text that a parameter is compared with"
             )
         kind = str(match.lastgroup)
-        found.append((kind, match[kind]))
+        words.append((kind, match[kind]))
         at = match.end()
-    return found
+    return words
 
 
 def evaluate(condition: str, values: Mapping[str, Any]) -> bool:
@@ -275,4 +275,4 @@ def _as_numbers(left: str, sign: str, right: str) -> bool | None:
 
 
 def _unquoted(text: str) -> str:
-    return re.sub(r"\\(.)", lambda found: "\n" if found[1] == "n" else found[1], text[1:-1])
+    return re.sub(r"\\(.)", lambda match: "\n" if match[1] == "n" else match[1], text[1:-1])

@@ -144,8 +144,8 @@ class Graph:
         *,
         path: str,
     ) -> Outcome:
-        item_input, each = items
-        limit = task.get("iteratorPolicy", {}).get("parallelismLimit") or len(each) or 1
+        item_input, item_values = items
+        limit = task.get("iteratorPolicy", {}).get("parallelismLimit") or len(item_values) or 1
         turns = asyncio.Semaphore(limit)
 
         async def turn(i: int, value: Any) -> Outcome:
@@ -157,20 +157,26 @@ class Graph:
             async with turns:
                 return await self._once(task, component, given, path=f"{path}[{i}]", item=item)
 
-        ended = await asyncio.gather(*(turn(i, value) for i, value in enumerate(each)))
+        ended = await asyncio.gather(*(turn(i, value) for i, value in enumerate(item_values)))
         if failure := _failure(ended):
             return failure
         declared = component.get("outputDefinitions", {})
-        made = [outcome.values for outcome in ended]
+        values_by_turn = [outcome.values for outcome in ended]
         return Outcome(
             state="SUCCEEDED",
             values=Values(
                 parameters={
-                    name: [one.parameters[name] for one in made if name in one.parameters]
+                    name: [
+                        made.parameters[name] for made in values_by_turn if name in made.parameters
+                    ]
                     for name in declared.get("parameters", {})
                 },
                 artifacts={
-                    name: [artifact for one in made for artifact in one.artifacts.get(name, [])]
+                    name: [
+                        artifact
+                        for made in values_by_turn
+                        for artifact in made.artifacts.get(name, [])
+                    ]
                     for name in declared.get("artifacts", {})
                 },
             ),
@@ -190,13 +196,13 @@ class Graph:
         for name, source in task.get("inputs", {}).get("artifacts", {}).items():
             if "taskOutputArtifact" in source:
                 producer = outcomes[source["taskOutputArtifact"]["producerTask"]].result()
-                found = producer.values.artifacts.get(
+                made = producer.values.artifacts.get(
                     source["taskOutputArtifact"]["outputArtifactKey"]
                 )
             else:
-                found = scope.artifacts.get(source["componentInputArtifact"])
-            if found is not None:
-                artifacts[name] = found
+                made = scope.artifacts.get(source["componentInputArtifact"])
+            if made is not None:
+                artifacts[name] = made
         parameters: JsonObject = {}
         sources: dict[str, Source] = {}
         constants = {}
@@ -317,7 +323,9 @@ def _failure(ended: Iterable[Outcome]) -> Outcome | None:
     if states <= {*DONE, "SKIPPED"}:
         return None
     state = "CANCELLED" if "CANCELLED" in states else "FAILED"
-    return Outcome(state=state, error="; ".join(one.error for one in outcomes if one.error))
+    return Outcome(
+        state=state, error="; ".join(outcome.error for outcome in outcomes if outcome.error)
+    )
 
 
 def _is_exit(task: Mapping[str, Any]) -> bool:
@@ -346,13 +354,13 @@ def _outputs(component: JsonObject, ended: Mapping[str, Outcome]) -> Values:
         selectors = source.get("valueFromOneof", {}).get("parameterSelectors") or [
             source["valueFromParameter"]
         ]
-        for one in selectors:
-            made = ended[one["producerSubtask"]].values.parameters
-            if one["outputParameterKey"] in made:
-                parameters[name] = made[one["outputParameterKey"]]
+        for selector in selectors:
+            made = ended[selector["producerSubtask"]].values.parameters
+            if selector["outputParameterKey"] in made:
+                parameters[name] = made[selector["outputParameterKey"]]
     for name, source in declared.get("artifacts", {}).items():
-        for one in source["artifactSelectors"]:
-            found = ended[one["producerSubtask"]].values.artifacts
-            if one["outputArtifactKey"] in found:
-                artifacts[name] = found[one["outputArtifactKey"]]
+        for selector in source["artifactSelectors"]:
+            made_artifacts = ended[selector["producerSubtask"]].values.artifacts
+            if selector["outputArtifactKey"] in made_artifacts:
+                artifacts[name] = made_artifacts[selector["outputArtifactKey"]]
     return Values(parameters=parameters, artifacts=artifacts)

@@ -1,4 +1,4 @@
-"""Where the files of runs and attempts lie, so that no name of a user's meets one of ours.
+"""Paths of the files of runs and attempts, laid out so that no user's name collides with ours.
 
 ::
 
@@ -50,12 +50,12 @@ def check_run_id(run_id: str) -> None:
 
 
 def executor_output(attempt: Path) -> Path:
-    """Where kfp's executor writes; `dsl.get_uri` names files beside it."""
+    """Return the file that kfp's executor writes; `dsl.get_uri` names files beside it."""
     return attempt / "artifacts" / _EXECUTOR_OUTPUT
 
 
 def artifact(attempt: Path, name: str) -> Path:
-    """Where an attempt makes an output artifact.
+    """Return the path at which an attempt makes an output artifact.
 
     Raises:
         InvalidArgumentError: The name would lead elsewhere.
@@ -64,7 +64,7 @@ def artifact(attempt: Path, name: str) -> Path:
 
 
 def parameter(attempt: Path, name: str) -> Path:
-    """Where an attempt may write an output parameter.
+    """Return the file to which an attempt may write an output parameter.
 
     Raises:
         InvalidArgumentError: The name would lead elsewhere.

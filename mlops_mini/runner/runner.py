@@ -75,7 +75,7 @@ class Runner:
         """Open a root; no process starts yet.
 
         Args:
-            root: Receives `runs.sqlite` and a folder a run; made if it is not there. Several
+            root: Receives `runs.sqlite` and a folder per run; made if it is not there. Several
                 runners, of several processes, may share it.
             n_workers: Most tasks at the same time; as many as cores that this process may
                 use if None.
@@ -243,9 +243,9 @@ class Runner:
         if state != "SUCCEEDED":
             what = "failed" if state == "FAILED" else "was canceled"
             logs = [
-                str(one.log_file)
-                for one in ended.tasks.values()
-                if one.state == "FAILED" and one.folder and one.log_file.exists()
+                str(task.log_file)
+                for task in ended.tasks.values()
+                if task.state == "FAILED" and task.folder and task.log_file.exists()
             ]
             raise AbortedError(
                 f"run {run.id!r} {what}{': ' + run.reason if run.reason else ''}"

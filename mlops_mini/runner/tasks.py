@@ -144,7 +144,7 @@ class TaskRunner:
         """Run a task to its end.
 
         Returns:
-            The outcome; a failure of any kind is one, and no exception.
+            The outcome: a failure of any kind is an outcome too, and raises nothing.
         """
         stop = self.abort if leaf.outlives_cancel else self.cancel
         before = self._newest.get(leaf.path)
@@ -179,7 +179,8 @@ class TaskRunner:
             return Outcome(state=record.state, error=error)
         made = record.outputs["artifacts"].items()
         values = Values(
-            parameters=record.outputs["parameters"], artifacts={name: [one] for name, one in made}
+            parameters=record.outputs["parameters"],
+            artifacts={name: [artifact] for name, artifact in made},
         )
         return Outcome(state=record.state, values=values)
 
@@ -192,7 +193,10 @@ class TaskRunner:
         source = python_functions.source_of(container)
         reach = digests.reach(source if is_ours else "")
         caching = leaf.task.get("cachingOptions", {})
-        named = {name: [one["digest"] for one in v] for name, v in leaf.inputs.artifacts.items()}
+        named = {
+            name: [artifact["digest"] for artifact in given]
+            for name, given in leaf.inputs.artifacts.items()
+        }
         key = digests.key_of(
             {
                 "cache_key": caching.get("cacheKey", ""),
@@ -221,16 +225,16 @@ class TaskRunner:
         if before and is_kept and await asyncio.to_thread(is_intact, before):
             return before
         if caching.get("enableCache"):
-            for found in self._records.with_key(key):
-                if await asyncio.to_thread(is_intact, found):
+            for earlier in self._records.with_key(key):
+                if await asyncio.to_thread(is_intact, earlier):
                     return replace(
                         record,
                         state="CACHED",
-                        outputs=found.outputs,
-                        cached_from=f"{found.run_id}/{found.path}",
-                        folder=found.folder,
+                        outputs=earlier.outputs,
+                        cached_from=f"{earlier.run_id}/{earlier.path}",
+                        folder=earlier.folder,
                     )
-                logger.warning("%s: what %s has made was changed since", leaf.path, found.folder)
+                logger.warning("%s: what %s has made was changed since", leaf.path, earlier.folder)
             # Here is work to do, which mostly needs what it can reach. What is never taken from the
             # cache runs every time, and must not wait for what it only might import.
             reach = replace(reach, at_once=reach.installed)
@@ -263,7 +267,7 @@ class TaskRunner:
 
     @contextlib.asynccontextmanager
     async def _without_worker(self) -> AsyncIterator[None]:
-        """Leave this task's worker to others meanwhile."""
+        """Lend this task's worker to other tasks in the meantime."""
         self._workers.release()
         try:
             yield
@@ -379,7 +383,7 @@ class TaskRunner:
 
 
 def _asked_by_command(leaf: Leaf) -> JsonObject:
-    """Say what else the command of a container depends on, for its key; {} for a function."""
+    """Return what else the command of a container depends on, for its key; {} for a function."""
     container = leaf.executor["container"]
     if python_functions.is_python(container):
         return {}

@@ -90,7 +90,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer() and abs(value) < _FIRST_WITH_EXPONENT:
         return int(value)
     if isinstance(value, list):
-        return [plain(one) for one in value]
+        return [plain(element) for element in value]
     if isinstance(value, dict):
         return {name: plain(value[name]) for name in sorted(value)}
     return value
@@ -123,13 +123,15 @@ def json_text(value: Any) -> str:
     """
     if isinstance(value, dict):
         pairs = [(name, value[name]) for name in sorted(value)]
-        return "{" + ",".join(f"{json_text(name)}:{json_text(one)}" for name, one in pairs) + "}"
+        return (
+            "{" + ",".join(f"{json_text(name)}:{json_text(field)}" for name, field in pairs) + "}"
+        )
     if isinstance(value, list):
         return "[" + ",".join(map(json_text, value)) + "]"
     if isinstance(value, float):
         return _json_number(value)
     text = json.dumps(value, ensure_ascii=False)
-    return re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    return re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _json_number(value: float) -> str:
@@ -178,13 +180,13 @@ def _json_file(text: str) -> Any:
 
 
 def _list_file(text: str) -> list[Any] | None:
-    found = _json_file(text)
-    return found if isinstance(found, list) else None
+    parsed = _json_file(text)
+    return parsed if isinstance(parsed, list) else None
 
 
 def _struct_file(text: str) -> JsonObject | None:
-    found = _json_file(text)
-    return found if isinstance(found, dict) else None
+    parsed = _json_file(text)
+    return parsed if isinstance(parsed, dict) else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -288,7 +290,7 @@ _ROWS = {
 
 
 def convert(value: Any, parameter_type: str, source: Source, *, what: str) -> Any:
-    """Make of a value what a parameter takes, by the table.
+    """Convert a value to what a parameter takes, as the table says.
 
     Args:
         value: Plain: None, a str, number, bool, list or dict.
@@ -339,7 +341,7 @@ def require_literal(value: Any, definition: Mapping[str, Any], *, what: str) -> 
     Traceback (most recent call last):
     mlops_mini.errors.InvalidArgumentError: input 'x' must be "a" or "b", got "c"
     """
-    allowed = [json_text(one) for one in definition.get("literals", [])]
+    allowed = [json_text(literal) for literal in definition.get("literals", [])]
     if allowed and json_text(value) not in allowed:
         raise InvalidArgumentError(f"{what} must be {' or '.join(allowed)}, got {json_text(value)}")
 
@@ -357,8 +359,8 @@ def require_json(value: Any, *, what: str) -> None:
     if isinstance(value, dict):
         require_json([*value, *value.values()], what=what)
     elif isinstance(value, list):
-        for one in value:
-            require_json(one, what=what)
+        for element in value:
+            require_json(element, what=what)
     elif isinstance(value, str):
         try:
             value.encode()
@@ -398,8 +400,8 @@ def complete(definitions: Mapping[str, Any], given: Mapping[str, Any], *, what: 
             continue
         parameter_type, default = definition["parameterType"], definition.get("defaultValue")
         if default is not None:
-            of = f"parameter {name!r} of {what}"
-            completed[name] = convert(default, parameter_type, Source.DEFAULT, what=of)
+            subject = f"parameter {name!r} of {what}"
+            completed[name] = convert(default, parameter_type, Source.DEFAULT, what=subject)
         elif not definition.get("isOptional"):
             raise InvalidArgumentError(
                 f"{what} needs a value for {name!r} ({parameter_type}), and has none"
@@ -408,7 +410,7 @@ def complete(definitions: Mapping[str, Any], given: Mapping[str, Any], *, what: 
 
 
 def loop_items(task: JsonObject, inputs: Mapping[str, Any]) -> tuple[str, list[Any]] | None:
-    """Find over what a task is repeated: the input that takes an item, and the items.
+    """Find what a task loops over: the input that takes an item, and the items.
 
     Kubeflow does so in v2/driver/dag.go, DAG, and v2/driver/util.go, getItems: a text is read as
     JSON.
@@ -430,17 +432,17 @@ def loop_items(task: JsonObject, inputs: Mapping[str, Any]) -> tuple[str, list[A
         if iterator := task.get(kind):
             items = iterator["items"]
             if "raw" in items:
-                found = json.loads(items["raw"])
-            elif (found := inputs.get(items[source])) is None:
+                value = json.loads(items["raw"])
+            elif (value := inputs.get(items[source])) is None:
                 raise InvalidArgumentError(
                     f"it loops over {items[source]!r}, which has no value: give it a list"
                 )
-            given = found
-            if isinstance(found, str):
-                found = _json_file(found)
-            if not isinstance(found, list):
+            given = value
+            if isinstance(value, str):
+                value = _json_file(value)
+            if not isinstance(value, list):
                 raise InvalidArgumentError(f"it loops over {given!r}, which is no list")
-            return str(iterator["itemInput"]), found
+            return str(iterator["itemInput"]), value
     return None
 
 
