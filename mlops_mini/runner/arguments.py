@@ -93,13 +93,7 @@ def _plain(value: Any, what: str, depth: int = 0) -> Any:
 
 def _text(value: str, what: str, _depth: int) -> str:
     text = str.__str__(value)
-    try:
-        text.encode()
-    except UnicodeEncodeError as exc:
-        raise InvalidArgumentError(
-            f"{what} is {text!a}, which is no Unicode text: rename the file, or read the text by "
-            "its real encoding"
-        ) from exc
+    values.require_json(text, what=what)
     return text
 
 

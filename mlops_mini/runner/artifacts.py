@@ -10,28 +10,17 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mlops_mini.errors import InvalidArgumentError, NotFoundError
-from mlops_mini.runner import digests
+from mlops_mini.runner import digests, layout
 
 JsonObject = dict[str, Any]
 
-# Where `path` of kfp's artifacts says that these are mounted.
-_MOUNTS = {"gs://": "/gcs/", "minio://": "/minio/", "s3://": "/s3/"}
 # In the metadata of `dsl.importer`: what is there need not be a file of this machine.
 REMOTE = "mlops_mini_remote"
 
 
 def path_of(uri: str) -> Path:
-    """Return the path at which a component that is given this address opens the artifact.
-
-    >>> [str(path_of(uri)) for uri in ("s3://bucket/rows.csv", "oci://registry/model", "/rows.csv")]
-    ['/s3/bucket/rows.csv', '/oci/registry_model', '/rows.csv']
-    """
-    for prefix, mount in _MOUNTS.items():
-        if uri.startswith(prefix):
-            return Path(mount + uri.removeprefix(prefix))
-    if uri.startswith("oci://"):
-        return Path("/oci/" + uri.removeprefix("oci://").replace("/", "_"))
-    return Path(uri)
+    """Return the path at which a component that is given this address opens the artifact."""
+    return Path(layout.mounted(uri))
 
 
 def imported(uri: str, metadata: Mapping[str, Any], *, task: str) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from mlops_mini import files
 from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError, MlopsMiniError
 from mlops_mini.runner import artifacts, layout, placeholders, python_functions, values
 from mlops_mini.runner.values import Source
@@ -64,7 +65,7 @@ def prepare(
         uri = str(layout.artifact(folder, name))
         made = {"type": definition["artifactType"], "uri": uri, "metadata": {}}
         outputs[name] = listed(name, made)
-    files = {
+    parameter_files = {
         name: {"outputFile": str(layout.parameter(folder, name))}
         for name in declared.get("parameters", {})
     }
@@ -78,7 +79,7 @@ def prepare(
             "artifacts": {name: listed(name, *many) for name, many in inputs.items()},
         },
         "outputs": {
-            "parameters": files,
+            "parameters": parameter_files,
             "artifacts": outputs,
             "outputFile": str(output_file),
         },
@@ -133,9 +134,8 @@ def run(folder: Path, *, is_own_process: bool = False) -> None:
         result["error"] += _advice(exc, job["executor_input"], folder)
     # The name of a file may be no Unicode, and what is recorded must be.
     result["error"] = result["error"].encode(errors="backslashreplace").decode()
-    unfinished = folder / f"{RESULT}.unfinished"
-    unfinished.write_text(json.dumps(result))
-    unfinished.rename(folder / RESULT)
+    with files.whole_file(folder / RESULT) as unfinished:
+        unfinished.write_text(json.dumps(result))
 
 
 def _execute(job: JsonObject, folder: Path, *, is_own_process: bool) -> None:

@@ -23,6 +23,8 @@ RUN_LOCK = ".lock"
 JOB, RESULT, LOG, WORK = "job.json", "result.json", "log.txt", "work"
 IMPORTS = "imports.txt"
 _EXECUTOR_OUTPUT = "executor_output.json"
+# Where Kubeflow's launcher mounts what is not a file of the machine.
+_MOUNTS = {"gs://": "/gcs/", "minio://": "/minio/", "s3://": "/s3/"}
 
 
 def check_run_id(run_id: str) -> None:
@@ -47,6 +49,23 @@ def check_run_id(run_id: str) -> None:
             f"{run_id!r} cannot name a run: names that begin with "
             f"{' or '.join(map(repr, _OWN_IN_ROOT))} are those of the runner's own files"
         )
+
+
+def mounted(uri: str) -> str:
+    """Return the path at which a task finds an artifact, as the launcher and kfp know it.
+
+    See backend/src/v2/component/launcher_v2.go, LocalPathForURI, of
+    https://github.com/kubeflow/pipelines, and `Model.path` of kfp.
+
+    >>> [mounted(uri) for uri in ("s3://bucket/rows.csv", "oci://registry/model", "/rows.csv")]
+    ['/s3/bucket/rows.csv', '/oci/registry_model/models', '/rows.csv']
+    """
+    for prefix, mount in _MOUNTS.items():
+        if uri.startswith(prefix):
+            return mount + uri.removeprefix(prefix)
+    if uri.startswith("oci://"):
+        return f"/oci/{uri.removeprefix('oci://').replace('/', '_')}/models"
+    return uri
 
 
 def executor_output(attempt: Path) -> Path:

@@ -36,6 +36,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mlops_mini.errors import InvalidArgumentError
+from mlops_mini.runner import layout
 from mlops_mini.runner.values import text_of
 
 JsonObject = dict[str, Any]
@@ -47,8 +48,6 @@ _PART = re.compile(r"""\.(\w+)|\['([^']*)'\]|\["([^"]*)"\]""")
 _OF_ATTEMPT = re.compile(
     r"\{\{\$(?:\}\}|\.(?:outputs|json_escape|outputMetadataUri)\b|\.inputs\.artifacts\b)"
 )
-# Where the launcher mounts what is not a file of the machine.
-_MOUNTS = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
 
 
 def fill(text: str, known: Mapping[str, Any], *, what: str) -> str:
@@ -168,8 +167,7 @@ def _artifacts(side: JsonObject) -> JsonObject:
     for name, listed in side.get("artifacts", {}).items():
         first = dict(next(iter(listed["artifacts"]), {}))
         if uri := first.get("uri"):
-            start = next((start for start in _MOUNTS if uri.startswith(start)), "")
-            first["path"] = _MOUNTS.get(start, "") + uri.removeprefix(start)
+            first["path"] = layout.mounted(uri)
         laid_out[name] = {**first, "": listed}
     return laid_out
 

@@ -255,8 +255,9 @@ class TaskRunner:
         for n_tried in range(int(policy.get("maxRetryCount", 0)) + 1):
             if n_tried:
                 async with self._without_worker():
-                    is_stopped = await _is_set(stop, within_s=backoff_s(policy, n_tried))
-                if is_stopped or stop.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), backoff_s(policy, n_tried))
+                if stop.is_set():
                     return replace(record, state="CANCELLED")
             self._readers.begin(leaf.path, leaf.inputs.artifacts)
             record = await self._attempt(record, leaf, python, reach, stop)
@@ -417,11 +418,3 @@ def backoff_s(policy: Mapping[str, Any], n_tried: int) -> float:
         for name, default in (("backoffDuration", "0s"), ("backoffMaxDuration", "3600s"))
     )
     return min(first * float(policy.get("backoffFactor", 2.0)) ** (n_tried - 1), most)
-
-
-async def _is_set(event: asyncio.Event, *, within_s: float) -> bool:
-    try:
-        await asyncio.wait_for(event.wait(), within_s)
-    except TimeoutError:
-        return False
-    return True

@@ -162,8 +162,12 @@ def _integer_file(text: str) -> int | None:
     return int(text) if is_integer else None
 
 
-def _json_file(text: str) -> Any:
-    """Read JSON as protobuf does: each name once, all numbers finite, all texts Unicode."""
+def _json_file(text: str, kind: type = object) -> Any:
+    """Read JSON as protobuf does: each name once, all numbers finite, all texts Unicode.
+
+    Returns:
+        The value, None if there is no JSON or its value is of another kind.
+    """
 
     def struct(pairs: list[tuple[str, Any]]) -> JsonObject:
         read = dict(pairs)
@@ -176,17 +180,7 @@ def _json_file(text: str) -> Any:
         require_json(read, what="it")
     except (ValueError, RecursionError, InvalidArgumentError):
         return None
-    return read
-
-
-def _list_file(text: str) -> list[Any] | None:
-    parsed = _json_file(text)
-    return parsed if isinstance(parsed, list) else None
-
-
-def _struct_file(text: str) -> JsonObject | None:
-    parsed = _json_file(text)
-    return parsed if isinstance(parsed, dict) else None
+    return read if isinstance(read, kind) else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -276,8 +270,8 @@ CONVERSIONS: tuple[Conversion, ...] = tuple(
             _FILE,
         ),
         ((Source.FILE,), ("BOOLEAN",), ("text",), lambda text: _BOOLS.get(text.strip()), _FILE),
-        ((Source.FILE,), ("LIST",), ("text",), lambda text: plain(_list_file(text)), _FILE),
-        ((Source.FILE,), ("STRUCT",), ("text",), lambda text: plain(_struct_file(text)), _FILE),
+        ((Source.FILE,), ("LIST",), ("text",), lambda text: plain(_json_file(text, list)), _FILE),
+        ((Source.FILE,), ("STRUCT",), ("text",), lambda text: plain(_json_file(text, dict)), _FILE),
     )
 )
 _ROWS = {
