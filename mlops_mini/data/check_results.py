@@ -1,7 +1,7 @@
 """The result of a check of input data, and the wording of its reason."""
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +91,26 @@ def by_column(
     """Make a frame of the same shape that is true where a value is wrong."""
     bad = {at: is_bad(frame.iloc[:, at]) for at in range(frame.shape[1])}
     return pd.DataFrame(bad, index=frame.index)
+
+
+def failed(faults: Mapping[str, str], rows: Iterable[Hashable] = ()) -> CheckResult:
+    """Make a result from what is wrong with columns, by their names; there is some fault."""
+    reason = f"{next(iter(faults.values()))}{also(faults)}"
+    return CheckResult(passed=False, reason=reason, rows=tuple(rows), columns=tuple(faults))
+
+
+def judge_rows(
+    frame: pd.DataFrame, is_bad: NDArray[np.bool_], fault: str, fine: str
+) -> CheckResult:
+    """Make a result from which rows are wrong as a whole."""
+    if not is_bad.any():
+        return CheckResult(passed=True, reason=f"all {len(frame)} rows {fine}")
+    first = int(np.argmax(is_bad))
+    reason = (
+        f"{int(is_bad.sum())} of {len(frame)} rows {fault}, such as"
+        f" [{', '.join(map(shown, frame.iloc[first]))}] in row {frame.index[first]}"
+    )
+    return CheckResult(passed=False, reason=reason, rows=tuple(frame.index[is_bad]))
 
 
 def judge(frame: pd.DataFrame, bad: pd.DataFrame, fault: str, fine: str) -> CheckResult:

@@ -57,9 +57,8 @@ def plain(column: "pd.Series[Any]") -> "pd.Series[Any]":
         return _relabeled(pd.Series(column.to_numpy(exact, na_value=np.nan)), column)
     if isinstance(dtype, pd.StringDtype) or types.is_object_dtype(dtype):
         return _plain_objects(column.astype(object))
-    return (
-        column.astype(np.float32) if dtype == np.float16 else column
-    )  # has no index, and is short
+    # pandas has no index of float16, and its sums overflow at 65,504.
+    return column.astype(np.float32) if dtype == np.float16 else column
 
 
 def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
