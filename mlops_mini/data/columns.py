@@ -17,6 +17,7 @@ from pandas.api import types
 
 from mlops_mini.errors import InvalidArgumentError
 
+_NUMBERS = (Real, Decimal)  # Python's truth values are Real too, and NumPy's are not
 Kind = Literal["number", "boolean", "text", "instant", "local time", "duration", "empty", "other"]
 
 
@@ -113,8 +114,7 @@ def as_numbers(column: "pd.Series[Any]") -> tuple[npt.NDArray[np.float64], npt.N
     column = plain(column)
     if kind(column) in {"number", "boolean", "empty"}:
         return column.to_numpy(np.float64, na_value=np.nan), np.zeros(len(column), dtype=bool)
-    is_truth = [isinstance(value, (bool, np.bool_)) for value in column]
-    is_number = np.array([_is_number(value) for value in column], bool) | np.array(is_truth, bool)
+    is_number = np.array([isinstance(value, (*_NUMBERS, np.bool_)) for value in column], bool)
     numbers = np.full(len(column), np.nan)
     numbers[is_number] = _floats(column.to_numpy(object)[is_number])
     return numbers, column.notna().to_numpy() & ~is_number
@@ -247,7 +247,7 @@ def _plain_datetimes(column: "pd.Series[Any]", values: npt.NDArray[Any]) -> "pd.
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (Real, Decimal)) and not isinstance(value, (bool, np.bool_))
+    return isinstance(value, _NUMBERS) and not isinstance(value, (bool, np.bool_))
 
 
 def _floats(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -153,6 +153,9 @@ def receive(folder: Path, *, now: datetime) -> Receipt:
     Returns:
         What arrived, came again, or waits.
 
+    Raises:
+        InvalidArgumentError: `now` has no time zone.
+
     >>> import tempfile
     >>> import pandas as pd
     >>> with tempfile.TemporaryDirectory() as name:
@@ -166,7 +169,9 @@ def receive(folder: Path, *, now: datetime) -> Receipt:
     ...     len(first.new), first.new[0].n_rows, len(again.new), len(again.duplicates)
     (1, 2, 0, 1)
     """
-    inbox, arrived_at = folder / INBOX, utc_text(now)
+    if now.tzinfo is None:
+        raise InvalidArgumentError(f"now is {now}, without a time zone: give it one, such as UTC")
+    inbox, arrived_at = folder / INBOX, now.astimezone(UTC).isoformat()
     if not inbox.is_dir():
         return Receipt()
     by_kind: dict[str, list[Any]] = {"new": [], "changed": [], "duplicates": [], "waiting": []}
@@ -236,7 +241,8 @@ def _receive(name: str, folder: Path, arrived_at: str) -> tuple[str, Manifest]:
     with _opened(manifest_file) as stream:  # until the end, or another file could get its number
         manifest = _read_manifest(stream, manifest_file, name)
         read = _identity(os.fstat(stream.fileno()))
-        target = _target(folder, manifest)
+        stem = name.removesuffix(".parquet")
+        target = folder / ARRIVED / stem / f"{manifest.sha256}.parquet"
         same_name = [other for other in arrived(folder) if other.name == name]
         known = [other for other in same_name if other.key == manifest.key]
         if source.is_file() or not known:  # else a receiver died while it tidied up
@@ -278,11 +284,6 @@ def _give_back(taken: Path) -> None:
 def _identity(status: os.stat_result) -> tuple[int, ...]:
     """Tell what changes when a file is replaced, or written over in place."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _target(folder: Path, manifest: Manifest) -> Path:
-    stem = manifest.name.removesuffix(".parquet")
-    return folder / ARRIVED / stem / f"{manifest.sha256}.parquet"
 
 
 def _take(source: Path, target: Path, manifest: Manifest) -> None:
@@ -386,10 +387,3 @@ def _parse_fields(content: bytes, path: Path) -> dict[str, Any]:
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     with files.whole_file(path) as unfinished:
         unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def utc_text(now: datetime) -> str:
-    """Write an instant as text in UTC; `InvalidArgumentError` without a time zone."""
-    if now.tzinfo is None:
-        raise InvalidArgumentError(f"now is {now}, without a time zone: give it one, such as UTC")
-    return now.astimezone(UTC).isoformat()

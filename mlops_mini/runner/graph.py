@@ -67,15 +67,14 @@ class Graph:
         self, task: JsonObject, dag: JsonObject, scope: Values, outcomes: Outcomes, *, path: str
     ) -> Outcome:
         """Wait for what a task needs, then run it, as often as it says."""
-        named = task["componentRef"]["name"].removeprefix("comp-")
         policy = task.get("triggerPolicy", {})
         upstream = [await outcomes[name] for name in _waits_for(task)]
         if policy.get("strategy") != "ALL_UPSTREAM_TASKS_COMPLETED":
             states = {outcome.state for outcome in upstream}
             if not states <= {*DONE, "SKIPPED"}:
-                return self._runner.note(path, named, "NOT_TRIGGERED")
+                return self._runner.note(path, task, "NOT_TRIGGERED")
             if "SKIPPED" in states:
-                return self._runner.note(path, named, "SKIPPED")
+                return self._runner.note(path, task, "SKIPPED")
         try:
             component = self._package.component(task)
             names = dag.get("inputDefinitions", {}).get("parameters", {})
@@ -83,10 +82,10 @@ class Graph:
             inputs = self._resolve(task, component, scope, outcomes, path=path)
             condition = policy.get("condition")
             if condition and not conditions.evaluate(condition, inputs.parameters):
-                return self._runner.note(path, named, "SKIPPED")
+                return self._runner.note(path, task, "SKIPPED")
             items = values.loop_items(task, {**inputs.parameters, **inputs.artifacts})
         except MlopsMiniError as exc:
-            return self._runner.note(path, named, "FAILED", error=str(exc))
+            return self._runner.note(path, task, "FAILED", error=str(exc))
         if items is None:
             return await self._once(task, component, inputs, path=path)
         return await self._loop(task, component, inputs, items, path=path)
@@ -118,8 +117,7 @@ class Graph:
             for name in parameters if executor else ():
                 values.require_json(parameters[name], what=f"input {name!r} of {what}")
         except MlopsMiniError as exc:
-            named = task["componentRef"]["name"].removeprefix("comp-")
-            return self._runner.note(path, named, "FAILED", error=str(exc))
+            return self._runner.note(path, task, "FAILED", error=str(exc))
         if "dag" in component:
             return await self.run(component, inputs, path=f"{path}/")
         return await self._runner.run(
@@ -203,6 +201,7 @@ class Graph:
                 made = scope.artifacts.get(source["componentInputArtifact"])
             if made is not None:
                 artifacts[name] = made
+        declared = component.get("inputDefinitions", {}).get("parameters", {})
         parameters: JsonObject = {}
         sources: dict[str, Source] = {}
         constants = {}
@@ -212,8 +211,7 @@ class Graph:
                 constants[name] = values.plain(source["runtimeValue"]["constant"])
                 continue
             what = f"input {name!r} of task {path!r}"
-            definition = component.get("inputDefinitions", {}).get("parameters", {}).get(name, {})
-            is_text = definition.get("parameterType") == "STRING"
+            is_text = declared.get(name, {}).get("parameterType") == "STRING"
             value, kind = self._source(source, scope, outcomes, what=what, is_text=is_text)
             if value is None:
                 continue
@@ -230,10 +228,9 @@ class Graph:
             sources[name] = Source.CONSTANT
             if placeholders.names_attempt(constant):
                 unfilled.add(name)
-        # Constants refer to inputs that the component itself may not declare.
-        declared = component.get("inputDefinitions", {}).get("parameters", {})
-        # Its type is often guessed wrong, and `values.loop_items` asks for a list anyway.
+        # Its declared type is often a wrong guess, and `values.loop_items` demands a list anyway.
         iterated = task.get("parameterIterator", {}).get("items", {}).get("inputParameter")
+        # Constants may refer to inputs that the component doesn't declare; these are dropped here.
         converted = {
             name: value
             if name == iterated

@@ -129,13 +129,13 @@ class TaskRunner:
         self._environments_root = environments_root
         self._on_task = on_task
 
-    def note(self, path: str, component: str, state: str, *, error: str = "") -> Outcome:
+    def note(self, path: str, task: JsonObject, state: str, *, error: str = "") -> Outcome:
         """Record a task that was not executed."""
         now = self._records.now()
         self._save(
             TaskRecord(
-                run_id=self.run_id, path=path, component=component, state=state, error=error,
-                started_at=now, ended_at=now,
+                run_id=self.run_id, path=path, component=_component_of(task), state=state,
+                error=error, started_at=now, ended_at=now,
             )
         )  # fmt: skip
         return Outcome(state=state, error=f"task {path!r} failed: {error}" if error else "")
@@ -154,7 +154,7 @@ class TaskRunner:
             record = TaskRecord(
                 run_id=self.run_id,
                 path=leaf.path,
-                component=leaf.task["componentRef"]["name"].removeprefix("comp-"),
+                component=_component_of(leaf.task),
                 state="RUNNING",
                 inputs={"parameters": leaf.inputs.parameters, "artifacts": leaf.inputs.artifacts},
                 started_at=self._records.now(),
@@ -381,6 +381,10 @@ class TaskRunner:
         self._records.save_task(record)
         self._newest[record.path] = record
         self._on_task(record)
+
+
+def _component_of(task: JsonObject) -> str:
+    return str(task["componentRef"]["name"].removeprefix("comp-"))
 
 
 def _asked_by_command(leaf: Leaf) -> JsonObject:
