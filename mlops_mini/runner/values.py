@@ -143,7 +143,9 @@ def _json_number(value: float) -> str:
     return text_of(value)
 
 
-def _number_file(text: str) -> float | None:
+def _number_file(text: str) -> Any:
+    """Read a number as Go's ParseFloat does; None if it is none."""
+    text = text.strip()
     is_hex = re.fullmatch(r"[+-]?0x[0-9a-f.]+p[+-]?[0-9]+", text, re.IGNORECASE)
     try:
         # Python also reads the digits of other scripts.
@@ -154,10 +156,11 @@ def _number_file(text: str) -> float | None:
         return None
     # Neither `1_000` nor what is too large for a double is a number there.
     is_named = re.fullmatch(r"[+-]?(inf|infinity)|nan", text, re.IGNORECASE)
-    return value if is_named or math.isfinite(value) else None
+    return plain(value) if is_named or math.isfinite(value) else None
 
 
 def _integer_file(text: str) -> int | None:
+    text = text.strip()
     is_integer = re.fullmatch(r"[+-]?0*\d{1,19}", text, re.ASCII) and int(text) in _INT64
     return int(text) if is_integer else None
 
@@ -206,6 +209,8 @@ _RESOLVE = "v2/driver/resolve.go: resolveInputs, handleParamTypeValidationAndCon
 _TO_TEXT = f"{_RESOLVE}; v2/metadata/converter.go: PbValueToText"
 _API = "apiserver/template/v2_template.go: validatePipelineJobInputs"
 _OUTPUT = "v2/component/launcher_v2.go: getExecutorOutputFile"
+_ARGUMENT_OR_RETURNED = (Source.ARGUMENT, Source.RETURNED)
+_API_OR_OUTPUT = f"{_API}, for arguments; {_OUTPUT}, for what is returned"
 _FILE = (
     "v2/component/launcher_v2.go: collectOutputParameters; v2/metadata/converter.go: TextToPbValue"
 )
@@ -222,26 +227,18 @@ CONVERSIONS: tuple[Conversion, ...] = tuple(
             text_of,
             _TO_TEXT,
         ),
-        (
-            (Source.CONSTANT, Source.ITEM),
-            ("STRING",),
-            ("null",),
-            text_of,
-            _TO_TEXT,
-        ),
+        ((Source.CONSTANT, Source.ITEM), ("STRING",), ("null",), text_of, _TO_TEXT),
         (INPUTS, NUMBERS, ("whole", "fraction", "not finite"), plain, _RESOLVE),
         (INPUTS, ("BOOLEAN",), ("bool",), bool, _RESOLVE),
         (INPUTS, ("LIST",), ("list",), plain, _RESOLVE),
         (INPUTS, STRUCTS, ("struct",), plain, _RESOLVE),
-        # What a run is given.
-        ((Source.ARGUMENT,), ("STRING",), ("text",), str, _API),
-        ((Source.ARGUMENT,), ("NUMBER_INTEGER",), ("whole",), plain, _API),
-        ((Source.ARGUMENT,), ("NUMBER_DOUBLE",), ("whole", "fraction"), plain, _API),
-        ((Source.ARGUMENT,), ("BOOLEAN",), ("bool",), bool, _API),
-        ((Source.ARGUMENT,), ("LIST",), ("list",), plain, _API),
-        ((Source.ARGUMENT,), ("STRUCT",), ("struct",), plain, _API),
-        # What a task has made: in `executor_output.json`, or in a file of its own.
-        ((Source.RETURNED,), ("STRING",), ("text",), str, _OUTPUT),
+        # What a run is given, and what a task has made in `executor_output.json`.
+        (_ARGUMENT_OR_RETURNED, ("STRING",), ("text",), str, _API_OR_OUTPUT),
+        (_ARGUMENT_OR_RETURNED, ("NUMBER_INTEGER",), ("whole",), plain, _API_OR_OUTPUT),
+        (_ARGUMENT_OR_RETURNED, ("NUMBER_DOUBLE",), ("whole", "fraction"), plain, _API_OR_OUTPUT),
+        (_ARGUMENT_OR_RETURNED, ("BOOLEAN",), ("bool",), bool, _API_OR_OUTPUT),
+        (_ARGUMENT_OR_RETURNED, ("LIST",), ("list",), plain, _API_OR_OUTPUT),
+        (_ARGUMENT_OR_RETURNED, ("STRUCT",), ("struct",), plain, _API_OR_OUTPUT),
         (
             (Source.RETURNED,),
             ("STRING",),
@@ -249,26 +246,10 @@ CONVERSIONS: tuple[Conversion, ...] = tuple(
             text_of,
             f"{_OUTPUT}; made text where it is used: {_TO_TEXT}",
         ),
-        ((Source.RETURNED,), ("NUMBER_INTEGER",), ("whole",), plain, _OUTPUT),
-        ((Source.RETURNED,), ("NUMBER_DOUBLE",), ("whole", "fraction"), plain, _OUTPUT),
-        ((Source.RETURNED,), ("BOOLEAN",), ("bool",), bool, _OUTPUT),
-        ((Source.RETURNED,), ("LIST",), ("list",), plain, _OUTPUT),
-        ((Source.RETURNED,), ("STRUCT",), ("struct",), plain, _OUTPUT),
+        # What a task has written to a parameter's own file.
         ((Source.FILE,), ("STRING",), ("text",), str, _FILE),
-        (
-            (Source.FILE,),
-            ("NUMBER_INTEGER",),
-            ("text",),
-            lambda text: _integer_file(text.strip()),
-            _FILE,
-        ),
-        (
-            (Source.FILE,),
-            ("NUMBER_DOUBLE",),
-            ("text",),
-            lambda text: plain(_number_file(text.strip())),
-            _FILE,
-        ),
+        ((Source.FILE,), ("NUMBER_INTEGER",), ("text",), _integer_file, _FILE),
+        ((Source.FILE,), ("NUMBER_DOUBLE",), ("text",), _number_file, _FILE),
         ((Source.FILE,), ("BOOLEAN",), ("text",), lambda text: _BOOLS.get(text.strip()), _FILE),
         ((Source.FILE,), ("LIST",), ("text",), lambda text: plain(_json_file(text, list)), _FILE),
         ((Source.FILE,), ("STRUCT",), ("text",), lambda text: plain(_json_file(text, dict)), _FILE),
