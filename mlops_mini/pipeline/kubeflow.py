@@ -65,7 +65,7 @@ def check(package: Path | Any) -> spec.Package:
     from kfp import components as components_of_kfp
 
     loaded = spec.load(package)
-    _platform(package, loaded.others)
+    _check_platform(package, loaded.others)
     root, components = loaded.root, loaded.spec["components"]
     if not _NAME.fullmatch(loaded.name):
         raise InvalidArgumentError(
@@ -151,7 +151,7 @@ def submit(
             "takes the first of five for seconds too: write '0 30 6 * * *' for half past six"
         )
     loaded = check(package)
-    platform = _platform(package, loaded.others)
+    (platform,) = loaded.others or ({},)
     declared = loaded.root.get("inputDefinitions", {}).get("parameters", {})
     given = {name: value for name, value in (arguments or {}).items() if value is not None}
     bound = given_arguments.bind(declared, given, what=f"pipeline {loaded.name!r}")
@@ -173,8 +173,8 @@ def submit(
     return server.post("recurringruns", body, wanted="recurring_run_id")
 
 
-def _platform(package: Path | Any, others: tuple[Any, ...]) -> dict[str, Any]:
-    """Return the settings that only Kubernetes needs, such as secrets and volumes, or {}."""
+def _check_platform(package: Path | Any, others: tuple[Any, ...]) -> None:
+    """Check what only Kubernetes needs, such as secrets and volumes: one document at most."""
     from google.protobuf import json_format
     from kfp.pipeline_spec import pipeline_spec_pb2
 
@@ -186,7 +186,6 @@ def _platform(package: Path | Any, others: tuple[Any, ...]) -> dict[str, Any]:
             f"{package} may hold one PlatformSpec beside its PipelineSpec and nothing else, it "
             f"holds {len(others)} more ({exc}): compile it anew"
         ) from exc
-    return dict(platform)
 
 
 def _check_task(

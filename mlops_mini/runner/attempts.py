@@ -23,7 +23,6 @@ from mlops_mini.runner.values import Source
 
 JsonObject = dict[str, Any]
 
-JOB, RESULT = layout.JOB, layout.RESULT
 _HAS_RUN = "has_run"
 
 
@@ -90,7 +89,7 @@ def prepare(
         for name in unfilled
     }
     all_filled = {**executor_input["inputs"], "parameterValues": {**parameters, **filled}}
-    (folder / JOB).write_text(
+    (folder / layout.JOB).write_text(
         json.dumps(
             {
                 "task": task,
@@ -115,7 +114,7 @@ def run(folder: Path, *, is_own_process: bool = False) -> None:
         folder: Of the attempt.
         is_own_process: Whether this process ends with the attempt.
     """
-    job = json.loads((folder / JOB).read_text())
+    job = json.loads((folder / layout.JOB).read_text())
     result: JsonObject
     try:
         if not (folder / _HAS_RUN).exists():
@@ -134,7 +133,7 @@ def run(folder: Path, *, is_own_process: bool = False) -> None:
         result["error"] += _advice(exc, job["executor_input"], folder)
     # The name of a file may be no Unicode, and what is recorded must be.
     result["error"] = result["error"].encode(errors="backslashreplace").decode()
-    with files.whole_file(folder / RESULT) as unfinished:
+    with files.whole_file(folder / layout.RESULT) as unfinished:
         unfinished.write_text(json.dumps(result))
 
 
@@ -150,10 +149,10 @@ def _execute(job: JsonObject, folder: Path, *, is_own_process: bool) -> None:
         command = python_functions.command(container, given, python=job["python"], folder=folder)
         variables["_KFP_RUNTIME"] = "true"
     else:
-        known = placeholders.of_attempt(given, job.get("placeholders", {}))
+        known = placeholders.of_attempt(given, job["placeholders"])
         both = [*container.get("command", []), *container.get("args", [])]
         command = placeholders.fill_command(
-            both, known, present=job.get("present", ()), what=f"the command of {job['task']}"
+            both, known, present=job["present"], what=f"the command of {job['task']}"
         )
         if not command:
             raise FailedPreconditionError(

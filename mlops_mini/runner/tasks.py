@@ -331,13 +331,13 @@ class TaskRunner:
         else:
             try:
                 status = await self._fork(folder, reach, stop)
-                if status == 0 and not (folder / attempts.RESULT).exists():
+                if status == 0 and not (folder / layout.RESULT).exists():
                     # The component has ended its process, and meant well: os._exit(0).
                     status = await self._fork(folder, reach, stop)
             except UnavailableError as exc:
                 return {"error": str(exc)}
-        if (folder / attempts.RESULT).exists():
-            return dict(json.loads((folder / attempts.RESULT).read_text()))
+        if (folder / layout.RESULT).exists():
+            return dict(json.loads((folder / layout.RESULT).read_text()))
         if status < 0:
             name = signal.Signals(-status).name
             why = "; the system does that when memory is full" if status == -signal.SIGKILL else ""
