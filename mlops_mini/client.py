@@ -82,8 +82,8 @@ class Client(abc.ABC):
             model: Name of the model.
             retry_s: Seconds to go on asking while nobody answers, within the call's own
                 `timeout_s`. All calls only read, so asking twice does no harm.
-            tls: Whom to trust, for a server that speaks TLS; `Tls()` trusts the usual authorities.
-                Without it, nothing is encrypted.
+            tls: Which authorities to trust when the server speaks TLS; `Tls()` trusts the usual
+                ones. Without it, nothing is encrypted.
 
         Raises:
             InvalidArgumentError: An argument has no meaning, or a file of `tls` cannot be used.

@@ -1,4 +1,4 @@
-"""What callers get from a client: predictions, metadata, and how answers become them."""
+"""The predictions and metadata that a client returns, and how they are read from answers."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def reading(where: str, answer: object) -> Iterator[None]:
         ) from exc
 
 
-def signatures(found: Mapping[str, Any]) -> dict[str, Signature]:
+def signatures(signature_defs: Mapping[str, Any]) -> dict[str, Signature]:
     """Read a SignatureDefMap as protobuf JSON prints it, with names or numbers of types."""
 
     def read(tensors: Mapping[str, Any]) -> dict[str, TensorInfo]:
@@ -95,7 +95,9 @@ def signatures(found: Mapping[str, Any]) -> dict[str, Signature]:
             read[alias] = TensorInfo(_NAMES.get(info["dtype"], "invalid"), known)
         return read
 
-    return {name: Signature(read(s["inputs"]), read(s["outputs"])) for name, s in found.items()}
+    return {
+        name: Signature(read(s["inputs"]), read(s["outputs"])) for name, s in signature_defs.items()
+    }
 
 
 def from_json(value: Any, dtype: str) -> Array:

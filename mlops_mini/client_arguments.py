@@ -117,7 +117,7 @@ def _check_text(alias: str, position: list[int], item: Any) -> None:
 
 
 def _is_encodable(item: str) -> bool:
-    """Whether UTF-8 has a form for it: it has none for lone surrogates."""
+    """Tell whether UTF-8 can encode a text, which it can't if that has lone surrogates."""
     try:
         return item.isascii() or bool(item.encode())
     except UnicodeEncodeError:
@@ -201,13 +201,13 @@ def host_and_port(address: Any) -> tuple[str, int]:
     >>> host_and_port("[::1]:8501")
     ('::1', 8501)
     """
-    found = _HOST_PORT.fullmatch(address) if isinstance(address, str) else None
-    if not found or not 0 < int(found[2]) < 65536:
+    match = _HOST_PORT.fullmatch(address) if isinstance(address, str) else None
+    if not match or not 0 < int(match[2]) < 65536:
         raise InvalidArgumentError(
             f"{_shown(address)} is no address: use host:port, such as 127.0.0.1:8501 or"
             " [::1]:8501, without http:// and path; for TLS, give tls="
         )
-    return found[1].strip("[]"), int(found[2])
+    return match[1].strip("[]"), int(match[2])
 
 
 def grpc_target(address: Any) -> str:

@@ -91,10 +91,10 @@ class ChildProcess:
         raise UnavailableError(f"{self.name} {how}{last} (log: {self.log_file})")
 
     def wait_for(self, look: Callable[[], T | None], *, what: str, timeout_s: float) -> T:
-        """Look until there is something.
+        """Call `look` until it returns something.
 
         Args:
-            look: Returns None while there is nothing yet.
+            look: Returns None as long as there is nothing yet.
             what: Completes the message "waited 60 s for ...".
             timeout_s: Seconds to go on looking.
 
@@ -103,14 +103,14 @@ class ChildProcess:
             DeadlineExceededError: Nothing was there in time.
         """
         deadline = time.monotonic() + timeout_s
-        while (found := look()) is None:
+        while (result := look()) is None:
             self.check_alive()
             if time.monotonic() > deadline:
                 raise DeadlineExceededError(
                     f"waited {timeout_s:.0f} s for {what}; the log may say why: {self.log_file}"
                 )
             time.sleep(_POLL_S)
-        return found
+        return result
 
     def close(self) -> None:
         """Ask the child to stop (SIGTERM), and kill it if it does not."""

@@ -1,7 +1,7 @@
-"""What a unit test of input data answers, and how its reason is put."""
+"""The result of a check of input data, and the wording of its reason."""
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ Values = pd.DataFrame | pd.Series | NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class CheckResult:
-    """What a check found; true if it passed.
+    """The result of a check; true if it passed.
 
     Attributes:
         passed: Whether all is as it should be.
@@ -81,20 +81,40 @@ def has_values(frame: pd.DataFrame) -> CheckResult:
 
 
 def names(frame: pd.DataFrame) -> tuple[str, ...]:
-    """Name the columns in words."""
+    """Return the names of the columns as texts."""
     return tuple(str(name) for name in frame.columns)
 
 
 def by_column(
     frame: pd.DataFrame, is_bad: Callable[[pd.Series], NDArray[np.bool_]]
 ) -> pd.DataFrame:
-    """Ask of each column which of its values are wrong: true in a frame of the same shape."""
+    """Make a frame of the same shape that is true where a value is wrong."""
     bad = {at: is_bad(frame.iloc[:, at]) for at in range(frame.shape[1])}
     return pd.DataFrame(bad, index=frame.index)
 
 
+def failed(faults: Mapping[str, str], rows: Iterable[Hashable] = ()) -> CheckResult:
+    """Make a result from what is wrong with columns, by their names; there is some fault."""
+    reason = f"{next(iter(faults.values()))}{also(faults)}"
+    return CheckResult(passed=False, reason=reason, rows=tuple(rows), columns=tuple(faults))
+
+
+def judge_rows(
+    frame: pd.DataFrame, is_bad: NDArray[np.bool_], fault: str, fine: str
+) -> CheckResult:
+    """Make a result from which rows are wrong as a whole."""
+    if not is_bad.any():
+        return CheckResult(passed=True, reason=f"all {len(frame)} rows {fine}")
+    first = int(np.argmax(is_bad))
+    reason = (
+        f"{int(is_bad.sum())} of {len(frame)} rows {fault}, such as"
+        f" [{', '.join(map(shown, frame.iloc[first]))}] in row {frame.index[first]}"
+    )
+    return CheckResult(passed=False, reason=reason, rows=tuple(frame.index[is_bad]))
+
+
 def judge(frame: pd.DataFrame, bad: pd.DataFrame, fault: str, fine: str) -> CheckResult:
-    """Make a result from what is wrong, true in a frame of the same shape."""
+    """Make a result from a frame of the same shape that is true where a value is wrong."""
     is_bad = bad.to_numpy(dtype=bool)
     n_bad = is_bad.sum(axis=0)
     columns = tuple(name for name, n in zip(names(frame), n_bad, strict=True) if n)

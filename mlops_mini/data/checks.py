@@ -15,6 +15,7 @@ and what it cannot judge, such as a label of three classes, is an `InvalidArgume
 """
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from numbers import Real
@@ -28,12 +29,13 @@ from mlops_mini.data import column_types, columns, leakage
 from mlops_mini.data.check_results import (
     CheckResult,
     Values,
-    also,
     as_frame,
     by_column,
+    failed,
     has_rows,
     has_values,
     judge,
+    judge_rows,
     names,
 )
 from mlops_mini.errors import InvalidArgumentError
@@ -148,8 +150,7 @@ def types_are(frame: pd.DataFrame, expected: Mapping[str, str]) -> CheckResult:
         elif kind in column_types.KINDS and not (result := has_values(column)):
             faults[name] = result.reason
     if faults:
-        reason = f"{next(iter(faults.values()))}{also(faults)}"
-        return CheckResult(passed=False, reason=reason, rows=tuple(rows), columns=tuple(faults))
+        return failed(faults, rows)
     return has_rows(frame) and CheckResult(passed=True, reason="each column has its type")
 
 
@@ -187,8 +188,7 @@ def is_scaled(
         if fault := _scale_fault(column, to=to, tolerance=tolerance):
             faults[name] = f"{name}: {fault}"
     if faults:
-        reason = f"{next(iter(faults.values()))}{also(faults)}"
-        return CheckResult(passed=False, reason=reason, columns=tuple(faults))
+        return failed(faults)
     how = "has mean 0 and standard deviation 1" if to == "standard" else "lies in 0 to 1"
     passed = CheckResult(passed=True, reason=f"each column {how}")
     return has_rows(frame) and passed
@@ -206,12 +206,12 @@ def _scale_fault(column: pd.Series, *, to: str, tolerance: float) -> str:
         return f"{n_infinite} of {len(column)} values are infinite"
     if to == "standard":
         with np.errstate(over="ignore", invalid="ignore"):  # infinite says enough
-            words, found = ("mean", "standard deviation"), (present.mean(), present.std())
-        is_right = np.allclose(found, (0.0, 1.0), rtol=0, atol=tolerance)
+            words, measured = ("mean", "standard deviation"), (present.mean(), present.std())
+        is_right = np.allclose(measured, (0.0, 1.0), rtol=0, atol=tolerance)
     else:
-        words, found = ("minimum", "maximum"), (present.min(), present.max())
-        is_right = found[0] >= -tolerance and found[1] <= 1 + tolerance
-    is_now = f"{words[0]} {found[0]:.4g}, {words[1]} {found[1]:.4g}"
+        words, measured = ("minimum", "maximum"), (present.min(), present.max())
+        is_right = measured[0] >= -tolerance and measured[1] <= 1 + tolerance
+    is_now = f"{words[0]} {measured[0]:.4g}, {words[1]} {measured[1]:.4g}"
     return "" if is_right else f"{is_now}, expected 0 and 1 within {tolerance:g}"
 
 
@@ -241,15 +241,8 @@ def one_hot_is_valid(one_hot: Values) -> CheckResult:
     values = np.column_stack([columns.as_numbers(column)[0] for _, column in frame.items()])
     is_binary = np.isin(values, [0, 1]).all(axis=1)
     is_one = is_binary & (values.sum(axis=1) == 1)
-    if is_one.all():
-        return CheckResult(passed=True, reason=f"all {len(frame)} rows have exactly one 1")
-    first = int(np.argmin(is_one))
     fault = "do not have exactly one 1" if is_binary.all() else "are not one-hot"
-    reason = (
-        f"{int((~is_one).sum())} of {len(frame)} rows {fault},"
-        f" such as [{', '.join(map(columns.shown, frame.iloc[first]))}] in row {frame.index[first]}"
-    )
-    return CheckResult(passed=False, reason=reason, rows=tuple(frame.index[~is_one]))
+    return judge_rows(frame, ~is_one, fault, "have exactly one 1")
 
 
 def embedding_index_in_range(index: Values, *, n_rows: int) -> CheckResult:
@@ -359,19 +352,8 @@ def is_join_key(table: pd.DataFrame, on: Sequence[str]) -> CheckResult:
         ) from exc
     if not (result := has_rows(key)):
         return result
-    if not bad.any():
-        return CheckResult(passed=True, reason=f"all {len(key)} rows have a key of their own")
-    first = int(np.argmax(bad))
-    reason = (
-        f"{int(bad.sum())} of {len(key)} rows share a key or lack a part of it, such as"
-        f" ({', '.join(map(columns.shown, key.iloc[first]))}) in row {key.index[first]}"
-    )
-    return CheckResult(
-        passed=False,
-        reason=reason,
-        rows=tuple(key.index[bad]),
-        columns=tuple(on),
-    )
+    result = judge_rows(key, bad, "share a key or lack a part of it", "have a key of their own")
+    return result or replace(result, columns=tuple(on))
 
 
 def no_leakage_column(
@@ -453,9 +435,7 @@ def no_leakage_column(
                 f" {max_foresight}"
             )
     if faults:
-        name, fault = next(iter(faults.items()))
-        reason = f"{name}: {fault}{also(faults)}"
-        return CheckResult(passed=False, reason=reason, columns=tuple(faults))
+        return failed({name: f"{name}: {fault}" for name, fault in faults.items()})
     return CheckResult(passed=True, reason="no column tells the label")
 
 

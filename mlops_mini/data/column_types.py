@@ -1,7 +1,5 @@
 """What `checks.types_are` expects of a column: a word about its values, or a dtype."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -10,10 +8,13 @@ from pandas.api import types
 from mlops_mini.data import columns
 from mlops_mini.errors import InvalidArgumentError
 
-
-def is_text(column: pd.Series) -> bool:
-    """Tell whether all that is there is strings."""
-    return columns.kind(columns.plain(column)) in {"text", "empty"}
+KINDS: dict[str, tuple[columns.Kind, ...]] = {
+    "integer": ("number",),
+    "number": ("number",),
+    "string": ("text", "empty"),
+    "boolean": ("boolean",),
+    "instant": ("instant",),
+}
 
 
 def is_whole(column: pd.Series) -> "pd.Series[bool]":
@@ -24,19 +25,6 @@ def is_whole(column: pd.Series) -> "pd.Series[bool]":
     """
     numbers, _ = columns.as_numbers(column)
     return pd.Series(np.isfinite(numbers) & (numbers == np.trunc(numbers)), index=column.index)
-
-
-def _is_integer(column: pd.Series) -> bool:
-    return columns.kind(column) == "number" and bool(is_whole(column.dropna()).all())
-
-
-KINDS: dict[str, Callable[[pd.Series], bool]] = {
-    "integer": _is_integer,
-    "number": lambda column: columns.kind(column) == "number",
-    "string": is_text,
-    "boolean": lambda column: columns.kind(column) == "boolean",
-    "instant": lambda column: columns.kind(column) == "instant",
-}
 
 
 def is_of_type(column: pd.Series, kind: str) -> bool:
@@ -50,7 +38,10 @@ def is_of_type(column: pd.Series, kind: str) -> bool:
         InvalidArgumentError: It is neither.
     """
     if kind in KINDS:
-        return KINDS[kind](columns.plain(column))
+        values = columns.plain(column)
+        if columns.kind(values) not in KINDS[kind]:
+            return False
+        return kind != "integer" or bool(is_whole(values.dropna()).all())
     try:
         return bool(column.dtype == types.pandas_dtype(kind))
     except TypeError as exc:

@@ -17,6 +17,7 @@ from pandas.api import types
 
 from mlops_mini.errors import InvalidArgumentError
 
+_NUMBERS = (Real, Decimal)  # Python's truth values are Real too, and NumPy's are not
 Kind = Literal["number", "boolean", "text", "instant", "local time", "duration", "empty", "other"]
 
 
@@ -57,9 +58,8 @@ def plain(column: "pd.Series[Any]") -> "pd.Series[Any]":
         return _relabeled(pd.Series(column.to_numpy(exact, na_value=np.nan)), column)
     if isinstance(dtype, pd.StringDtype) or types.is_object_dtype(dtype):
         return _plain_objects(column.astype(object))
-    return (
-        column.astype(np.float32) if dtype == np.float16 else column
-    )  # has no index, and is short
+    # pandas has no index of float16, and its sums overflow at 65,504.
+    return column.astype(np.float32) if dtype == np.float16 else column
 
 
 def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
@@ -93,9 +93,9 @@ def kind(column: "pd.Series[Any]") -> Kind:
         return "local time"
     if types.is_timedelta64_dtype(dtype):
         return "duration"
-    found: dict[str, Kind] = {"string": "text", "boolean": "boolean", "empty": "empty"}
+    kinds: dict[str, Kind] = {"string": "text", "boolean": "boolean", "empty": "empty"}
     is_object = types.is_object_dtype(dtype)
-    return found.get(types.infer_dtype(column, skipna=True), "other") if is_object else "other"
+    return kinds.get(types.infer_dtype(column, skipna=True), "other") if is_object else "other"
 
 
 def as_numbers(column: "pd.Series[Any]") -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
@@ -114,8 +114,7 @@ def as_numbers(column: "pd.Series[Any]") -> tuple[npt.NDArray[np.float64], npt.N
     column = plain(column)
     if kind(column) in {"number", "boolean", "empty"}:
         return column.to_numpy(np.float64, na_value=np.nan), np.zeros(len(column), dtype=bool)
-    is_truth = [isinstance(value, (bool, np.bool_)) for value in column]
-    is_number = np.array([_is_number(value) for value in column], bool) | np.array(is_truth, bool)
+    is_number = np.array([isinstance(value, (*_NUMBERS, np.bool_)) for value in column], bool)
     numbers = np.full(len(column), np.nan)
     numbers[is_number] = _floats(column.to_numpy(object)[is_number])
     return numbers, column.notna().to_numpy() & ~is_number
@@ -133,14 +132,14 @@ def numbers(column: "pd.Series[Any]") -> npt.NDArray[np.float64]:
     Raises:
         InvalidArgumentError: A value is no number; the message names the column and the row.
     """
-    found, is_other = as_numbers(column)
+    values, is_other = as_numbers(column)
     if is_other.any():
         at = int(np.argmax(is_other))
         raise InvalidArgumentError(
             f"column {column.name!r} holds {shown(column.iloc[at])} in row {column.index[at]}, and"
             f" {int(is_other.sum())} of {len(column)} values are no numbers: correct or drop them"
         )
-    return found
+    return values
 
 
 def texts(column: "pd.Series[Any]") -> "pd.Series[Any]":
@@ -155,15 +154,15 @@ def texts(column: "pd.Series[Any]") -> "pd.Series[Any]":
     Raises:
         InvalidArgumentError: A value is no text; the message names the column and the row.
     """
-    found = plain(column)
-    if found.isna().all():
-        return pd.Series(None, index=found.index, name=found.name, dtype=object)
-    if kind(found) != "text":
+    values = plain(column)
+    if values.isna().all():
+        return pd.Series(None, index=values.index, name=values.name, dtype=object)
+    if kind(values) != "text":
         raise InvalidArgumentError(
-            f"column {found.name!r} is {found.dtype}, with {odd_one(found)}, expected texts:"
+            f"column {values.name!r} is {values.dtype}, with {odd_one(values)}, expected texts:"
             " convert it with .astype(str)"
         )
-    return found
+    return values
 
 
 def odd_one(column: "pd.Series[Any]") -> str:
@@ -224,12 +223,12 @@ def _plain_objects(column: "pd.Series[Any]") -> "pd.Series[Any]":
     if inferred in {"timedelta", "timedelta64"}:
         return pd.to_timedelta(column)
     if inferred in {"integer", "floating", "mixed-integer-float"} or all(map(_is_number, values)):
-        found = np.full(len(column), np.nan)
-        found[~is_missing] = _floats(values)
+        numbers = np.full(len(column), np.nan)
+        numbers[~is_missing] = _floats(values)
         is_whole = inferred == "integer" and not is_missing.any()
         # Beyond 64 bits only float64 has room.
         fits = is_whole and min(values) >= -(2**63) and max(values) < 2**63
-        return column.astype(np.int64) if fits else _relabeled(pd.Series(found), column)
+        return column.astype(np.int64) if fits else _relabeled(pd.Series(numbers), column)
     return column
 
 
@@ -248,7 +247,7 @@ def _plain_datetimes(column: "pd.Series[Any]", values: npt.NDArray[Any]) -> "pd.
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (Real, Decimal)) and not isinstance(value, (bool, np.bool_))
+    return isinstance(value, _NUMBERS) and not isinstance(value, (bool, np.bool_))
 
 
 def _floats(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

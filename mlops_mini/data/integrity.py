@@ -1,4 +1,4 @@
-"""Whether data is what it was: digests of contents, however they are stored."""
+"""Digests of contents, which tell whether data is what it was, however it is stored."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from mlops_mini.errors import InvalidArgumentError
 
 
 def contents_digest(columns: pd.DataFrame | Mapping[str, NDArray[np.generic]]) -> str:
-    """Digest what a table or a set of arrays says, however it is stored.
+    """Digest the contents of a table or a set of arrays, however they are stored.
 
     Column names, their order, dtypes, shapes and every value count, and so does the order of rows.
     File format, compression, library versions and a frame's index do not. Missing is one thing: NaN

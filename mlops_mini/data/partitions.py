@@ -88,7 +88,7 @@ class Partition(Manifest):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """What one look into the inbox found.
+    """What one look into the inbox has found.
 
     Attributes:
         new: Partitions under a name that was not there.
@@ -153,6 +153,9 @@ def receive(folder: Path, *, now: datetime) -> Receipt:
     Returns:
         What arrived, came again, or waits.
 
+    Raises:
+        InvalidArgumentError: `now` has no time zone.
+
     >>> import tempfile
     >>> import pandas as pd
     >>> with tempfile.TemporaryDirectory() as name:
@@ -166,10 +169,12 @@ def receive(folder: Path, *, now: datetime) -> Receipt:
     ...     len(first.new), first.new[0].n_rows, len(again.new), len(again.duplicates)
     (1, 2, 0, 1)
     """
-    inbox, arrived_at = folder / INBOX, utc_text(now)
+    if now.tzinfo is None:
+        raise InvalidArgumentError(f"now is {now}, without a time zone: give it one, such as UTC")
+    inbox, arrived_at = folder / INBOX, now.astimezone(UTC).isoformat()
     if not inbox.is_dir():
         return Receipt()
-    news: dict[str, list[Any]] = {"new": [], "changed": [], "duplicates": [], "waiting": []}
+    by_kind: dict[str, list[Any]] = {"new": [], "changed": [], "duplicates": [], "waiting": []}
     with files.locked(folder / ".receiving"):
         for taken in inbox.glob(f".*{_TAKEN}"):
             _give_back(taken)
@@ -178,11 +183,11 @@ def receive(folder: Path, *, now: datetime) -> Receipt:
             try:
                 kind, manifest = _receive(name, folder, arrived_at)
             except (DataIntegrityError, InvalidArgumentError) as exc:
-                news["waiting"].append((name, str(exc)))
+                by_kind["waiting"].append((name, str(exc)))
                 continue
-            news[kind].append(manifest)
+            by_kind[kind].append(manifest)
             logger.info("arrived: %s rows=%d as=%s", name, manifest.n_rows, kind)
-    return Receipt(**{kind: tuple(found) for kind, found in news.items()})
+    return Receipt(**{kind: tuple(manifests) for kind, manifests in by_kind.items()})
 
 
 def arrived(folder: Path) -> list[Partition]:
@@ -231,26 +236,27 @@ def missing_periods(partitions: Iterable[Manifest]) -> list[str]:
 
 
 def _receive(name: str, folder: Path, arrived_at: str) -> tuple[str, Manifest]:
-    """Move one file to where it stays, and tell which kind of news in a receipt it is."""
+    """Move one file to where it stays, and tell which field of a receipt it belongs to."""
     source, manifest_file = folder / INBOX / name, folder / INBOX / f"{name}{_MANIFEST}"
     with _opened(manifest_file) as stream:  # until the end, or another file could get its number
         manifest = _read_manifest(stream, manifest_file, name)
         read = _identity(os.fstat(stream.fileno()))
-        target = _target(folder, manifest)
+        stem = name.removesuffix(".parquet")
+        target = folder / ARRIVED / stem / f"{manifest.sha256}.parquet"
         same_name = [other for other in arrived(folder) if other.name == name]
         known = [other for other in same_name if other.key == manifest.key]
         if source.is_file() or not known:  # else a receiver died while it tidied up
             _take(source, target, manifest)
-        kind, news = "duplicates", manifest
+        kind, received = "duplicates", manifest
         if not known:
             entry = target.with_suffix(".json")
             extra = {"arrival": len(same_name) + 1, "arrived_at": arrived_at}
             _write_json(entry, _to_json(manifest) | extra)
-            kind, news = "changed" if same_name else "new", _read_partition(entry)
+            kind, received = "changed" if same_name else "new", _read_partition(entry)
         # In this order: a manifest that stays alone tells the next receiver what is left to do.
         _remove(source, lambda path: path.samefile(target))
         _remove(manifest_file, lambda path: _identity(path.stat()) == read)
-    return kind, news
+    return kind, received
 
 
 def _remove(path: Path, is_read: Callable[[Path], bool]) -> None:
@@ -280,11 +286,6 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _target(folder: Path, manifest: Manifest) -> Path:
-    stem = manifest.name.removesuffix(".parquet")
-    return folder / ARRIVED / stem / f"{manifest.sha256}.parquet"
-
-
 def _take(source: Path, target: Path, manifest: Manifest) -> None:
     """Bring a file to its place if it is what its manifest says; it stays in the inbox, too."""
     if not source.is_file():
@@ -296,10 +297,10 @@ def _take(source: Path, target: Path, manifest: Manifest) -> None:
 
 
 def _check(path: Path, manifest: Manifest) -> None:
-    found = files.file_sha256(path)
-    if found != manifest.sha256:
+    sha256 = files.file_sha256(path)
+    if sha256 != manifest.sha256:
         raise DataIntegrityError(
-            f"{manifest.name} has SHA-256 {found}, its manifest says {manifest.sha256}: wait until"
+            f"{manifest.name} has SHA-256 {sha256}, its manifest says {manifest.sha256}: wait until"
             " it is written, or send it again"
         )
     n_rows = _count_rows(path)
@@ -386,10 +387,3 @@ def _parse_fields(content: bytes, path: Path) -> dict[str, Any]:
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     with files.whole_file(path) as unfinished:
         unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def utc_text(now: datetime) -> str:
-    """Write an instant down, in UTC; `InvalidArgumentError` without a time zone."""
-    if now.tzinfo is None:
-        raise InvalidArgumentError(f"now is {now}, without a time zone: give it one, such as UTC")
-    return now.astimezone(UTC).isoformat()

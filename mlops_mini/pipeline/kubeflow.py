@@ -1,4 +1,4 @@
-"""The edge to Kubeflow: would it take this pipeline, and if so, run it there.
+"""Check whether Kubeflow would take a pipeline, and run it there.
 
 `check` is what Kubeflow's API server asks of a pipeline before it stores it, and what its driver
 would only find hours later, in the middle of a run.
@@ -37,13 +37,13 @@ _F_STRING = (
 def check(package: Path | Any) -> spec.Package:
     """Refuse a pipeline that Kubeflow would refuse, or run otherwise than it reads.
 
-    `root` must be a DAG with tasks. Where artifacts go is not asked: `defaultPipelineRoot` is only
-    in the file if the pipeline names one, and else the cluster has its own.
+    `root` must be a DAG with tasks. Where artifacts go isn't checked: `defaultPipelineRoot` is only
+    in the file if the pipeline names one; otherwise the cluster uses its own.
 
     A compiled file does not say whether `s == '3'` was `s == 3` in the source, so text that reads
     as a number or a bool is refused in either case. `flag == 1`, which kfp 2.17.0 compiles to
-    `flag == false`, is not to be seen in a file at all: give the pipeline itself, and its source
-    is looked at too (but not that of pipelines inside it).
+    `flag == false`, can't be seen in a compiled file: give the pipeline itself, and its source is
+    checked too (but not the source of pipelines inside it).
 
     Args:
         package: A compiled YAML or JSON file, or a function decorated with `@dsl.pipeline`.
@@ -64,34 +64,34 @@ def check(package: Path | Any) -> spec.Package:
     """
     from kfp import components as components_of_kfp
 
-    found = spec.load(package)
-    _platform(package, found.others)
-    root, components = found.root, found.spec["components"]
-    if not _NAME.fullmatch(found.name):
+    loaded = spec.load(package)
+    _check_platform(package, loaded.others)
+    root, components = loaded.root, loaded.spec["components"]
+    if not _NAME.fullmatch(loaded.name):
         raise InvalidArgumentError(
-            f"the pipeline's name {found.name!r} must be lower-case letters, digits, '-' and '.', "
+            f"the pipeline's name {loaded.name!r} must be lower-case letters, digits, '-' and '.', "
             "and begin and end with a letter or digit: rename it"
         )
     if not root.get("dag", {}).get("tasks"):
-        raise InvalidArgumentError(f"pipeline {found.name!r} has no tasks in its root: add one")
+        raise InvalidArgumentError(f"pipeline {loaded.name!r} has no tasks in its root: add one")
     for dag, component in [("root", root), *components.items()]:
         for name, task in component.get("dag", {}).get("tasks", {}).items():
             try:
                 _check_task(task, component, components)
             except InvalidArgumentError as exc:
                 raise InvalidArgumentError(
-                    f"task {name!r} in {dag} of pipeline {found.name!r}: {exc}"
+                    f"task {name!r} in {dag} of pipeline {loaded.name!r}: {exc}"
                 ) from exc
     try:
-        components_of_kfp.load_component_from_text(json.dumps(found.spec))
+        components_of_kfp.load_component_from_text(json.dumps(loaded.spec))
     except Exception as exc:
         raise InvalidArgumentError(
-            f"kfp cannot load pipeline {found.name!r} ({type(exc).__name__}: {exc}): rename it "
+            f"kfp cannot load pipeline {loaded.name!r} ({type(exc).__name__}: {exc}): rename it "
             "if it has the name of one of its components, else compile it anew"
         ) from exc
     if not isinstance(package, Path):
         _check_source(package)
-    return found
+    return loaded
 
 
 def submit(
@@ -132,7 +132,7 @@ def submit(
         NotFoundError: There is no such file.
         InvalidArgumentError: The pipeline, an argument, `cron` or the host cannot be right; nothing
             was sent.
-        UnavailableError: Nobody answers at the host, or not as Kubeflow does.
+        UnavailableError: Nothing answers at the host, or something other than Kubeflow does.
         DeadlineExceededError: The server did not answer in time.
         MlopsMiniError: The server refused, in its own words and under its own code.
 
@@ -150,15 +150,15 @@ def submit(
             f"cron {cron!r} has {len(cron.split())} fields; Kubeflow reads six, seconds first, and "
             "takes the first of five for seconds too: write '0 30 6 * * *' for half past six"
         )
-    found = check(package)
-    platform = _platform(package, found.others)
-    declared = found.root.get("inputDefinitions", {}).get("parameters", {})
+    loaded = check(package)
+    (platform,) = loaded.others or ({},)
+    declared = loaded.root.get("inputDefinitions", {}).get("parameters", {})
     given = {name: value for name, value in (arguments or {}).items() if value is not None}
-    bound = given_arguments.bind(declared, given, what=f"pipeline {found.name!r}")
+    bound = given_arguments.bind(declared, given, what=f"pipeline {loaded.name!r}")
     body: dict[str, Any] = {
-        "display_name": run_name or found.name,
+        "display_name": run_name or loaded.name,
         "pipeline_spec": (
-            {"pipeline_spec": found.spec, "platform_spec": platform} if platform else found.spec
+            {"pipeline_spec": loaded.spec, "platform_spec": platform} if platform else loaded.spec
         ),
         "runtime_config": {"parameters": {name: bound[name] for name in given}},
     }
@@ -173,8 +173,8 @@ def submit(
     return server.post("recurringruns", body, wanted="recurring_run_id")
 
 
-def _platform(package: Path | Any, others: tuple[Any, ...]) -> dict[str, Any]:
-    """Find what is for Kubernetes alone, such as secrets and volumes; empty if nothing is."""
+def _check_platform(package: Path | Any, others: tuple[Any, ...]) -> None:
+    """Check what only Kubernetes needs, such as secrets and volumes: one document at most."""
     from google.protobuf import json_format
     from kfp.pipeline_spec import pipeline_spec_pb2
 
@@ -186,7 +186,6 @@ def _platform(package: Path | Any, others: tuple[Any, ...]) -> dict[str, Any]:
             f"{package} may hold one PlatformSpec beside its PipelineSpec and nothing else, it "
             f"holds {len(others)} more ({exc}): compile it anew"
         ) from exc
-    return dict(platform)
 
 
 def _check_task(
@@ -200,15 +199,15 @@ def _check_task(
         if other not in tasks:
             raise InvalidArgumentError(f"it waits for {other!r}, which is not beside it")
     inputs = task.get("inputs", {})
-    for kind, one in (("parameters", "Parameter"), ("artifacts", "Artifact")):
+    for kind, suffix in (("parameters", "Parameter"), ("artifacts", "Artifact")):
         for key, source in inputs.get(kind, {}).items():
-            outer = source.get(f"componentInput{one}")
+            outer = source.get(f"componentInput{suffix}")
             if outer and outer not in dag.get("inputDefinitions", {}).get(kind, {}):
                 raise InvalidArgumentError(
                     f"input {key!r} comes from {outer!r}, which is not there. {_F_STRING}"
                 )
-            if output := source.get(f"taskOutput{one}"):
-                producer, made = output.get("producerTask"), output.get(f"output{one}Key")
+            if output := source.get(f"taskOutput{suffix}"):
+                producer, made = output.get("producerTask"), output.get(f"output{suffix}Key")
                 used = tasks.get(producer, {}).get("componentRef", {}).get("name")
                 there = components.get(used, {}).get("outputDefinitions", {}).get(kind, {})
                 if made not in there:
@@ -255,7 +254,7 @@ def _check_condition(condition: str, types: Mapping[str, str]) -> None:
 
 
 def _reads_as_number_or_bool(text: str) -> bool:
-    """Whether the compiler could have made this text of a number or a bool."""
+    """Tell whether the compiler could have made this text from a number or a bool."""
     for made in (int, float):
         try:
             if str(made(text)) == text:
@@ -273,9 +272,9 @@ def _check_source(pipeline: Any) -> None:
 
     channels = [
         pipeline_channel.create_pipeline_channel(
-            name=name, channel_type=of.type, is_artifact_list=of.is_artifact_list
+            name=name, channel_type=declared.type, is_artifact_list=declared.is_artifact_list
         )
-        for name, of in (pipeline.component_spec.inputs or {}).items()
+        for name, declared in (pipeline.component_spec.inputs or {}).items()
     ]
     with pipeline_context.Pipeline(pipeline.name) as source:
         pipeline.pipeline_func(*channels)
@@ -284,7 +283,10 @@ def _check_source(pipeline: Any) -> None:
             sides = (compared.left_operand, compared.right_operand)
             types = [getattr(side, "channel_type", type(side).__name__) for side in sides]
             # NUMBER_INTEGER and NUMBER_DOUBLE may be compared.
-            kinds = [type_utils.get_parameter_type_name(of).partition("_")[0] for of in types]
+            kinds = [
+                type_utils.get_parameter_type_name(channel_type).partition("_")[0]
+                for channel_type in types
+            ]
             if kinds[0] != kinds[1]:
                 shown = [getattr(side, "full_name", repr(side)) for side in sides]
                 raise InvalidArgumentError(
@@ -303,16 +305,16 @@ class _Server:
     timeout_s: float
 
     def experiment(self, name: str, namespace: str) -> str:
-        """Find or make an experiment: its id."""
+        """Return the id of an experiment, which is made if there is none of this name."""
         same_name = {"operation": 1, "key": "display_name", "stringValue": name}
         query = {"filter": json.dumps({"predicates": [same_name]}), "namespace": namespace}
-        if found := self._ask("GET", "experiments", fields=query).get("experiments"):
-            return str(found[0]["experiment_id"])
+        if experiments := self._ask("GET", "experiments", fields=query).get("experiments"):
+            return str(experiments[0]["experiment_id"])
         new = {"display_name": name, "namespace": namespace}
         return self.post("experiments", new, wanted="experiment_id")
 
     def post(self, path: str, body: Mapping[str, Any], *, wanted: str) -> str:
-        """Make something: what its answer holds under this key."""
+        """Make something, and return what the answer holds under the key `wanted`."""
         answer = self._ask("POST", path, json=body)
         if not answer.get(wanted):
             raise UnavailableError(f"POST {path} at {self.host}: no {wanted} in {answer!r:.200}")

@@ -67,12 +67,12 @@ def bind(definitions: Mapping[str, Any], given: Mapping[str, Any], *, what: str)
     bound = {}
     for name, value in given.items():
         if value is not None:
-            of = f"parameter {name!r} of {what}"
+            subject = f"parameter {name!r} of {what}"
             parameter_type = definitions[name]["parameterType"]
             bound[name] = values.convert(
-                _plain(value, of), parameter_type, values.Source.ARGUMENT, what=of
+                _plain(value, subject), parameter_type, values.Source.ARGUMENT, what=subject
             )
-            values.require_literal(bound[name], definitions[name], what=of)
+            values.require_literal(bound[name], definitions[name], what=subject)
     return values.complete(definitions, bound, what=what)
 
 
@@ -93,13 +93,7 @@ def _plain(value: Any, what: str, depth: int = 0) -> Any:
 
 def _text(value: str, what: str, _depth: int) -> str:
     text = str.__str__(value)
-    try:
-        text.encode()
-    except UnicodeEncodeError as exc:
-        raise InvalidArgumentError(
-            f"{what} is {text!a}, which is no Unicode text: rename the file, or read the text by "
-            "its real encoding"
-        ) from exc
+    values.require_json(text, what=what)
     return text
 
 
@@ -129,7 +123,7 @@ def _date(value: dt.date | dt.time, what: str, _depth: int) -> str:
 
 
 def _list(value: Iterable[Any], what: str, depth: int) -> list[Any]:
-    return [_plain(one, f"{what}[{i}]", depth + 1) for i, one in enumerate(value)]
+    return [_plain(element, f"{what}[{i}]", depth + 1) for i, element in enumerate(value)]
 
 
 def _struct(value: Mapping[Any, Any], what: str, depth: int) -> JsonObject:
@@ -140,8 +134,8 @@ def _struct(value: Mapping[Any, Any], what: str, depth: int) -> JsonObject:
                 "texts as keys: give str(key)"
             )
     return {
-        _text(name, what, depth): _plain(one, f"{what}[{name!r}]", depth + 1)
-        for name, one in value.items()
+        _text(name, what, depth): _plain(field, f"{what}[{name!r}]", depth + 1)
+        for name, field in value.items()
     }
 
 

@@ -10,32 +10,21 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mlops_mini.errors import InvalidArgumentError, NotFoundError
-from mlops_mini.runner import digests
+from mlops_mini.runner import digests, layout
 
 JsonObject = dict[str, Any]
 
-# Where `path` of kfp's artifacts says that these are mounted.
-_MOUNTS = {"gs://": "/gcs/", "minio://": "/minio/", "s3://": "/s3/"}
 # In the metadata of `dsl.importer`: what is there need not be a file of this machine.
 REMOTE = "mlops_mini_remote"
 
 
 def path_of(uri: str) -> Path:
-    """Where a component that is given this address as an artifact opens it.
-
-    >>> [str(path_of(uri)) for uri in ("s3://bucket/rows.csv", "oci://registry/model", "/rows.csv")]
-    ['/s3/bucket/rows.csv', '/oci/registry_model', '/rows.csv']
-    """
-    for prefix, mount in _MOUNTS.items():
-        if uri.startswith(prefix):
-            return Path(mount + uri.removeprefix(prefix))
-    if uri.startswith("oci://"):
-        return Path("/oci/" + uri.removeprefix("oci://").replace("/", "_"))
-    return Path(uri)
+    """Return the path at which a component that is given this address opens the artifact."""
+    return Path(layout.mounted(uri))
 
 
 def imported(uri: str, metadata: Mapping[str, Any], *, task: str) -> str:
-    """Find what `dsl.importer` names, there where its readers open it.
+    """Find what `dsl.importer` names, at the path where its readers open it.
 
     Args:
         uri: An address, or a path; a relative one is taken from the current folder.
@@ -112,8 +101,8 @@ def files_digest(uri: str, metadata: JsonObject) -> str:
 
 def is_unchanged(artifact: Mapping[str, Any]) -> bool:
     """Tell whether an artifact, as `describe` describes it, still holds what it held."""
-    found = files_digest(artifact["uri"], artifact["metadata"])
-    return bool(found == artifact["files_digest"])
+    digest = files_digest(artifact["uri"], artifact["metadata"])
+    return bool(digest == artifact["files_digest"])
 
 
 def changed(artifacts: Mapping[str, Iterable[JsonObject]]) -> dict[str, str]:
@@ -126,10 +115,10 @@ def changed(artifacts: Mapping[str, Iterable[JsonObject]]) -> dict[str, str]:
         Names of the inputs by address, for those that have changed.
     """
     return {
-        one["uri"]: name
+        artifact["uri"]: name
         for name, many in artifacts.items()
-        for one in many
-        if not is_unchanged(one)
+        for artifact in many
+        if not is_unchanged(artifact)
     }
 
 

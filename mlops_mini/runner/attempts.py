@@ -16,13 +16,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from mlops_mini import files
 from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError, MlopsMiniError
 from mlops_mini.runner import artifacts, layout, placeholders, python_functions, values
 from mlops_mini.runner.values import Source
 
 JsonObject = dict[str, Any]
 
-JOB, RESULT = layout.JOB, layout.RESULT
 _HAS_RUN = "has_run"
 
 
@@ -56,15 +56,15 @@ def prepare(
     declared = component.get("outputDefinitions", {})
 
     def listed(name: str, *made: JsonObject) -> JsonObject:
-        known = ({k: one[k] for k in ("type", "uri", "metadata")} for one in made)
-        return {"artifacts": [{"name": name, **values.plain(one)} for one in known]}
+        known = ({k: artifact[k] for k in ("type", "uri", "metadata")} for artifact in made)
+        return {"artifacts": [{"name": name, **values.plain(artifact)} for artifact in known]}
 
     outputs = {}
     for name, definition in declared.get("artifacts", {}).items():
         uri = str(layout.artifact(folder, name))
         made = {"type": definition["artifactType"], "uri": uri, "metadata": {}}
         outputs[name] = listed(name, made)
-    files = {
+    parameter_files = {
         name: {"outputFile": str(layout.parameter(folder, name))}
         for name in declared.get("parameters", {})
     }
@@ -78,7 +78,7 @@ def prepare(
             "artifacts": {name: listed(name, *many) for name, many in inputs.items()},
         },
         "outputs": {
-            "parameters": files,
+            "parameters": parameter_files,
             "artifacts": outputs,
             "outputFile": str(output_file),
         },
@@ -89,7 +89,7 @@ def prepare(
         for name in unfilled
     }
     all_filled = {**executor_input["inputs"], "parameterValues": {**parameters, **filled}}
-    (folder / JOB).write_text(
+    (folder / layout.JOB).write_text(
         json.dumps(
             {
                 "task": task,
@@ -114,7 +114,7 @@ def run(folder: Path, *, is_own_process: bool = False) -> None:
         folder: Of the attempt.
         is_own_process: Whether this process ends with the attempt.
     """
-    job = json.loads((folder / JOB).read_text())
+    job = json.loads((folder / layout.JOB).read_text())
     result: JsonObject
     try:
         if not (folder / _HAS_RUN).exists():
@@ -133,14 +133,13 @@ def run(folder: Path, *, is_own_process: bool = False) -> None:
         result["error"] += _advice(exc, job["executor_input"], folder)
     # The name of a file may be no Unicode, and what is recorded must be.
     result["error"] = result["error"].encode(errors="backslashreplace").decode()
-    unfinished = folder / f"{RESULT}.unfinished"
-    unfinished.write_text(json.dumps(result))
-    unfinished.rename(folder / RESULT)
+    with files.whole_file(folder / layout.RESULT) as unfinished:
+        unfinished.write_text(json.dumps(result))
 
 
 def _execute(job: JsonObject, folder: Path, *, is_own_process: bool) -> None:
     container, given = job["container"], job["executor_input"]
-    variables = {one["name"]: one["value"] for one in container.get("env", [])}
+    variables = {variable["name"]: variable["value"] for variable in container.get("env", [])}
     if python_functions.is_python(container) and not job["python"]:
         python_functions.call(
             container, given, folder=folder, variables=variables, is_own_process=is_own_process
@@ -150,10 +149,10 @@ def _execute(job: JsonObject, folder: Path, *, is_own_process: bool) -> None:
         command = python_functions.command(container, given, python=job["python"], folder=folder)
         variables["_KFP_RUNTIME"] = "true"
     else:
-        known = placeholders.of_attempt(given, job.get("placeholders", {}))
+        known = placeholders.of_attempt(given, job["placeholders"])
         both = [*container.get("command", []), *container.get("args", [])]
         command = placeholders.fill_command(
-            both, known, present=job.get("present", ()), what=f"the command of {job['task']}"
+            both, known, present=job["present"], what=f"the command of {job['task']}"
         )
         if not command:
             raise FailedPreconditionError(
@@ -217,10 +216,10 @@ def _collect(job: JsonObject, folder: Path) -> JsonObject:
     made_there = {}
     for name in declared.get("artifacts", {}):
         made = outputs["artifacts"][name]["artifacts"][0]
-        said = written.get("artifacts", {}).get(name, {"artifacts": [{}]})["artifacts"][0]
-        metadata = said.get("metadata") or {}
+        described = written.get("artifacts", {}).get(name, {"artifacts": [{}]})["artifacts"][0]
+        metadata = described.get("metadata") or {}
         values.require_json(metadata, what=f"the metadata of output {name!r} of {job['task']}")
-        uri = said.get("custom_path") or said.get("uri") or made["uri"]
+        uri = described.get("custom_path") or described.get("uri") or made["uri"]
         made_there[name] = artifacts.describe(uri, type_=made["type"], metadata=metadata)
         artifacts.protect(uri, within=folder)
     return {"parameters": parameters, "artifacts": made_there, "error": ""}
@@ -231,7 +230,7 @@ def _advice(exc: BaseException, executor_input: JsonObject, folder: Path) -> str
     if not isinstance(exc, PermissionError) or not isinstance(exc.filename, str):
         return ""
     inputs = executor_input["inputs"].get("artifacts", {}).values()
-    read = [artifacts.path_of(one["uri"]) for many in inputs for one in many["artifacts"]]
+    read = [artifacts.path_of(artifact["uri"]) for many in inputs for artifact in many["artifacts"]]
     if not any(map(Path(exc.filename).is_relative_to, [folder, *read])):
         return ""
     return (

@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.runner.values import text_of
+from mlops_mini.runner.values import kind_of, text_of
 
 _MOST_NESTED = 32
 _QUOTED = r"'(?:[^'\\\r\n]|\\['\"\\n])*'|\"(?:[^\"\\\r\n]|\\['\"\\n])*\""
@@ -42,10 +42,8 @@ _COMPARE = {
     "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le,
     ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
-_KINDS: tuple[tuple[type, str], ...] = (
-    (bool, "bool"), (int, "number"), (float, "number"), (str, "string"), (list, "list"),
-    (dict, "struct"),
-)  # fmt: skip
+# What the language calls a value that `kind_of` calls otherwise.
+_KINDS = {"text": "string", "whole": "number", "fraction": "number", "not finite": "number"}
 _INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 _DOUBLE = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
@@ -65,7 +63,7 @@ def tokens(condition: str) -> list[tuple[str, str]]:
     >>> tokens("inputs.parameter_values['auc'] >= 0.5")
     [('input', "inputs.parameter_values['auc']"), ('sign', '>='), ('number', '0.5')]
     """
-    found, at, end = [], 0, len(condition.rstrip())
+    words, at, end = [], 0, len(condition.rstrip())
     while at < end:
         match = _TOKEN.match(condition, at)
         if match is None:
@@ -74,9 +72,9 @@ def tokens(condition: str) -> list[tuple[str, str]]:
                 "check its quotes; kfp does not escape the text that a parameter is compared with"
             )
         kind = str(match.lastgroup)
-        found.append((kind, match[kind]))
+        words.append((kind, match[kind]))
         at = match.end()
-    return found
+    return words
 
 
 def evaluate(condition: str, values: Mapping[str, Any]) -> bool:
@@ -139,7 +137,7 @@ class _Evaluation:
         if not self._next(*_COMPARE):
             return left
         right = self._operand()
-        kinds = self._kind(left), self._kind(right)
+        kinds = _kind(left), _kind(right)
         compared = f"({reprlib.repr(left)} {sign} {reprlib.repr(right)})"
         if kinds[0] != kinds[1]:
             self._fail(f"compares {kinds[0]} with {kinds[1]} {compared}: give both one type")
@@ -212,7 +210,7 @@ class _Evaluation:
         return value
 
     def _convert(self, function: str, value: Any) -> Any:
-        kind, converted = self._kind(value), None
+        kind, converted = _kind(value), None
         if kind in {"number", "string"} or (kind, function) == ("bool", "string"):
             converted = _CONVERSIONS[function](value)
         if converted is None:
@@ -222,15 +220,7 @@ class _Evaluation:
     def _bool(self, value: Any, where: str) -> bool:
         if isinstance(value, bool):
             return value
-        return self._fail(
-            f"must be true or false {where}, is {self._kind(value)} {reprlib.repr(value)}"
-        )
-
-    def _kind(self, value: Any) -> str:
-        for cls, kind in _KINDS:
-            if isinstance(value, cls):
-                return kind
-        return self._fail(f"meets {value!r:.80}, and a parameter is never {type(value).__name__}")
+        return self._fail(f"must be true or false {where}, is {_kind(value)} {reprlib.repr(value)}")
 
     def _fail(self, what: str) -> NoReturn:
         names = dict.fromkeys(
@@ -244,6 +234,11 @@ class _Evaluation:
         raise InvalidArgumentError(
             f"condition {self._condition!r} {what}" + (f"; {shown}" if shown else "")
         )
+
+
+def _kind(value: Any) -> str:
+    kind = kind_of(value)
+    return _KINDS.get(kind, kind)
 
 
 def _to_int(value: Any) -> int | None:
@@ -275,4 +270,4 @@ def _as_numbers(left: str, sign: str, right: str) -> bool | None:
 
 
 def _unquoted(text: str) -> str:
-    return re.sub(r"\\(.)", lambda found: "\n" if found[1] == "n" else found[1], text[1:-1])
+    return re.sub(r"\\(.)", lambda match: "\n" if match[1] == "n" else match[1], text[1:-1])

@@ -94,14 +94,14 @@ def reach(source: str) -> Reach:
     `installed_digest`. Modules found elsewhere, such as a user's own beside a notebook, are
     followed like those of our library, and what else lies in a package counts, such as schemas.
 
-    >>> found = reach("def f():\n    from mlops_mini.data import rules")
-    >>> "pandas" in found.installed, "tensorflow" in found.installed
+    >>> within_reach = reach("def f():\n    from mlops_mini.data import rules")
+    >>> "pandas" in within_reach.installed, "tensorflow" in within_reach.installed
     (True, False)
-    >>> sorted({"pandas", "pandera"} & found.at_once)
+    >>> sorted({"pandas", "pandera"} & within_reach.at_once)
     ['pandas']
     """
-    for found_earlier in (_roots_of, _is_own):
-        found_earlier.cache_clear()  # A module may have been written since.
+    for cached_lookup in (_roots_of, _is_own):
+        cached_lookup.cache_clear()  # A module may have been written since.
     parts: dict[str, str] = {}
     installed: dict[str, bool] = {}
     at_once, later = [name for name, _ in _imports(source.encode(), "")], list[str]()
@@ -136,12 +136,12 @@ def _roots_of(top: str) -> tuple[Path, ...]:
     A package without `__init__.py` may have several folders.
     """
     try:
-        found = importlib.util.find_spec(top)
+        module = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return ()
-    if found and found.submodule_search_locations is not None:
-        return tuple(Path(folder) / "__init__.py" for folder in found.submodule_search_locations)
-    return (Path(found.origin),) if found and found.origin and found.has_location else ()
+    if module and module.submodule_search_locations is not None:
+        return tuple(Path(folder) / "__init__.py" for folder in module.submodule_search_locations)
+    return (Path(module.origin),) if module and module.origin and module.has_location else ()
 
 
 @functools.cache
@@ -188,7 +188,7 @@ def _imports(source: bytes, package: str) -> tuple[tuple[str, bool], ...]:
     except (SyntaxError, ValueError):
         # No Python, such as an extension module, or broken: who imports it is told so then.
         return ()
-    found = []
+    imports = []
     for node, is_at_top in nodes:
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -199,8 +199,8 @@ def _imports(source: bytes, package: str) -> tuple[tuple[str, bool], ...]:
             names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
         for name in names:
             parts = name.split(".")
-            found += [(".".join(parts[: i + 1]), is_at_top) for i in range(len(parts))]
-    return tuple(found)
+            imports += [(".".join(parts[: i + 1]), is_at_top) for i in range(len(parts))]
+    return tuple(imports)
 
 
 def _statements(tree: ast.AST) -> Iterator[tuple[ast.AST, bool]]:

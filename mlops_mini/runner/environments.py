@@ -69,7 +69,7 @@ def digest_of(installs: Sequence[Sequence[str]]) -> str:
 
 
 def python_of(installs: Sequence[Sequence[str]], *, root: Path, log_file: Path) -> Path:
-    """Give the interpreter of an environment, which is made if it is not there.
+    """Return the interpreter of an environment, which is made if it is not there.
 
     Args:
         installs: As `installs_of` returns them.
@@ -86,12 +86,12 @@ def python_of(installs: Sequence[Sequence[str]], *, root: Path, log_file: Path) 
         if (folder / _COMPLETE).exists():
             return python
         shutil.rmtree(folder, ignore_errors=True)
-        names = sorted({re.split(r"[<>=!~; @\[]", one)[0] for one in installs[0]})
+        names = sorted({re.split(r"[<>=!~; @\[]", requirement)[0] for requirement in installs[0]})
         logger.warning("making an environment, once, with %s", ", ".join(names))
         pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
         commands = [
             [sys.executable, "-m", "venv", str(folder)],
-            *([*pip, *one] for one in installs),
+            *([*pip, *arguments] for arguments in installs),
         ]
         # A package that is found on our own path would not be installed.
         env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -125,4 +125,6 @@ def prepare(package: Package, *, root: Path | None = None) -> list[Path]:
     executors = package.spec["deploymentSpec"]["executors"].values()
     commands = [executor.get("container", {}).get("command", []) for executor in executors]
     needed = [installs for command in commands if (installs := installs_of(command))]
-    return [python_of(one, root=root, log_file=root / "environments.log") for one in needed]
+    return [
+        python_of(installs, root=root, log_file=root / "environments.log") for installs in needed
+    ]

@@ -46,7 +46,7 @@ Future = concurrent.futures.Future[int]
 
 @dataclass(slots=True)
 class _Attempt:
-    """One that runs: its exit status to come, and its process once there is one."""
+    """An attempt that runs: the future of its exit status, and its process id once it has one."""
 
     done: Future = field(default_factory=concurrent.futures.Future)
     pid: int = 0
@@ -147,16 +147,16 @@ class ForkServer:
         process: subprocess.Popen[bytes],
         attempts_there: dict[str, _Attempt],
     ) -> None:
-        """Hear what a server says, and clear up after it when it has ended."""
+        """Read what a server reports, and clean up after it once it has ended."""
         with server, server.makefile() as lines, contextlib.suppress(OSError):
             for line in lines:
-                said = json.loads(line)
-                if "pid" in said:
-                    attempts_there[said["folder"]].pid = said["pid"]
+                report = json.loads(line)
+                if "pid" in report:
+                    attempts_there[report["folder"]].pid = report["pid"]
                 else:
                     with self._lock:
-                        attempt = attempts_there.pop(said["folder"])
-                    attempt.done.set_result(said["status"])
+                        attempt = attempts_there.pop(report["folder"])
+                    attempt.done.set_result(report["status"])
         process.wait()
         with self._lock:
             if self._socket is server:
@@ -176,7 +176,7 @@ class ForkServer:
 
 
 def serve(connection: socket.socket) -> None:
-    """Be the server: fork for each line that comes, say when a child has ended, until the end."""
+    """Fork for each line that arrives and report each child's end, until the connection closes."""
     _adopt_orphans()
     wake, woken = os.pipe()
     os.set_blocking(woken, False)
@@ -221,7 +221,7 @@ def _worth_importing(packages: Collection[str]) -> list[str]:
 
 
 class _FirstImports:
-    """Tells the server when an attempt imports what nobody has imported before.
+    """Tells the server when an attempt imports a module that no attempt has imported before.
 
     The attempt goes on and imports it itself. The server does too meanwhile, for others.
     """
@@ -232,7 +232,7 @@ class _FirstImports:
         self._pids = server_pid, os.getpid()
 
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> None:
-        """Find nothing, as Python then asks the finders after this one."""
+        """Return nothing, so that Python goes on to the finders after this one."""
         # What the component has forked itself is none of the server's business.
         if name in self._names and (os.getppid(), os.getpid()) == self._pids:
             self._names.discard(name)
@@ -315,8 +315,8 @@ def _fork(job: dict[str, Any], descriptors: Iterable[int]) -> int:
 def _ended_children() -> list[tuple[int, int]]:
     ended = []
     with contextlib.suppress(ChildProcessError):
-        while (found := os.waitpid(-1, os.WNOHANG))[0]:
-            ended.append(found)
+        while (child := os.waitpid(-1, os.WNOHANG))[0]:
+            ended.append(child)
     return ended
 
 
@@ -356,10 +356,10 @@ def _kill_orphans(own: Collection[int]) -> None:
                     os.kill(pid, signal.SIGKILL)
 
 
-def _say(connection: socket.socket, said: dict[str, Any]) -> None:
+def _say(connection: socket.socket, report: dict[str, Any]) -> None:
     # If nobody listens any more, the end of the connection is the next thing to be read.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        connection.sendall(json.dumps(said).encode() + b"\n")
+        connection.sendall(json.dumps(report).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -67,15 +67,14 @@ class Graph:
         self, task: JsonObject, dag: JsonObject, scope: Values, outcomes: Outcomes, *, path: str
     ) -> Outcome:
         """Wait for what a task needs, then run it, as often as it says."""
-        named = task["componentRef"]["name"].removeprefix("comp-")
         policy = task.get("triggerPolicy", {})
         upstream = [await outcomes[name] for name in _waits_for(task)]
         if policy.get("strategy") != "ALL_UPSTREAM_TASKS_COMPLETED":
             states = {outcome.state for outcome in upstream}
             if not states <= {*DONE, "SKIPPED"}:
-                return self._runner.note(path, named, "NOT_TRIGGERED")
+                return self._runner.note(path, task, "NOT_TRIGGERED")
             if "SKIPPED" in states:
-                return self._runner.note(path, named, "SKIPPED")
+                return self._runner.note(path, task, "SKIPPED")
         try:
             component = self._package.component(task)
             names = dag.get("inputDefinitions", {}).get("parameters", {})
@@ -83,10 +82,10 @@ class Graph:
             inputs = self._resolve(task, component, scope, outcomes, path=path)
             condition = policy.get("condition")
             if condition and not conditions.evaluate(condition, inputs.parameters):
-                return self._runner.note(path, named, "SKIPPED")
+                return self._runner.note(path, task, "SKIPPED")
             items = values.loop_items(task, {**inputs.parameters, **inputs.artifacts})
         except MlopsMiniError as exc:
-            return self._runner.note(path, named, "FAILED", error=str(exc))
+            return self._runner.note(path, task, "FAILED", error=str(exc))
         if items is None:
             return await self._once(task, component, inputs, path=path)
         return await self._loop(task, component, inputs, items, path=path)
@@ -118,8 +117,7 @@ class Graph:
             for name in parameters if executor else ():
                 values.require_json(parameters[name], what=f"input {name!r} of {what}")
         except MlopsMiniError as exc:
-            named = task["componentRef"]["name"].removeprefix("comp-")
-            return self._runner.note(path, named, "FAILED", error=str(exc))
+            return self._runner.note(path, task, "FAILED", error=str(exc))
         if "dag" in component:
             return await self.run(component, inputs, path=f"{path}/")
         return await self._runner.run(
@@ -144,8 +142,8 @@ class Graph:
         *,
         path: str,
     ) -> Outcome:
-        item_input, each = items
-        limit = task.get("iteratorPolicy", {}).get("parallelismLimit") or len(each) or 1
+        item_input, item_values = items
+        limit = task.get("iteratorPolicy", {}).get("parallelismLimit") or len(item_values) or 1
         turns = asyncio.Semaphore(limit)
 
         async def turn(i: int, value: Any) -> Outcome:
@@ -157,20 +155,26 @@ class Graph:
             async with turns:
                 return await self._once(task, component, given, path=f"{path}[{i}]", item=item)
 
-        ended = await asyncio.gather(*(turn(i, value) for i, value in enumerate(each)))
+        ended = await asyncio.gather(*(turn(i, value) for i, value in enumerate(item_values)))
         if failure := _failure(ended):
             return failure
         declared = component.get("outputDefinitions", {})
-        made = [outcome.values for outcome in ended]
+        values_by_turn = [outcome.values for outcome in ended]
         return Outcome(
             state="SUCCEEDED",
             values=Values(
                 parameters={
-                    name: [one.parameters[name] for one in made if name in one.parameters]
+                    name: [
+                        made.parameters[name] for made in values_by_turn if name in made.parameters
+                    ]
                     for name in declared.get("parameters", {})
                 },
                 artifacts={
-                    name: [artifact for one in made for artifact in one.artifacts.get(name, [])]
+                    name: [
+                        artifact
+                        for made in values_by_turn
+                        for artifact in made.artifacts.get(name, [])
+                    ]
                     for name in declared.get("artifacts", {})
                 },
             ),
@@ -190,13 +194,14 @@ class Graph:
         for name, source in task.get("inputs", {}).get("artifacts", {}).items():
             if "taskOutputArtifact" in source:
                 producer = outcomes[source["taskOutputArtifact"]["producerTask"]].result()
-                found = producer.values.artifacts.get(
+                made = producer.values.artifacts.get(
                     source["taskOutputArtifact"]["outputArtifactKey"]
                 )
             else:
-                found = scope.artifacts.get(source["componentInputArtifact"])
-            if found is not None:
-                artifacts[name] = found
+                made = scope.artifacts.get(source["componentInputArtifact"])
+            if made is not None:
+                artifacts[name] = made
+        declared = component.get("inputDefinitions", {}).get("parameters", {})
         parameters: JsonObject = {}
         sources: dict[str, Source] = {}
         constants = {}
@@ -206,8 +211,7 @@ class Graph:
                 constants[name] = values.plain(source["runtimeValue"]["constant"])
                 continue
             what = f"input {name!r} of task {path!r}"
-            definition = component.get("inputDefinitions", {}).get("parameters", {}).get(name, {})
-            is_text = definition.get("parameterType") == "STRING"
+            is_text = declared.get(name, {}).get("parameterType") == "STRING"
             value, kind = self._source(source, scope, outcomes, what=what, is_text=is_text)
             if value is None:
                 continue
@@ -224,10 +228,9 @@ class Graph:
             sources[name] = Source.CONSTANT
             if placeholders.names_attempt(constant):
                 unfilled.add(name)
-        # Constants refer to inputs that the component itself may not declare.
-        declared = component.get("inputDefinitions", {}).get("parameters", {})
-        # Its type is often guessed wrong, and `values.loop_items` asks for a list anyway.
+        # Its declared type is often a wrong guess, and `values.loop_items` demands a list anyway.
         iterated = task.get("parameterIterator", {}).get("items", {}).get("inputParameter")
+        # Constants may refer to inputs that the component doesn't declare; these are dropped here.
         converted = {
             name: value
             if name == iterated
@@ -317,7 +320,9 @@ def _failure(ended: Iterable[Outcome]) -> Outcome | None:
     if states <= {*DONE, "SKIPPED"}:
         return None
     state = "CANCELLED" if "CANCELLED" in states else "FAILED"
-    return Outcome(state=state, error="; ".join(one.error for one in outcomes if one.error))
+    return Outcome(
+        state=state, error="; ".join(outcome.error for outcome in outcomes if outcome.error)
+    )
 
 
 def _is_exit(task: Mapping[str, Any]) -> bool:
@@ -346,13 +351,13 @@ def _outputs(component: JsonObject, ended: Mapping[str, Outcome]) -> Values:
         selectors = source.get("valueFromOneof", {}).get("parameterSelectors") or [
             source["valueFromParameter"]
         ]
-        for one in selectors:
-            made = ended[one["producerSubtask"]].values.parameters
-            if one["outputParameterKey"] in made:
-                parameters[name] = made[one["outputParameterKey"]]
+        for selector in selectors:
+            made = ended[selector["producerSubtask"]].values.parameters
+            if selector["outputParameterKey"] in made:
+                parameters[name] = made[selector["outputParameterKey"]]
     for name, source in declared.get("artifacts", {}).items():
-        for one in source["artifactSelectors"]:
-            found = ended[one["producerSubtask"]].values.artifacts
-            if one["outputArtifactKey"] in found:
-                artifacts[name] = found[one["outputArtifactKey"]]
+        for selector in source["artifactSelectors"]:
+            made_artifacts = ended[selector["producerSubtask"]].values.artifacts
+            if selector["outputArtifactKey"] in made_artifacts:
+                artifacts[name] = made_artifacts[selector["outputArtifactKey"]]
     return Values(parameters=parameters, artifacts=artifacts)

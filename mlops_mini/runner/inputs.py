@@ -1,4 +1,4 @@
-"""Who reads which artifact at the time, so that an edit in place fails the task that made it."""
+"""Keep track of which task reads which artifact, so that an edit in place fails its task."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ class Readers:
             FailedPreconditionError: Another task has changed one.
         """
         for name, many in inputs.items():
-            for one in many:
-                if who := self._changed_by.get(one["uri"]):
+            for artifact in many:
+                if who := self._changed_by.get(artifact["uri"]):
                     raise FailedPreconditionError(
-                        f"its input {name!r} ({one['uri']}) is not what it was: {who} has changed "
-                        "it; resume the run once that task is mended, and it is made anew"
+                        f"its input {name!r} ({artifact['uri']}) is not what it was: {who} has "
+                        "changed it; resume the run once that task is mended, and it is made anew"
                     )
         for uri in _uris(inputs):
             self._reading.setdefault(uri, set()).add(task)
 
     async def end(self, task: str, inputs: Mapping[str, list[JsonObject]]) -> str:
-        """Look at the inputs of a task that has ended.
+        """Check the inputs of a task that has ended.
 
         Returns:
-            What is wrong with it; empty if all still hold what they held.
+            What it did wrong; empty if all its inputs still hold what they held.
         """
         changed = await asyncio.to_thread(artifacts.changed, inputs)
         for uri in _uris(inputs) - set(changed):
             self._reading[uri].discard(task)
-        said = []
+        faults = []
         for uri, name in changed.items():
             others = sorted(self._reading[uri] - {task})
             at_once = (
                 f", or {' or '.join(map(repr, others))} did at the same time" if others else ""
             )
-            said.append(f"it changed its input {name!r} ({uri}){at_once}: {_WAY_OUT}")
+            faults.append(f"it changed its input {name!r} ({uri}){at_once}: {_WAY_OUT}")
             self._changed_by.setdefault(uri, f"task {task!r}{' or another' if others else ''}")
-        return "; ".join(said)
+        return "; ".join(faults)
 
 
 def _uris(inputs: Mapping[str, list[JsonObject]]) -> set[str]:
-    return {one["uri"] for many in inputs.values() for one in many}
+    return {artifact["uri"] for many in inputs.values() for artifact in many}

@@ -1,4 +1,4 @@
-"""Where the files of runs and attempts lie, so that no name of a user's meets one of ours.
+"""Paths of the files of runs and attempts, laid out so that no user's name collides with ours.
 
 ::
 
@@ -23,6 +23,8 @@ RUN_LOCK = ".lock"
 JOB, RESULT, LOG, WORK = "job.json", "result.json", "log.txt", "work"
 IMPORTS = "imports.txt"
 _EXECUTOR_OUTPUT = "executor_output.json"
+# Where Kubeflow's launcher mounts what is not a file of the machine.
+_MOUNTS = {"gs://": "/gcs/", "minio://": "/minio/", "s3://": "/s3/"}
 
 
 def check_run_id(run_id: str) -> None:
@@ -49,13 +51,30 @@ def check_run_id(run_id: str) -> None:
         )
 
 
+def mounted(uri: str) -> str:
+    """Return the path at which a task finds an artifact, as the launcher and kfp know it.
+
+    See backend/src/v2/component/launcher_v2.go, LocalPathForURI, of
+    https://github.com/kubeflow/pipelines, and `Model.path` of kfp.
+
+    >>> [mounted(uri) for uri in ("s3://bucket/rows.csv", "oci://registry/model", "/rows.csv")]
+    ['/s3/bucket/rows.csv', '/oci/registry_model/models', '/rows.csv']
+    """
+    for prefix, mount in _MOUNTS.items():
+        if uri.startswith(prefix):
+            return mount + uri.removeprefix(prefix)
+    if uri.startswith("oci://"):
+        return f"/oci/{uri.removeprefix('oci://').replace('/', '_')}/models"
+    return uri
+
+
 def executor_output(attempt: Path) -> Path:
-    """Where kfp's executor writes; `dsl.get_uri` names files beside it."""
+    """Return the file that kfp's executor writes; `dsl.get_uri` names files beside it."""
     return attempt / "artifacts" / _EXECUTOR_OUTPUT
 
 
 def artifact(attempt: Path, name: str) -> Path:
-    """Where an attempt makes an output artifact.
+    """Return the path at which an attempt makes an output artifact.
 
     Raises:
         InvalidArgumentError: The name would lead elsewhere.
@@ -64,7 +83,7 @@ def artifact(attempt: Path, name: str) -> Path:
 
 
 def parameter(attempt: Path, name: str) -> Path:
-    """Where an attempt may write an output parameter.
+    """Return the file to which an attempt may write an output parameter.
 
     Raises:
         InvalidArgumentError: The name would lead elsewhere.

@@ -36,6 +36,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mlops_mini.errors import InvalidArgumentError
+from mlops_mini.runner import layout
 from mlops_mini.runner.values import text_of
 
 JsonObject = dict[str, Any]
@@ -47,8 +48,6 @@ _PART = re.compile(r"""\.(\w+)|\['([^']*)'\]|\["([^"]*)"\]""")
 _OF_ATTEMPT = re.compile(
     r"\{\{\$(?:\}\}|\.(?:outputs|json_escape|outputMetadataUri)\b|\.inputs\.artifacts\b)"
 )
-# Where the launcher mounts what is not a file of the machine.
-_MOUNTS = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
 
 
 def fill(text: str, known: Mapping[str, Any], *, what: str) -> str:
@@ -82,18 +81,18 @@ def fill(text: str, known: Mapping[str, Any], *, what: str) -> str:
             parts = ["outputs", "output_file"]
         if not parts and "" not in known:
             return match[0]
-        found: Any = known
+        value: Any = known
         for i, name in enumerate(parts):
-            if not isinstance(found, Mapping) or name not in found:
+            if not isinstance(value, Mapping) or name not in value:
                 if i == 0 or (i == 1 and parts[0] in {"inputs", "outputs"}):
                     return match[0]
-                there = sorted(map(str, found)) if isinstance(found, Mapping) else repr(found)
+                there = sorted(map(str, value)) if isinstance(value, Mapping) else repr(value)
                 raise InvalidArgumentError(
                     f"{what} has the placeholder {match[0]}, and there is no {name!r}; there "
                     f"are {there}"
                 )
-            found = found[name]
-        written = text_of(found.get("", found) if isinstance(found, Mapping) else found)
+            value = value[name]
+        written = text_of(value.get("", value) if isinstance(value, Mapping) else value)
         for _ in range(int(match[2] or 0)):
             written = json.dumps(written, ensure_ascii=False)[1:-1]
         return written
@@ -111,11 +110,11 @@ def fill_all(value: Any, known: Mapping[str, Any], *, what: str) -> Any:
     if isinstance(value, str):
         return fill(value, known, what=what)
     if isinstance(value, list):
-        return [fill_all(one, known, what=what) for one in value]
+        return [fill_all(element, known, what=what) for element in value]
     if isinstance(value, dict):
         return {
-            fill(name, known, what=what): fill_all(one, known, what=what)
-            for name, one in value.items()
+            fill(name, known, what=what): fill_all(field, known, what=what)
+            for name, field in value.items()
         }
     return value
 
@@ -168,8 +167,7 @@ def _artifacts(side: JsonObject) -> JsonObject:
     for name, listed in side.get("artifacts", {}).items():
         first = dict(next(iter(listed["artifacts"]), {}))
         if uri := first.get("uri"):
-            start = next((start for start in _MOUNTS if uri.startswith(start)), "")
-            first["path"] = _MOUNTS.get(start, "") + uri.removeprefix(start)
+            first["path"] = layout.mounted(uri)
         laid_out[name] = {**first, "": listed}
     return laid_out
 
@@ -185,7 +183,7 @@ def fill_command(
         known: As for `fill`.
         present: Names of the inputs that were given. One that only has its default was not
             (backend/src/v2/driver/util.go, resolveCondition).
-        what: Whose command it is.
+        what: Whose command it is, for the message.
 
     >>> known = {"inputs": {"parameters": {"x": 2, "y": "default"}}}
     >>> concat = '{"Concat": ["--x=", "{{$.inputs.parameters[\'x\']}}"]}'
@@ -193,14 +191,14 @@ def fill_command(
     >>> fill_command([concat, optional], known, present={"x"}, what="task 't'")
     ['--x=2', '--no-y']
     """
-    return [text for one in elements for text in _expand(one, known, present, what)]
+    return [text for element in elements for text in _expand(element, known, present, what)]
 
 
 def _expand(
     element: Any, known: Mapping[str, Any], present: Collection[str], what: str
 ) -> list[str]:
     if isinstance(element, list):
-        return [text for one in element for text in _expand(one, known, present, what)]
+        return [text for part in element for text in _expand(part, known, present, what)]
     if isinstance(element, str):
         if not element.startswith(('{"Concat"', '{"IfPresent"')):
             return [fill(element, known, what=what)]

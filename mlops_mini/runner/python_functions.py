@@ -142,7 +142,7 @@ def _function_of(container: Mapping[str, Any]) -> str:
 
 
 def _exit_status(code: object) -> int:
-    """What a process would end with after `sys.exit(code)`.
+    """Return the exit status of a process after `sys.exit(code)`.
 
     >>> [_exit_status(code) for code in (None, 0, False, 3, -1, 256, "no rows")]
     [0, 0, 0, 3, 255, 0, 1]

@@ -1,4 +1,4 @@
-"""What has been run, in one SQLite file: the truth about every run and every task."""
+"""The records of all runs and their tasks, in one SQLite file."""
 
 from __future__ import annotations
 
@@ -153,7 +153,11 @@ class Records:
 
     def save_run(self, run: RunRecord) -> RunRecord:
         """Write a run, over an older state of it; without its tasks."""
-        values = {of.name: getattr(run, of.name) for of in fields(run) if of.name != "tasks"}
+        values = {
+            column.name: getattr(run, column.name)
+            for column in fields(run)
+            if column.name != "tasks"
+        }
         self._write("run", values)
         return run
 
@@ -167,15 +171,15 @@ class Records:
         Raises:
             NotFoundError: There is no such run.
         """
-        found = self._read("select * from run where id = ?", run_id)
-        if not found:
+        rows = self._read("select * from run where id = ?", run_id)
+        if not rows:
             there = [run.id for run in self.runs()]
             raise NotFoundError(
                 f"no run {run_id!r} in {self._file}; there are {', '.join(there[:10]) or 'none'}"
             )
         tasks = self._read("select * from task where run_id = ? order by rowid", run_id)
         by_path = {row["path"]: TaskRecord(**row) for row in tasks}
-        return replace(RunRecord(**found[0]), tasks=by_path)
+        return replace(RunRecord(**rows[0]), tasks=by_path)
 
     def has_run(self, run_id: str) -> bool:
         """Tell whether there is a run of this id."""

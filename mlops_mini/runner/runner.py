@@ -9,8 +9,8 @@ import logging
 import os
 import secrets
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -75,7 +75,7 @@ class Runner:
         """Open a root; no process starts yet.
 
         Args:
-            root: Receives `runs.sqlite` and a folder a run; made if it is not there. Several
+            root: Receives `runs.sqlite` and a folder per run; made if it is not there. Several
                 runners, of several processes, may share it.
             n_workers: Most tasks at the same time; as many as cores that this process may
                 use if None.
@@ -243,9 +243,9 @@ class Runner:
         if state != "SUCCEEDED":
             what = "failed" if state == "FAILED" else "was canceled"
             logs = [
-                str(one.log_file)
-                for one in ended.tasks.values()
-                if one.state == "FAILED" and one.folder and one.log_file.exists()
+                str(task.log_file)
+                for task in ended.tasks.values()
+                if task.state == "FAILED" and task.folder and task.log_file.exists()
             ]
             raise AbortedError(
                 f"run {run.id!r} {what}{': ' + run.reason if run.reason else ''}"
@@ -256,9 +256,7 @@ class Runner:
 
     def _walk(self, run: RunRecord, package: spec.Package, folder: Path) -> Outcome:
         """Walk the pipeline in a thread with an event loop of its own; a Ctrl-C cancels it."""
-        ready: list[tuple[asyncio.AbstractEventLoop, TaskRunner]] = []
-        ended: list[Outcome | BaseException] = []
-        is_ready, has_ended = threading.Event(), threading.Event()
+        ready: Future[tuple[asyncio.AbstractEventLoop, TaskRunner]] = Future()
 
         async def walk() -> Outcome:
             tasks = TaskRunner(
@@ -271,8 +269,7 @@ class Runner:
                 environments_root=self._environments_root,
                 on_task=self._on_task,
             )
-            ready.append((asyncio.get_running_loop(), tasks))
-            is_ready.set()
+            ready.set_result((asyncio.get_running_loop(), tasks))
             job = {
                 "pipeline_job_uuid": run.id,
                 "pipeline_job_name": run.id,
@@ -284,37 +281,29 @@ class Runner:
             graph = Graph(package, tasks, job=job)
             return await graph.run(package.root, Values(parameters=run.arguments), path="")
 
-        def work() -> None:
-            try:
-                ended.append(asyncio.run(walk()))
-            except BaseException as exc:  # noqa: BLE001 - raised again in the caller's thread
-                ended.append(exc)
-            finally:
-                is_ready.set()
-                has_ended.set()
-
-        thread = threading.Thread(target=work, name=f"run {run.id}")
-        thread.start()
-        n_interrupts = 0
-        # Not by join: Python 3.11 takes a thread for ended when a Ctrl-C interrupts that.
-        while not has_ended.is_set():
-            try:
-                has_ended.wait()
-            except KeyboardInterrupt:
-                is_ready.wait()
-                n_interrupts += 1
-                logger.warning("canceling run %s", run.id)
-                for loop, tasks in ready:
-                    # The second one does not even wait for exit tasks.
-                    event = tasks.cancel if n_interrupts == 1 else tasks.abort
-                    with suppress(RuntimeError):  # The loop has just ended.
-                        loop.call_soon_threadsafe(event.set)
-        [outcome] = ended
-        if isinstance(outcome, (OSError, sqlite3.DatabaseError)):
-            raise outcome
-        if isinstance(outcome, BaseException):
-            raise InternalError(f"run {run.id!r} ended by our own fault: {outcome!r}") from outcome
-        return outcome
+        with ThreadPoolExecutor(1, thread_name_prefix=f"run {run.id}") as pool:
+            ended = pool.submit(lambda: asyncio.run(walk()))
+            either: list[Future[Any]] = [ready, ended]
+            n_interrupts = 0
+            while not ended.done():
+                try:
+                    wait([ended])
+                except KeyboardInterrupt:
+                    n_interrupts += 1
+                    logger.warning("canceling run %s", run.id)
+                    wait(either, return_when=FIRST_COMPLETED)
+                    if ready.done():
+                        loop, tasks = ready.result()
+                        # The second one does not even wait for exit tasks.
+                        event = tasks.cancel if n_interrupts == 1 else tasks.abort
+                        with suppress(RuntimeError):  # The loop has just ended.
+                            loop.call_soon_threadsafe(event.set)
+        fault = ended.exception()
+        if fault is None:
+            return ended.result()
+        if isinstance(fault, (OSError, sqlite3.DatabaseError)):
+            raise fault
+        raise InternalError(f"run {run.id!r} ended by our own fault: {fault!r}") from fault
 
     @contextmanager
     def _own(self, run_id: str) -> Iterator[Path]:

@@ -78,7 +78,11 @@ def load(package: Path | Any) -> Package:
         documents = list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except yaml.YAMLError as exc:
         raise InvalidArgumentError(f"{where} is not YAML: {exc}") from exc
-    specs = [found for found in documents if isinstance(found, dict) and "pipelineInfo" in found]
+    specs = [
+        document
+        for document in documents
+        if isinstance(document, dict) and "pipelineInfo" in document
+    ]
     if len(specs) != 1:
         raise InvalidArgumentError(
             f"{where} must hold one document with `pipelineInfo`, it holds {len(specs)}: compile "
@@ -91,7 +95,9 @@ def load(package: Path | Any) -> Package:
         name=spec["pipelineInfo"]["name"],
         spec=spec,
         digest=hashlib.sha256(canonical.encode()).hexdigest(),
-        others=tuple(found for found in documents if found is not spec and found is not None),
+        others=tuple(
+            document for document in documents if document is not spec and document is not None
+        ),
     )
 
 

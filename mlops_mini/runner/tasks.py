@@ -129,13 +129,13 @@ class TaskRunner:
         self._environments_root = environments_root
         self._on_task = on_task
 
-    def note(self, path: str, component: str, state: str, *, error: str = "") -> Outcome:
+    def note(self, path: str, task: JsonObject, state: str, *, error: str = "") -> Outcome:
         """Record a task that was not executed."""
         now = self._records.now()
         self._save(
             TaskRecord(
-                run_id=self.run_id, path=path, component=component, state=state, error=error,
-                started_at=now, ended_at=now,
+                run_id=self.run_id, path=path, component=_component_of(task), state=state,
+                error=error, started_at=now, ended_at=now,
             )
         )  # fmt: skip
         return Outcome(state=state, error=f"task {path!r} failed: {error}" if error else "")
@@ -144,7 +144,7 @@ class TaskRunner:
         """Run a task to its end.
 
         Returns:
-            The outcome; a failure of any kind is one, and no exception.
+            The outcome: a failure of any kind is an outcome too, and raises nothing.
         """
         stop = self.abort if leaf.outlives_cancel else self.cancel
         before = self._newest.get(leaf.path)
@@ -154,7 +154,7 @@ class TaskRunner:
             record = TaskRecord(
                 run_id=self.run_id,
                 path=leaf.path,
-                component=leaf.task["componentRef"]["name"].removeprefix("comp-"),
+                component=_component_of(leaf.task),
                 state="RUNNING",
                 inputs={"parameters": leaf.inputs.parameters, "artifacts": leaf.inputs.artifacts},
                 started_at=self._records.now(),
@@ -179,7 +179,8 @@ class TaskRunner:
             return Outcome(state=record.state, error=error)
         made = record.outputs["artifacts"].items()
         values = Values(
-            parameters=record.outputs["parameters"], artifacts={name: [one] for name, one in made}
+            parameters=record.outputs["parameters"],
+            artifacts={name: [artifact] for name, artifact in made},
         )
         return Outcome(state=record.state, values=values)
 
@@ -192,7 +193,10 @@ class TaskRunner:
         source = python_functions.source_of(container)
         reach = digests.reach(source if is_ours else "")
         caching = leaf.task.get("cachingOptions", {})
-        named = {name: [one["digest"] for one in v] for name, v in leaf.inputs.artifacts.items()}
+        named = {
+            name: [artifact["digest"] for artifact in given]
+            for name, given in leaf.inputs.artifacts.items()
+        }
         key = digests.key_of(
             {
                 "cache_key": caching.get("cacheKey", ""),
@@ -221,16 +225,16 @@ class TaskRunner:
         if before and is_kept and await asyncio.to_thread(is_intact, before):
             return before
         if caching.get("enableCache"):
-            for found in self._records.with_key(key):
-                if await asyncio.to_thread(is_intact, found):
+            for earlier in self._records.with_key(key):
+                if await asyncio.to_thread(is_intact, earlier):
                     return replace(
                         record,
                         state="CACHED",
-                        outputs=found.outputs,
-                        cached_from=f"{found.run_id}/{found.path}",
-                        folder=found.folder,
+                        outputs=earlier.outputs,
+                        cached_from=f"{earlier.run_id}/{earlier.path}",
+                        folder=earlier.folder,
                     )
-                logger.warning("%s: what %s has made was changed since", leaf.path, found.folder)
+                logger.warning("%s: what %s has made was changed since", leaf.path, earlier.folder)
             # Here is work to do, which mostly needs what it can reach. What is never taken from the
             # cache runs every time, and must not wait for what it only might import.
             reach = replace(reach, at_once=reach.installed)
@@ -251,8 +255,9 @@ class TaskRunner:
         for n_tried in range(int(policy.get("maxRetryCount", 0)) + 1):
             if n_tried:
                 async with self._without_worker():
-                    is_stopped = await _is_set(stop, within_s=backoff_s(policy, n_tried))
-                if is_stopped or stop.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), backoff_s(policy, n_tried))
+                if stop.is_set():
                     return replace(record, state="CANCELLED")
             self._readers.begin(leaf.path, leaf.inputs.artifacts)
             record = await self._attempt(record, leaf, python, reach, stop)
@@ -263,7 +268,7 @@ class TaskRunner:
 
     @contextlib.asynccontextmanager
     async def _without_worker(self) -> AsyncIterator[None]:
-        """Leave this task's worker to others meanwhile."""
+        """Lend this task's worker to other tasks in the meantime."""
         self._workers.release()
         try:
             yield
@@ -326,13 +331,13 @@ class TaskRunner:
         else:
             try:
                 status = await self._fork(folder, reach, stop)
-                if status == 0 and not (folder / attempts.RESULT).exists():
+                if status == 0 and not (folder / layout.RESULT).exists():
                     # The component has ended its process, and meant well: os._exit(0).
                     status = await self._fork(folder, reach, stop)
             except UnavailableError as exc:
                 return {"error": str(exc)}
-        if (folder / attempts.RESULT).exists():
-            return dict(json.loads((folder / attempts.RESULT).read_text()))
+        if (folder / layout.RESULT).exists():
+            return dict(json.loads((folder / layout.RESULT).read_text()))
         if status < 0:
             name = signal.Signals(-status).name
             why = "; the system does that when memory is full" if status == -signal.SIGKILL else ""
@@ -378,8 +383,12 @@ class TaskRunner:
         self._on_task(record)
 
 
+def _component_of(task: JsonObject) -> str:
+    return str(task["componentRef"]["name"].removeprefix("comp-"))
+
+
 def _asked_by_command(leaf: Leaf) -> JsonObject:
-    """Say what else the command of a container depends on, for its key; {} for a function."""
+    """Return what else the command of a container depends on, for its key; {} for a function."""
     container = leaf.executor["container"]
     if python_functions.is_python(container):
         return {}
@@ -413,11 +422,3 @@ def backoff_s(policy: Mapping[str, Any], n_tried: int) -> float:
         for name, default in (("backoffDuration", "0s"), ("backoffMaxDuration", "3600s"))
     )
     return min(first * float(policy.get("backoffFactor", 2.0)) ** (n_tried - 1), most)
-
-
-async def _is_set(event: asyncio.Event, *, within_s: float) -> bool:
-    try:
-        await asyncio.wait_for(event.wait(), within_s)
-    except TimeoutError:
-        return False
-    return True

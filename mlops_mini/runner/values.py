@@ -90,7 +90,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer() and abs(value) < _FIRST_WITH_EXPONENT:
         return int(value)
     if isinstance(value, list):
-        return [plain(one) for one in value]
+        return [plain(element) for element in value]
     if isinstance(value, dict):
         return {name: plain(value[name]) for name in sorted(value)}
     return value
@@ -123,13 +123,15 @@ def json_text(value: Any) -> str:
     """
     if isinstance(value, dict):
         pairs = [(name, value[name]) for name in sorted(value)]
-        return "{" + ",".join(f"{json_text(name)}:{json_text(one)}" for name, one in pairs) + "}"
+        return (
+            "{" + ",".join(f"{json_text(name)}:{json_text(field)}" for name, field in pairs) + "}"
+        )
     if isinstance(value, list):
         return "[" + ",".join(map(json_text, value)) + "]"
     if isinstance(value, float):
         return _json_number(value)
     text = json.dumps(value, ensure_ascii=False)
-    return re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    return re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _json_number(value: float) -> str:
@@ -141,7 +143,9 @@ def _json_number(value: float) -> str:
     return text_of(value)
 
 
-def _number_file(text: str) -> float | None:
+def _number_file(text: str) -> Any:
+    """Read a number as Go's ParseFloat does; None if it is none."""
+    text = text.strip()
     is_hex = re.fullmatch(r"[+-]?0x[0-9a-f.]+p[+-]?[0-9]+", text, re.IGNORECASE)
     try:
         # Python also reads the digits of other scripts.
@@ -152,16 +156,21 @@ def _number_file(text: str) -> float | None:
         return None
     # Neither `1_000` nor what is too large for a double is a number there.
     is_named = re.fullmatch(r"[+-]?(inf|infinity)|nan", text, re.IGNORECASE)
-    return value if is_named or math.isfinite(value) else None
+    return plain(value) if is_named or math.isfinite(value) else None
 
 
 def _integer_file(text: str) -> int | None:
+    text = text.strip()
     is_integer = re.fullmatch(r"[+-]?0*\d{1,19}", text, re.ASCII) and int(text) in _INT64
     return int(text) if is_integer else None
 
 
-def _json_file(text: str) -> Any:
-    """Read JSON as protobuf does: each name once, all numbers finite, all texts Unicode."""
+def _json_file(text: str, kind: type = object) -> Any:
+    """Read JSON as protobuf does: each name once, all numbers finite, all texts Unicode.
+
+    Returns:
+        The value, None if there is no JSON or its value is of another kind.
+    """
 
     def struct(pairs: list[tuple[str, Any]]) -> JsonObject:
         read = dict(pairs)
@@ -174,17 +183,7 @@ def _json_file(text: str) -> Any:
         require_json(read, what="it")
     except (ValueError, RecursionError, InvalidArgumentError):
         return None
-    return read
-
-
-def _list_file(text: str) -> list[Any] | None:
-    found = _json_file(text)
-    return found if isinstance(found, list) else None
-
-
-def _struct_file(text: str) -> JsonObject | None:
-    found = _json_file(text)
-    return found if isinstance(found, dict) else None
+    return read if isinstance(read, kind) else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,6 +209,8 @@ _RESOLVE = "v2/driver/resolve.go: resolveInputs, handleParamTypeValidationAndCon
 _TO_TEXT = f"{_RESOLVE}; v2/metadata/converter.go: PbValueToText"
 _API = "apiserver/template/v2_template.go: validatePipelineJobInputs"
 _OUTPUT = "v2/component/launcher_v2.go: getExecutorOutputFile"
+_ARGUMENT_OR_RETURNED = (Source.ARGUMENT, Source.RETURNED)
+_API_OR_OUTPUT = f"{_API}, for arguments; {_OUTPUT}, for what is returned"
 _FILE = (
     "v2/component/launcher_v2.go: collectOutputParameters; v2/metadata/converter.go: TextToPbValue"
 )
@@ -226,26 +227,18 @@ CONVERSIONS: tuple[Conversion, ...] = tuple(
             text_of,
             _TO_TEXT,
         ),
-        (
-            (Source.CONSTANT, Source.ITEM),
-            ("STRING",),
-            ("null",),
-            text_of,
-            _TO_TEXT,
-        ),
+        ((Source.CONSTANT, Source.ITEM), ("STRING",), ("null",), text_of, _TO_TEXT),
         (INPUTS, NUMBERS, ("whole", "fraction", "not finite"), plain, _RESOLVE),
         (INPUTS, ("BOOLEAN",), ("bool",), bool, _RESOLVE),
         (INPUTS, ("LIST",), ("list",), plain, _RESOLVE),
         (INPUTS, STRUCTS, ("struct",), plain, _RESOLVE),
-        # What a run is given.
-        ((Source.ARGUMENT,), ("STRING",), ("text",), str, _API),
-        ((Source.ARGUMENT,), ("NUMBER_INTEGER",), ("whole",), plain, _API),
-        ((Source.ARGUMENT,), ("NUMBER_DOUBLE",), ("whole", "fraction"), plain, _API),
-        ((Source.ARGUMENT,), ("BOOLEAN",), ("bool",), bool, _API),
-        ((Source.ARGUMENT,), ("LIST",), ("list",), plain, _API),
-        ((Source.ARGUMENT,), ("STRUCT",), ("struct",), plain, _API),
-        # What a task has made: in `executor_output.json`, or in a file of its own.
-        ((Source.RETURNED,), ("STRING",), ("text",), str, _OUTPUT),
+        # What a run is given, and what a task has made in `executor_output.json`.
+        (_ARGUMENT_OR_RETURNED, ("STRING",), ("text",), str, _API_OR_OUTPUT),
+        (_ARGUMENT_OR_RETURNED, ("NUMBER_INTEGER",), ("whole",), plain, _API_OR_OUTPUT),
+        (_ARGUMENT_OR_RETURNED, ("NUMBER_DOUBLE",), ("whole", "fraction"), plain, _API_OR_OUTPUT),
+        (_ARGUMENT_OR_RETURNED, ("BOOLEAN",), ("bool",), bool, _API_OR_OUTPUT),
+        (_ARGUMENT_OR_RETURNED, ("LIST",), ("list",), plain, _API_OR_OUTPUT),
+        (_ARGUMENT_OR_RETURNED, ("STRUCT",), ("struct",), plain, _API_OR_OUTPUT),
         (
             (Source.RETURNED,),
             ("STRING",),
@@ -253,29 +246,13 @@ CONVERSIONS: tuple[Conversion, ...] = tuple(
             text_of,
             f"{_OUTPUT}; made text where it is used: {_TO_TEXT}",
         ),
-        ((Source.RETURNED,), ("NUMBER_INTEGER",), ("whole",), plain, _OUTPUT),
-        ((Source.RETURNED,), ("NUMBER_DOUBLE",), ("whole", "fraction"), plain, _OUTPUT),
-        ((Source.RETURNED,), ("BOOLEAN",), ("bool",), bool, _OUTPUT),
-        ((Source.RETURNED,), ("LIST",), ("list",), plain, _OUTPUT),
-        ((Source.RETURNED,), ("STRUCT",), ("struct",), plain, _OUTPUT),
+        # What a task has written to a parameter's own file.
         ((Source.FILE,), ("STRING",), ("text",), str, _FILE),
-        (
-            (Source.FILE,),
-            ("NUMBER_INTEGER",),
-            ("text",),
-            lambda text: _integer_file(text.strip()),
-            _FILE,
-        ),
-        (
-            (Source.FILE,),
-            ("NUMBER_DOUBLE",),
-            ("text",),
-            lambda text: plain(_number_file(text.strip())),
-            _FILE,
-        ),
+        ((Source.FILE,), ("NUMBER_INTEGER",), ("text",), _integer_file, _FILE),
+        ((Source.FILE,), ("NUMBER_DOUBLE",), ("text",), _number_file, _FILE),
         ((Source.FILE,), ("BOOLEAN",), ("text",), lambda text: _BOOLS.get(text.strip()), _FILE),
-        ((Source.FILE,), ("LIST",), ("text",), lambda text: plain(_list_file(text)), _FILE),
-        ((Source.FILE,), ("STRUCT",), ("text",), lambda text: plain(_struct_file(text)), _FILE),
+        ((Source.FILE,), ("LIST",), ("text",), lambda text: plain(_json_file(text, list)), _FILE),
+        ((Source.FILE,), ("STRUCT",), ("text",), lambda text: plain(_json_file(text, dict)), _FILE),
     )
 )
 _ROWS = {
@@ -288,7 +265,7 @@ _ROWS = {
 
 
 def convert(value: Any, parameter_type: str, source: Source, *, what: str) -> Any:
-    """Make of a value what a parameter takes, by the table.
+    """Convert a value to what a parameter takes, as the table says.
 
     Args:
         value: Plain: None, a str, number, bool, list or dict.
@@ -339,7 +316,7 @@ def require_literal(value: Any, definition: Mapping[str, Any], *, what: str) -> 
     Traceback (most recent call last):
     mlops_mini.errors.InvalidArgumentError: input 'x' must be "a" or "b", got "c"
     """
-    allowed = [json_text(one) for one in definition.get("literals", [])]
+    allowed = [json_text(literal) for literal in definition.get("literals", [])]
     if allowed and json_text(value) not in allowed:
         raise InvalidArgumentError(f"{what} must be {' or '.join(allowed)}, got {json_text(value)}")
 
@@ -357,8 +334,8 @@ def require_json(value: Any, *, what: str) -> None:
     if isinstance(value, dict):
         require_json([*value, *value.values()], what=what)
     elif isinstance(value, list):
-        for one in value:
-            require_json(one, what=what)
+        for element in value:
+            require_json(element, what=what)
     elif isinstance(value, str):
         try:
             value.encode()
@@ -398,8 +375,8 @@ def complete(definitions: Mapping[str, Any], given: Mapping[str, Any], *, what: 
             continue
         parameter_type, default = definition["parameterType"], definition.get("defaultValue")
         if default is not None:
-            of = f"parameter {name!r} of {what}"
-            completed[name] = convert(default, parameter_type, Source.DEFAULT, what=of)
+            subject = f"parameter {name!r} of {what}"
+            completed[name] = convert(default, parameter_type, Source.DEFAULT, what=subject)
         elif not definition.get("isOptional"):
             raise InvalidArgumentError(
                 f"{what} needs a value for {name!r} ({parameter_type}), and has none"
@@ -408,7 +385,7 @@ def complete(definitions: Mapping[str, Any], given: Mapping[str, Any], *, what: 
 
 
 def loop_items(task: JsonObject, inputs: Mapping[str, Any]) -> tuple[str, list[Any]] | None:
-    """Find over what a task is repeated: the input that takes an item, and the items.
+    """Find what a task loops over: the input that takes an item, and the items.
 
     Kubeflow does so in v2/driver/dag.go, DAG, and v2/driver/util.go, getItems: a text is read as
     JSON.
@@ -430,17 +407,17 @@ def loop_items(task: JsonObject, inputs: Mapping[str, Any]) -> tuple[str, list[A
         if iterator := task.get(kind):
             items = iterator["items"]
             if "raw" in items:
-                found = json.loads(items["raw"])
-            elif (found := inputs.get(items[source])) is None:
+                value = json.loads(items["raw"])
+            elif (value := inputs.get(items[source])) is None:
                 raise InvalidArgumentError(
                     f"it loops over {items[source]!r}, which has no value: give it a list"
                 )
-            given = found
-            if isinstance(found, str):
-                found = _json_file(found)
-            if not isinstance(found, list):
+            given = value
+            if isinstance(value, str):
+                value = _json_file(value)
+            if not isinstance(value, list):
                 raise InvalidArgumentError(f"it loops over {given!r}, which is no list")
-            return str(iterator["itemInput"]), found
+            return str(iterator["itemInput"]), value
     return None
 
 

@@ -40,7 +40,7 @@ _OF_SQLITE = {
 def explained(
     exc: OSError | sqlite3.DatabaseError, *, what: str, root: Path, then: str = ""
 ) -> MlopsMiniError:
-    """Make an error of ours of one of the system's or SQLite's.
+    """Turn an error of the system or of SQLite into one of ours.
 
     Args:
         exc: What was raised.

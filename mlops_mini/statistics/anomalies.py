@@ -19,7 +19,7 @@ from mlops_mini.statistics.schemas import TYPES, number_domain, range_text
 
 N_EXAMPLES = 5
 _Reason = anomalies_pb2.AnomalyInfo
-_Found = tuple[int, str, str]  # type, short description, description
+_Fault = tuple[int, str, str]  # type, short description, description
 
 
 def validate(statistics: TableStatistics, schema: schema_pb2.Schema) -> anomalies_pb2.Anomalies:
@@ -65,8 +65,8 @@ def validate(statistics: TableStatistics, schema: schema_pb2.Schema) -> anomalie
         else:
             texts = schemas.vocabulary(schema, feature)
             expected = _expected_kind(feature, texts)
-            for found in (*_presence(feature, column), *_values(feature, column, expected)):
-                report(anomalies, name, found)
+            for fault in (*_presence(feature, column), *_values(feature, column, expected)):
+                report(anomalies, name, fault)
             _report_unseen(anomalies, feature, column, texts)
     return anomalies
 
@@ -78,7 +78,7 @@ def table(anomalies: anomalies_pb2.Anomalies) -> pd.DataFrame:
         anomalies: As `validate` gives them.
 
     Returns:
-        One row a column of the data, index `column`: `severity` ERROR or WARNING, `anomaly` in a
+        One row per column of the data, index `column`: `severity` ERROR or WARNING, `anomaly` in a
         few words, `description` with numbers. Errors first.
     """
     rows = [
@@ -92,20 +92,20 @@ def table(anomalies: anomalies_pb2.Anomalies) -> pd.DataFrame:
 
 
 def report(
-    anomalies: anomalies_pb2.Anomalies, name: str, found: _Found, *, warning: bool = False
+    anomalies: anomalies_pb2.Anomalies, name: str, fault: _Fault, *, warning: bool = False
 ) -> None:
     """Add a finding on a column to what is known of it; the worst severity stays.
 
     Args:
         anomalies: Gets the finding.
         name: The column.
-        found: An `AnomalyInfo.Type`, a few words, and a sentence with numbers.
+        fault: An `AnomalyInfo.Type`, a few words, and a sentence with numbers.
         warning: Whether the data may be used all the same.
     """
     info = anomalies.anomaly_info[name]
     info.path.step[:] = [name]
     info.severity = max(info.severity, info.WARNING if warning else info.ERROR)
-    kind, short, text = found
+    kind, short, text = fault
     info.reason.add(type=kind, short_description=short, description=text)
     info.short_description = short if len(info.reason) == 1 else "several"
     info.description = "; ".join(reason.description for reason in info.reason)
@@ -147,7 +147,7 @@ def _expected_kind(feature: Any, texts: frozenset[str]) -> str | None:
     return "text" if feature.type == schema_pb2.BYTES else "number"
 
 
-def _presence(feature: Any, column: ColumnStatistics) -> Iterator[_Found]:
+def _presence(feature: Any, column: ColumnStatistics) -> Iterator[_Fault]:
     n_rows = column.n_present + column.n_missing
     least = feature.presence.min_fraction
     if column.n_present < feature.presence.min_count and column.n_present:
@@ -161,7 +161,7 @@ def _presence(feature: Any, column: ColumnStatistics) -> Iterator[_Found]:
         yield _Reason.FEATURE_TYPE_LOW_FRACTION_PRESENT, "too many missing", text
 
 
-def _values(feature: Any, column: ColumnStatistics, expected: str | None) -> Iterator[_Found]:
+def _values(feature: Any, column: ColumnStatistics, expected: str | None) -> Iterator[_Fault]:
     if not column.n_present:
         return
     if expected not in {column.kind, None}:
@@ -181,7 +181,7 @@ def _values(feature: Any, column: ColumnStatistics, expected: str | None) -> Ite
         yield from _range(domain, column)
 
 
-def _not_finite(domain: Any, column: ColumnStatistics) -> Iterator[_Found]:
+def _not_finite(domain: Any, column: ColumnStatistics) -> Iterator[_Fault]:
     n_infinite = column.n_present - column.n_finite
     if getattr(domain, "disallow_inf", False) and n_infinite:
         text = f"{n_infinite} of {column.n_present} values are infinite"
@@ -191,7 +191,7 @@ def _not_finite(domain: Any, column: ColumnStatistics) -> Iterator[_Found]:
         yield _Reason.FLOAT_TYPE_HAS_NAN, "NaN", text
 
 
-def _range(domain: Any, column: ColumnStatistics) -> Iterator[_Found]:
+def _range(domain: Any, column: ColumnStatistics) -> Iterator[_Fault]:
     low = domain.min if domain.HasField("min") else -np.inf
     high = domain.max if domain.HasField("max") else np.inf
     is_int = isinstance(domain, schema_pb2.IntDomain)
@@ -233,5 +233,5 @@ def _report_unseen(
     examples = ", ".join(f"{text} {n}" for text, n in most_frequent.items())
     dots = ", ..." if len(unseen) > N_EXAMPLES else ""
     text = f"{share:.5f} of {column.n_present} values outside the vocabulary: {examples}{dots}"
-    found = (_Reason.ENUM_TYPE_UNEXPECTED_STRING_VALUES, "unseen values", text)
-    report(anomalies, feature.name, found, warning=(n_rows - unseen.sum()) / n_rows >= least)
+    fault = (_Reason.ENUM_TYPE_UNEXPECTED_STRING_VALUES, "unseen values", text)
+    report(anomalies, feature.name, fault, warning=(n_rows - unseen.sum()) / n_rows >= least)

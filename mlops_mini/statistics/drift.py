@@ -77,7 +77,7 @@ class DriftReport:
         return tuple(column.column for column in self.columns if column.has_moved)
 
     def table(self) -> pd.DataFrame:
-        """Show it as a table: one row a column, index `column`, the attributes as columns."""
+        """Show it as a table: one row per column, index `column`, the attributes as columns."""
         names = [*ColumnDrift.__dataclass_fields__, "relevance", "has_moved"]
         rows = [[getattr(column, name) for name in names] for column in self.columns]
         return pd.DataFrame(rows, columns=names).set_index("column")
@@ -131,7 +131,7 @@ def compare(
             f"there are thresholds or importances of {unknown}, which are not on both sides;"
             f" {shared} are: find out where they went with anomalies.validate, or leave them out"
         )
-    found = []
+    columns = []
     for name in shared:
         a, b = reference.columns[name], current.columns[name]
         kinds = {column.kind for column in (a, b) if column.n_present}
@@ -141,7 +141,7 @@ def compare(
                 " is wrong: anomalies.validate"
             )
         is_text = kinds == {"text"}
-        found.append(
+        columns.append(
             ColumnDrift(
                 column=name,
                 psi=psi(a, b),
@@ -152,10 +152,10 @@ def compare(
                 threshold=(thresholds or {}).get(name, float("nan")),
             )
         )
-    found.sort(key=lambda column: column.psi, reverse=True)
+    columns.sort(key=lambda column: column.psi, reverse=True)
     if importances is not None:
-        found.sort(key=lambda column: column.relevance, reverse=True)
-    return DriftReport(columns=tuple(found))
+        columns.sort(key=lambda column: column.relevance, reverse=True)
+    return DriftReport(columns=tuple(columns))
 
 
 def calibrate(
@@ -236,8 +236,8 @@ def validate(
         role: Which of the two comparators.
 
     Returns:
-        An anomaly a distance above its threshold, or without a value to compare with; every
-        distance in `drift_skew_info`.
+        One anomaly for each distance that is above its threshold or has no value to compare with;
+        `drift_skew_info` holds every distance.
 
     Raises:
         InvalidArgumentError: The schema has no such comparator for any column, or another distance
@@ -257,14 +257,14 @@ def validate(
             f"the schema has no {role}_comparator for any of its {len(asked_of)} columns: set the"
             " thresholds of those that matter"
         )
-    found = anomalies_pb2.Anomalies(baseline=schema)
+    deviations = anomalies_pb2.Anomalies(baseline=schema)
     for feature in schema.feature:
         comparator = getattr(feature, f"{role}_comparator")
         a, b = (side.columns.get(feature.name) for side in (reference, current))
         asked = asked_of[feature.name]
         if not asked:
             continue
-        info = found.drift_skew_info.add()
+        info = deviations.drift_skew_info.add()
         info.path.step.append(feature.name)
         for kind, (distance, name, measurement, anomaly) in asked:
             threshold = getattr(comparator, kind).threshold
@@ -275,11 +275,13 @@ def validate(
                 is_reference = a is None or not a.n_present
                 text = "no values in the reference" if is_reference else "no values now"
                 kind_of_gap = _NO_REFERENCE if is_reference else _NO_CURRENT
-                anomalies.report(found, feature.name, (kind_of_gap, f"no {role} measured", text))
+                anomalies.report(
+                    deviations, feature.name, (kind_of_gap, f"no {role} measured", text)
+                )
             elif value > threshold:
                 text = f"{name} {value:.4g}, at most {threshold:.4g}"
-                anomalies.report(found, feature.name, (anomaly, role, text))
-    return found
+                anomalies.report(deviations, feature.name, (anomaly, role, text))
+    return deviations
 
 
 def _asked(feature: Any, role: str) -> list[tuple[str, _Comparator]]:
@@ -312,7 +314,7 @@ def plot(report: DriftReport, ax: "Axes", *, n_columns: int = 12) -> "Axes":
         n_columns: How many columns of the report at most, from the first.
 
     Returns:
-        The same axes. One row a column: a dot for its PSI, filled if it is above its threshold,
+        The same axes. One row per column: a dot for its PSI, filled if it is above its threshold,
         and a tick for the threshold. The scale is logarithmic; what is below 1e-4 is drawn there.
         The rules of thumb .1 and .25 are dotted lines.
 

@@ -135,10 +135,10 @@ class ColumnStatistics:
         # Between two infinite numbers lies none, and a gap may be too large for a number.
         with np.errstate(invalid="ignore", over="ignore"):
             gap = high - low
-            found: npt.NDArray[np.float64] = np.where(
+            numbers: npt.NDArray[np.float64] = np.where(
                 step < 0.5, low + np.where(step > 0, gap * step, 0.0), high - gap * (1 - step)
             )
-        return found
+        return numbers
 
     def equal_width_edges(self, n_bins: int) -> npt.NDArray[np.float64]:
         """Cut the range of the finite numbers into bins of equal width.
@@ -166,8 +166,8 @@ class ColumnStatistics:
             Rows, shape [n_edges + 1]: below the first edge, between each two, from the last on.
         """
         bins = np.searchsorted(np.asarray(edges), self.counts.index.to_numpy(), side="right")
-        found = np.bincount(bins, weights=self.counts.to_numpy(), minlength=np.size(edges) + 1)
-        return found.astype(np.int64)
+        n_rows = np.bincount(bins, weights=self.counts.to_numpy(), minlength=np.size(edges) + 1)
+        return n_rows.astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -200,7 +200,7 @@ def add(statistics: TableStatistics, batch: pd.DataFrame) -> TableStatistics:
     Args:
         statistics: Those of the rows so far; stays as it is.
         batch: Further rows. Best some thousand or more at once, for a batch costs about a
-            millisecond a column however short it is. A column that only some batches have is
+            millisecond per column however short it is. A column that only some batches have is
             missing in the rows of the others.
 
     Returns:

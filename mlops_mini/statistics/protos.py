@@ -156,13 +156,13 @@ def _write_texts(column: ColumnStatistics, feature: Any) -> None:
 
 def _read_texts(feature: Any, custom: dict[str, Any]) -> ColumnStatistics:
     stats = feature.string_stats
-    found = {bucket.label: bucket.sample_count for bucket in stats.rank_histogram.buckets}
+    n_rows_by_text = {bucket.label: bucket.sample_count for bucket in stats.rank_histogram.buckets}
     n_present = stats.common_stats.num_non_missing
     return ColumnStatistics(
         kind="text",
         n_missing=stats.common_stats.num_missing,
         n_present=n_present,
-        counts=value_counts(list(found), list(found.values())).sort_index(),
+        counts=value_counts(list(n_rows_by_text), list(n_rows_by_text.values())).sort_index(),
         level=int(custom[_LEVEL].num),
         n_characters=round(stats.avg_length * n_present),
     )

@@ -26,7 +26,7 @@ TYPES = {
     schema_pb2.INT: "whole numbers",
     schema_pb2.FLOAT: "numbers",
 }
-_Said = str | frozenset[str]
+_Aspect = str | frozenset[str]
 
 
 def infer(statistics: TableStatistics, *, literal: bool = False) -> schema_pb2.Schema:
@@ -109,7 +109,7 @@ def _set_range(feature: Any, column: ColumnStatistics) -> None:
 
 
 def to_text(schema: schema_pb2.Schema) -> str:
-    """Write a schema as text, one line an entry, for a file `schema.pbtxt`."""
+    """Write a schema as text, one line per entry, for a file `schema.pbtxt`."""
     return text_format.MessageToString(schema)
 
 
@@ -147,7 +147,7 @@ def diff(inferred: schema_pb2.Schema, reviewed: schema_pb2.Schema) -> list[str]:
         reviewed: The schema after.
 
     Returns:
-        One line a change, in the order of the columns; none if both say the same.
+        One line per change, in the order of the columns; none if both say the same.
 
     >>> before, after = schema_pb2.Schema(), schema_pb2.Schema()
     >>> _ = before.feature.add(name="distance", type="INT")
@@ -156,7 +156,7 @@ def diff(inferred: schema_pb2.Schema, reviewed: schema_pb2.Schema) -> list[str]:
     ['distance: range, now 50 to 5000']
     """
     before, after = (
-        {f.name: _said(schema, f) for f in schema.feature} for schema in (inferred, reviewed)
+        {f.name: _aspects(schema, f) for f in schema.feature} for schema in (inferred, reviewed)
     )
     lines = []
     for name in dict.fromkeys([*before, *after]):
@@ -169,7 +169,7 @@ def diff(inferred: schema_pb2.Schema, reviewed: schema_pb2.Schema) -> list[str]:
     return lines
 
 
-def _changes(name: str, before: Mapping[str, _Said], after: Mapping[str, _Said]) -> list[str]:
+def _changes(name: str, before: Mapping[str, _Aspect], after: Mapping[str, _Aspect]) -> list[str]:
     lines = []
     for aspect in dict.fromkeys([*before, *after]):
         old, new = before.get(aspect), after.get(aspect)
@@ -188,26 +188,26 @@ def _changes(name: str, before: Mapping[str, _Said], after: Mapping[str, _Said])
     return lines
 
 
-def _said(schema: schema_pb2.Schema, feature: Any) -> dict[str, "_Said"]:
-    """List what a schema says of a column, in words."""
-    said: dict[str, _Said] = {"type": TYPES[feature.type]}
+def _aspects(schema: schema_pb2.Schema, feature: Any) -> dict[str, "_Aspect"]:
+    """Describe in words what a schema says about a column."""
+    aspects: dict[str, _Aspect] = {"type": TYPES[feature.type]}
     if feature.HasField("presence"):
         least = feature.presence.min_fraction
         share = "all rows" if least == 1 else f"at least {least:.4g} of the rows"
-        said["presence"] = f"in {share}" if least else "not wholly empty"
+        aspects["presence"] = f"in {share}" if least else "not wholly empty"
     domain = number_domain(feature)
     if domain is not None:
-        said["range"] = range_text(domain)
+        aspects["range"] = range_text(domain)
     if feature.HasField("string_domain") or feature.HasField("domain"):
-        said["vocabulary"] = vocabulary(schema, feature)
+        aspects["vocabulary"] = vocabulary(schema, feature)
         mass = feature.distribution_constraints.min_domain_mass
-        said["vocabulary's share"] = f"at least {mass:.4g}"
+        aspects["vocabulary's share"] = f"at least {mass:.4g}"
     for role in ("drift_comparator", "skew_comparator"):
         comparator = getattr(feature, role)
         for distance in ("infinity_norm", "jensen_shannon_divergence"):
             if comparator.HasField(distance):
-                said[role] = f"{distance} at most {getattr(comparator, distance).threshold:.4g}"
-    return said
+                aspects[role] = f"{distance} at most {getattr(comparator, distance).threshold:.4g}"
+    return aspects
 
 
 def vocabulary(schema: schema_pb2.Schema, feature: Any) -> frozenset[str]:
@@ -221,8 +221,8 @@ def vocabulary(schema: schema_pb2.Schema, feature: Any) -> frozenset[str]:
     return frozenset(domain.value)
 
 
-def _text(said: _Said) -> str:
-    return said if isinstance(said, str) else " ".join(sorted(said))
+def _text(aspect: _Aspect) -> str:
+    return aspect if isinstance(aspect, str) else " ".join(sorted(aspect))
 
 
 def number_domain(feature: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mlops_mini.runner import artifacts, attempts
+from mlops_mini.runner import artifacts, attempts, layout
 
 SAYS = """
 def f() -> str:
@@ -48,10 +48,12 @@ def attempt(
             },
         },
         "python": python,
+        "present": [],
+        "placeholders": {},
     }
-    (folder / attempts.JOB).write_text(json.dumps(job))
+    (folder / layout.JOB).write_text(json.dumps(job))
     attempts.run(folder)
-    return dict(json.loads((folder / attempts.RESULT).read_text()))
+    return dict(json.loads((folder / layout.RESULT).read_text()))
 
 
 def function(source: str, **env: str) -> dict[str, Any]:

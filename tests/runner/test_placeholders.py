@@ -185,8 +185,16 @@ def test_metadata_of_an_importer_is_filled_in_its_texts(
     }
 
 
-def test_what_lies_in_a_bucket_has_its_path_under_a_mount() -> None:
-    bucket = {"artifacts": [{"name": "d", "uri": "gs://bucket/d", "metadata": {}}]}
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("gs://bucket/d", "/gcs/bucket/d"),
+        ("s3://bucket/d/", "/s3/bucket/d/"),
+        ("oci://registry/model:1", "/oci/registry_model:1/models"),
+    ],
+)
+def test_what_lies_elsewhere_has_its_path_under_a_mount(uri: str, path: str) -> None:
+    bucket = {"artifacts": [{"name": "d", "uri": uri, "metadata": {}}]}
     known = placeholders.of_attempt(
         {
             "inputs": {"artifacts": {"d": bucket, "none": {"artifacts": []}}},
@@ -196,4 +204,4 @@ def test_what_lies_in_a_bucket_has_its_path_under_a_mount() -> None:
     )
 
     text = "{{$.inputs.artifacts['d'].path}} {{$.inputs.artifacts['none']}}"
-    assert placeholders.fill(text, known, what="it") == '/gcs/bucket/d {"artifacts":[]}'
+    assert placeholders.fill(text, known, what="it") == f'{path} {{"artifacts":[]}}'
