@@ -25,7 +25,14 @@ _SUFFIXES = ("parquet", "csv")
 _LARGEST_BLOCK = 2**31 - 1
 
 
-def load(table: Table, period: Period, *, calendar: Calendar, folder: Path) -> pd.DataFrame:
+def load(
+    table: Table,
+    period: Period,
+    *,
+    calendar: Calendar,
+    folder: Path,
+    may_be_empty: bool = False,
+) -> pd.DataFrame:
     """Load the rows of a period.
 
     Args:
@@ -33,6 +40,7 @@ def load(table: Table, period: Period, *, calendar: Calendar, folder: Path) -> p
         period: A month or a week of the calendar's zone.
         calendar: What one stored partition holds.
         folder: The data folder. If it has a `checksums.txt`, each file must be the one listed.
+        may_be_empty: Whether a period without any row is fine, as it is of events that are rare.
 
     Returns:
         The stored columns in the table's order, whatever their order in the file, with dtypes as
@@ -46,13 +54,16 @@ def load(table: Table, period: Period, *, calendar: Calendar, folder: Path) -> p
         InvalidArgumentError: The period is of another zone.
     """
     needed = names(table, [period], calendar=calendar, folder=folder)
-    parts = [read(files.checked_path(folder, name), table.arrow) for name in needed]
+    parts = [
+        read(files.checked_path(folder, name), table.arrow, may_be_empty=may_be_empty)
+        for name in needed
+    ]
     if calendar.partitions(period) == (period,) and needed != [whole_file(table, folder)]:
         return parts[0]
     rows = pd.concat(parts, ignore_index=True)
     time = rules.prepare(table, rows)[table.time]
     rows = rows[((time >= period.start) & (time < period.end)) | time.isna()]
-    if rows.empty:
+    if rows.empty and not may_be_empty:
         raise DataIntegrityError(
             f"no {table.name} of {period} in {', '.join(needed)} of {folder}; expected at least one"
             " row: are these files complete?"
@@ -170,7 +181,7 @@ def partition_files(table: Table, *, calendar: Calendar, folder: Path) -> dict[P
     return stored
 
 
-def read(path: Path, schema: pa.Schema) -> pd.DataFrame:
+def read(path: Path, schema: pa.Schema, *, may_be_empty: bool = False) -> pd.DataFrame:
     """Read a parquet or CSV file in the columns and types that are wanted.
 
     Args:
@@ -178,6 +189,7 @@ def read(path: Path, schema: pa.Schema) -> pd.DataFrame:
             left out; wider types of the same kind are narrowed, so that files of other makers give
             the same dtypes.
         schema: Columns and types wanted.
+        may_be_empty: Whether a file without any row is fine.
 
     Returns:
         The schema's columns in its order: instants as `datetime64[ns, UTC]`, strings as objects
@@ -193,7 +205,7 @@ def read(path: Path, schema: pa.Schema) -> pd.DataFrame:
     if not path.is_file():
         raise NotFoundError(f"no file {path}: correct the name, or write it first")
     table = _read_csv(path, schema) if path.suffix == ".csv" else _read_parquet(path, schema)
-    if table.num_rows == 0:
+    if table.num_rows == 0 and not may_be_empty:
         raise DataIntegrityError(f"{path} holds no rows, expected at least one; write it again")
     table = table.select(schema.names)
     try:

@@ -174,12 +174,19 @@ def clean(
     findings: list[str] = []
     errors: list[str] = []
     splits: list[RowSplit] = []
+    kept: dict[str, list[pd.DataFrame]] = {table.name: [] for table in use_case.tables}
     with naming(use_case):
         needed = [*_before(use_case, periods, data_folder), *periods]
         for table in use_case.tables:
             for period in needed:
-                split = _split(use_case, table, period, data_folder)
+                arrived = _load(use_case, table, period, data_folder)
+                if arrived.empty:
+                    kept[table.name].append(arrived)
+                    findings.append(f"no {table.name} at all in {period}")
+                    continue
+                split = _split(use_case, table, period, arrived)
                 splits.append(split)
+                kept[table.name].append(split.kept)
                 findings += (finding.text for finding in split.findings)
                 for text, is_error in _anomalies(table, period, split.kept):
                     (errors if is_error else findings).append(text)
@@ -187,13 +194,12 @@ def clean(
             raise DataIntegrityError(
                 f"{'; '.join(errors)}: have the partitions sent again, or review the schema"
             )
-        newest = [split.kept for split in splits if split.table == use_case.examples.name][-1]
+        newest = kept[use_case.examples.name][-1]
         _check_columns(use_case, rules.prepare(use_case.examples, newest))
     folder.mkdir(parents=True)
-    for table in use_case.tables:
-        kept = [split.kept for split in splits if split.table == table.name]
-        rows = pd.concat(kept, ignore_index=True)
-        rows.to_parquet(folder / f"{table.name}.parquet", index=False)
+    for name, parts in kept.items():
+        rows = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+        rows.to_parquet(folder / f"{name}.parquet", index=False)
     files.write_checksums(folder, sorted(f"{table.name}.parquet" for table in use_case.tables))
     quarantine.record(splits).to_csv(quarantine_file, index=False)
     return tuple(findings)
@@ -225,12 +231,11 @@ def read(use_case: UseCase, periods: Sequence[Period], *, data_folder: Path) -> 
         DataIntegrityError: A file is damaged, or a period has no row.
         InvalidArgumentError: A label is neither 0 nor 1.
     """
-    features, calendar = use_case.feature_set, use_case.calendar
+    features = use_case.feature_set
     needed = [*_before(use_case, periods, data_folder), *periods]
     tables = {
         name: [
-            _prepared(table, table_files.load(table, period, calendar=calendar, folder=data_folder))
-            for period in needed
+            rules.prepare(table, _load(use_case, table, period, data_folder)) for period in needed
         ]
         for name, table in use_case.by_name.items()
     }
@@ -382,8 +387,18 @@ def _labels(use_case: UseCase, rows: pd.DataFrame) -> pd.Series[float]:
     return labels.set_axis(pd.Index(rows[use_case.feature_set.key]))
 
 
-def _split(use_case: UseCase, table: Table, period: Period, data_folder: Path) -> RowSplit:
-    arrived = table_files.load(table, period, calendar=use_case.calendar, folder=data_folder)
+def _load(use_case: UseCase, table: Table, period: Period, data_folder: Path) -> pd.DataFrame:
+    """Load a period; there may be none of a table's rows if they are events and not regular."""
+    return table_files.load(
+        table,
+        period,
+        calendar=use_case.calendar,
+        folder=data_folder,
+        may_be_empty=table.series is None and table.name != use_case.examples.name,
+    )
+
+
+def _split(use_case: UseCase, table: Table, period: Period, arrived: pd.DataFrame) -> RowSplit:
     label = use_case.label.name
     if table.name == use_case.examples.name and label in arrived and len(arrived) >= MIN_ROWS:
         _check_labels(use_case, arrived[label].dropna(), [period], must_vary=False)
@@ -411,10 +426,6 @@ def _key(use_case: UseCase, name: str) -> str:
             f" apart by one column; its key is {list(key)}: add one, such as a row number"
         )
     return key[0]
-
-
-def _prepared(table: Table, rows: pd.DataFrame) -> pd.DataFrame:
-    return table.prepare(rows) if table.prepare else rows
 
 
 def _before(use_case: UseCase, periods: Sequence[Period], data_folder: Path) -> list[Period]:

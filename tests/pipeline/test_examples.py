@@ -11,7 +11,7 @@ from mlops_mini import files, workspace
 from mlops_mini.errors import DataIntegrityError, InvalidArgumentError, NotFoundError
 from mlops_mini.flights.use_case import FLIGHTS
 from mlops_mini.pipeline import examples
-from tests.tenants import churn, made
+from tests.tenants import churn, made, sensors
 
 DATA = workspace.data_folder()
 
@@ -181,6 +181,27 @@ def test_examples_from_clean_rows_are_those_from_the_source(tmp_path: Path) -> N
         assert differ.any(axis=1).mean() < 0.01
         assert written["late"].isin([0, 1]).all()
     assert written["car_dep_mean_24h"].notna().iloc[0]
+
+
+def test_a_month_without_any_event_is_a_finding_and_no_fault(tmp_path: Path) -> None:
+    folder, months = tmp_path / "data", ("2026-01", "2026-02")
+    made.write_sensors(folder, months=months)
+    visits = pd.read_csv(folder / "visits.csv")
+    is_early = pd.to_datetime(visits["visited_at"]) < pd.Timestamp("2026-01-20", tz="UTC")
+    visits[is_early].to_csv(folder / "visits.csv", index=False)
+    needed = [sensors.STOPS.calendar.period(month) for month in months]
+
+    findings = examples.clean(
+        sensors.STOPS,
+        needed,
+        tmp_path / "clean",
+        quarantine_file=tmp_path / "quarantine.csv",
+        data_folder=folder,
+    )
+
+    assert "no visits at all in 2026-02" in findings
+    _, february = examples.read(sensors.STOPS, needed, data_folder=tmp_path / "clean").periods
+    assert (february.features["n_visits_7d"] == 0).all()
 
 
 def labeled(folder: Path, change) -> Path:
