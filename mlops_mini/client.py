@@ -162,7 +162,7 @@ class Client(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
 
     def __enter__(self) -> Self:
         return self
@@ -188,7 +188,7 @@ class Client(abc.ABC):
             time.sleep(_POLL_S)
 
     def _retried(self, ask: Callable[[float], T], timeout_s: float) -> T:
-        """Ask with the seconds that are left, again with growing pauses while unavailable."""
+        """Call `ask` with the seconds that are left, again after growing pauses if unavailable."""
         if timeout_s <= 0:
             raise DeadlineExceededError(
                 f"no time is left to ask {self.address}: timeout_s must be more than 0"
@@ -323,7 +323,7 @@ class RestClient(Client):
         return by_code(_CODES.get(response.status, 13), words)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._pool.close()
 
 
@@ -399,5 +399,5 @@ class GrpcClient(Client):
         return self._retried(once, timeout_s)
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._channel.close()

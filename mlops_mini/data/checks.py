@@ -195,7 +195,7 @@ def is_scaled(
 
 
 def _scale_fault(column: pd.Series, *, to: str, tolerance: float) -> str:
-    """Say how a column is not scaled; nothing if it is."""
+    """Describe how a column is not scaled; empty if it is."""
     numbers, is_other = columns.as_numbers(column)
     if is_other.any():
         return f"{int(is_other.sum())} values are no numbers, such as {columns.odd_one(column)}"
@@ -383,7 +383,7 @@ def no_leakage_column(
 
     Returns:
         The result, with the columns that leak, and those without any value where the label is
-        known, of which nobody can tell.
+        known, which cannot be judged.
 
     Raises:
         InvalidArgumentError: The indexes differ; the label has more than two classes, or fewer than
@@ -422,7 +422,7 @@ def no_leakage_column(
         auc = _auc(column, classes)
         gain, group = leakage.presence_gain(column, classes)
         if column[classes.notna().to_numpy()].isna().all():
-            faults[name] = "it has no value where the label is known, so nobody can tell"
+            faults[name] = "it has no value where the label is known, so it cannot be judged"
         elif auc > max_auc:
             faults[name] = f"its values tell the label, AUC {auc:.3f}, at most {max_auc}"
         elif gain > max_presence_gain:
@@ -457,7 +457,7 @@ def _auc(column: pd.Series, classes: "pd.Series[float]") -> float:
 def _foresight(
     column: pd.Series, classes: "pd.Series[float]", predicted_at: pd.Series | None
 ) -> float:
-    """Ask at dawn, if there is a time and there are numbers; else 0."""
+    """Measure the foresight of a column of numbers if the time is given, else return 0."""
     if predicted_at is None or columns.kind(column) not in {"number", "boolean"}:
         return 0.0
     return leakage.foresight(column, classes, predicted_at)

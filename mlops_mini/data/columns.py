@@ -166,7 +166,7 @@ def texts(column: "pd.Series[Any]") -> "pd.Series[Any]":
 
 
 def odd_one(column: "pd.Series[Any]") -> str:
-    """Say which value of a column does not go with the others: the value and its row.
+    """Describe a value of a column that is of another kind than the others, and its row.
 
     >>> odd_one(pd.Series([50, 60, "far"], index=[7, 8, 9]))
     "'far' in row 9"

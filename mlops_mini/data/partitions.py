@@ -88,7 +88,7 @@ class Partition(Manifest):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """What one look into the inbox has found.
+    """The result of one look into the inbox.
 
     Attributes:
         new: Partitions under a name that was not there.

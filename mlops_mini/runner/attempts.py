@@ -226,7 +226,7 @@ def _collect(job: JsonObject, folder: Path) -> JsonObject:
 
 
 def _advice(exc: BaseException, executor_input: JsonObject, folder: Path) -> str:
-    """Say what a component may not know about files that it may not write."""
+    """Explain to a component that edits its inputs why it may not write them; empty for others."""
     if not isinstance(exc, PermissionError) or not isinstance(exc.filename, str):
         return ""
     inputs = executor_input["inputs"].get("artifacts", {}).values()

@@ -78,7 +78,7 @@ def tokens(condition: str) -> list[tuple[str, str]]:
 
 
 def evaluate(condition: str, values: Mapping[str, Any]) -> bool:
-    """Say whether a condition holds.
+    """Evaluate a condition.
 
     Args:
         condition: As in `triggerPolicy.condition` of a compiled pipeline.

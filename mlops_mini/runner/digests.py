@@ -1,4 +1,4 @@
-"""Say what a task's result depends on: contents, reachable code, installed packages.
+"""Digest what a task's result depends on: contents, reachable code, installed packages.
 
 A component's own source is thin and calls a library, so the source alone does not say what the task
 does. Its key must also cover every module that it can reach, found by reading the imports, those
@@ -186,7 +186,7 @@ def _imports(source: bytes, package: str) -> tuple[tuple[str, bool], ...]:
     try:
         nodes = list(_statements(ast.parse(source)))
     except (SyntaxError, ValueError):
-        # No Python, such as an extension module, or broken: who imports it is told so then.
+        # No Python, such as an extension module, or broken: whoever imports it gets the error then.
         return ()
     imports = []
     for node, is_at_top in nodes:

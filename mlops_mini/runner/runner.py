@@ -199,7 +199,7 @@ class Runner:
         self.close()
 
     def _as_it_is(self, run: RunRecord) -> RunRecord:
-        """Say INTERRUPTED where the record says RUNNING and nobody works at the run."""
+        """Show as INTERRUPTED a run that is recorded as RUNNING and at which no process works."""
         lock = self.root / run.id / layout.RUN_LOCK
         if run.state != "RUNNING" or files.is_locked(lock):
             return run

@@ -48,7 +48,7 @@ class StatisticsFn:
         return merged
 
     def extract_output(self, accumulator: TableStatistics) -> TableStatistics:
-        """Give the statistics as they are."""
+        """Return the statistics as they are."""
         return accumulator
 
 

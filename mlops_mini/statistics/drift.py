@@ -259,15 +259,13 @@ def validate(
         )
     deviations = anomalies_pb2.Anomalies(baseline=schema)
     for feature in schema.feature:
-        comparator = getattr(feature, f"{role}_comparator")
         a, b = (side.columns.get(feature.name) for side in (reference, current))
         asked = asked_of[feature.name]
         if not asked:
             continue
         info = deviations.drift_skew_info.add()
         info.path.step.append(feature.name)
-        for kind, (distance, name, measurement, anomaly) in asked:
-            threshold = getattr(comparator, kind).threshold
+        for threshold, (distance, name, measurement, anomaly) in asked:
             value = float("nan") if a is None or b is None else distance(a, b)
             measured = getattr(info, f"{role}_measurements")
             measured.add(type=measurement, value=value, threshold=threshold)
@@ -284,8 +282,8 @@ def validate(
     return deviations
 
 
-def _asked(feature: Any, role: str) -> list[tuple[str, _Comparator]]:
-    """List the distances that a schema wants to be measured of a column."""
+def _asked(feature: Any, role: str) -> list[tuple[float, _Comparator]]:
+    """List the distances that a schema wants to be measured of a column, with their thresholds."""
     if role not in ("drift", "skew"):
         raise InvalidArgumentError(f"no role {role!r}: use drift or skew")
     comparator = getattr(feature, f"{role}_comparator")
@@ -295,14 +293,14 @@ def _asked(feature: Any, role: str) -> list[tuple[str, _Comparator]]:
             f"the {role}_comparator of {feature.name!r} asks for {other}, which is not measured"
             f" here: use one of {sorted(_COMPARATORS)}"
         )
-    for kind in kinds:
-        threshold = getattr(comparator, kind).threshold
+    thresholds = {kind: getattr(comparator, kind).threshold for kind in kinds}
+    for kind, threshold in thresholds.items():
         if not 0 <= threshold <= 1:
             raise InvalidArgumentError(
                 f"the {role}_comparator of {feature.name!r} has {kind} {threshold}, expected a"
                 " threshold from 0 to 1"
             )
-    return [(kind, _COMPARATORS[kind]) for kind in kinds]
+    return [(threshold, _COMPARATORS[kind]) for kind, threshold in thresholds.items()]
 
 
 def plot(report: DriftReport, ax: "Axes", *, n_columns: int = 12) -> "Axes":

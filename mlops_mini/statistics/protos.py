@@ -78,7 +78,7 @@ def from_proto(message: statistics_pb2.DatasetFeatureStatisticsList) -> TableSta
     if len(message.datasets) != 1:
         raise DataIntegrityError(
             f"statistics of {len(message.datasets)} data sets, expected one: read a file that"
-            " statistics_proto.write wrote"
+            " protos.write wrote"
         )
     (table,) = message.datasets
     columns = {}
@@ -124,12 +124,10 @@ def read(path: Path) -> TableStatistics:
     try:
         return from_proto(statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes()))
     except FileNotFoundError as exc:
-        raise NotFoundError(
-            f"no statistics {path}; write them with statistics_proto.write"
-        ) from exc
+        raise NotFoundError(f"no statistics {path}; write them with protos.write") from exc
     except DecodeError as exc:
         raise DataIntegrityError(
-            f"{path} holds no statistics ({exc}); write it again with statistics_proto.write"
+            f"{path} holds no statistics ({exc}); write it again with protos.write"
         ) from exc
 
 

@@ -131,11 +131,11 @@ def read(path: Path) -> schema_pb2.Schema:
     except FileNotFoundError as exc:
         there = sorted(other.name for other in path.parent.glob("*.pbtxt"))
         raise NotFoundError(
-            f"no schema {path}; in its folder there is {there}: write inference.to_text there"
+            f"no schema {path}; in its folder there is {there}: write schemas.to_text there"
         ) from exc
     except (text_format.ParseError, UnicodeDecodeError) as exc:
         raise DataIntegrityError(
-            f"{path} holds no schema ({exc}); correct it or write inference.to_text there"
+            f"{path} holds no schema ({exc}); correct it or write schemas.to_text there"
         ) from exc
 
 

@@ -112,12 +112,16 @@ def test_a_column_of_infinite_numbers_can_be_written():
 
 def test_files_that_hold_no_statistics_are_refused(tmp_path):
     path = tmp_path / "january.pb"
-    with pytest.raises(NotFoundError, match=r"no statistics .*january\.pb"):
+    with pytest.raises(
+        NotFoundError, match=r"no statistics .*january\.pb; write them with protos\.write"
+    ):
         protos.read(path)
 
     protos.write(of(pd.DataFrame({"a": [1]})), path)
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(DataIntegrityError, match=r"january\.pb holds no statistics"):
+    with pytest.raises(
+        DataIntegrityError, match=r"january\.pb holds no statistics .*with protos\.write"
+    ):
         protos.read(path)
 
     path.write_bytes(b"")
