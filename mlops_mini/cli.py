@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlops_mini import terminal
-from mlops_mini.errors import MlopsMiniError, NotFoundError
+from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, NotFoundError
 
 if TYPE_CHECKING:
     from mlops_mini.loop.report import TextTable
@@ -211,7 +211,11 @@ def predict(
     from mlops_mini.pipeline import scoring
     from mlops_mini.use_case import load
 
-    predictions = scoring.score(load(use_case), version, table, data_folder=data)
+    if out is not None and out.resolve() == table.resolve():
+        raise InvalidArgumentError(f"--out {out} would replace the rows: name another file")
+    case = load(use_case)
+    with terminal.quiet_libraries():
+        predictions = scoring.score(case, version, table, data_folder=data)
     if out is None:
         typer.echo(predictions.to_csv(index=False), nl=False)
     else:

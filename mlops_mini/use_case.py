@@ -42,6 +42,10 @@ class Label:
     matures_after: str = "0s"
 
     def __post_init__(self) -> None:
+        if not self.name:
+            raise InvalidArgumentError(
+                "the label names no column: name the one to predict, stored or added by `prepare`"
+            )
         try:
             is_negative = pd.Timedelta(self.matures_after) < pd.Timedelta(0)
         except ValueError as exc:

@@ -190,6 +190,12 @@ class Table:
                 f"{self.name}: key is {self.key!r}, expected the columns that tell rows apart,"
                 ' such as ("machine", "time")'
             )
+        if "" in (*self.key, self.time):
+            what = "time" if not self.time else "key"
+            raise InvalidArgumentError(
+                f"{self.name}: its {what} names no column: name one of {list(self.columns)}, or add"
+                " one to the file"
+            )
         for column in (*self.key, self.time):
             self._require(column, "time" if column == self.time else "key")
             if self.columns.get(column, "").endswith("?"):

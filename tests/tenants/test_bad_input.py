@@ -238,3 +238,13 @@ def test_predictions_want_a_model(tmp_path):
     failed = run("predict", str(tmp_path / "gone"), "new.csv", *arguments)
 
     assert failed.stderr.splitlines()[-1].startswith("mlops-mini: no model folder ")
+
+
+def test_predictions_never_replace_their_rows(tmp_path):
+    (tmp_path / "new.csv").write_text("customer\n")
+    arguments = ["--use-case", "tests.tenants.churn:CHURN", "--out", str(tmp_path / "new.csv")]
+
+    failed = run("predict", str(tmp_path), str(tmp_path / "new.csv"), *arguments)
+
+    assert "would replace the rows: name another file" in failed.stderr
+    assert (tmp_path / "new.csv").read_text() == "customer\n"
