@@ -253,12 +253,13 @@ def send(
     Example: mlops-mini data send customers.csv --use-case churn:CHURN --data data
     """
     from mlops_mini.data import storing
-    from mlops_mini.use_case import load
+    from mlops_mini.use_case import load, naming
 
     case = load(use_case)
-    parts = storing.store(
-        file, case.table(table), calendar=case.calendar, folder=data, is_replacing=replace
-    )
+    with naming(case):
+        parts = storing.store(
+            file, case.table(table), calendar=case.calendar, folder=data, is_replacing=replace
+        )
     rows = [(str(part.period), f"{part.n_rows:,}", part.outcome) for part in parts]
     document = [
         {"period": str(part.period), "n_rows": part.n_rows, "outcome": part.outcome}
