@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlops_mini import terminal
-from mlops_mini.errors import MlopsMiniError, NotFoundError
+from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, NotFoundError
 
 if TYPE_CHECKING:
     from mlops_mini.loop.report import TextTable
@@ -211,7 +211,11 @@ def predict(
     from mlops_mini.pipeline import scoring
     from mlops_mini.use_case import load
 
-    predictions = scoring.score(load(use_case), version, table, data_folder=data)
+    if out is not None and out.resolve() == table.resolve():
+        raise InvalidArgumentError(f"--out {out} would replace the rows: name another file")
+    case = load(use_case)
+    with terminal.quiet_libraries():
+        predictions = scoring.score(case, version, table, data_folder=data)
     if out is None:
         typer.echo(predictions.to_csv(index=False), nl=False)
     else:
@@ -249,12 +253,13 @@ def send(
     Example: mlops-mini data send customers.csv --use-case churn:CHURN --data data
     """
     from mlops_mini.data import storing
-    from mlops_mini.use_case import load
+    from mlops_mini.use_case import load, naming
 
     case = load(use_case)
-    parts = storing.store(
-        file, case.table(table), calendar=case.calendar, folder=data, is_replacing=replace
-    )
+    with naming(case):
+        parts = storing.store(
+            file, case.table(table), calendar=case.calendar, folder=data, is_replacing=replace
+        )
     rows = [(str(part.period), f"{part.n_rows:,}", part.outcome) for part in parts]
     document = [
         {"period": str(part.period), "n_rows": part.n_rows, "outcome": part.outcome}

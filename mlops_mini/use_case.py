@@ -6,7 +6,8 @@ take these parts, never the whole; only the pipeline and what stands above it se
 
 import importlib
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -42,6 +43,10 @@ class Label:
     matures_after: str = "0s"
 
     def __post_init__(self) -> None:
+        if not self.name:
+            raise InvalidArgumentError(
+                "the label names no column: name the one to predict, stored or added by `prepare`"
+            )
         try:
             is_negative = pd.Timedelta(self.matures_after) < pd.Timedelta(0)
         except ValueError as exc:
@@ -211,6 +216,16 @@ class UseCase:
 
     def _refuse(self, reason: str) -> None:
         raise InvalidArgumentError(f"use case {self.name}: {reason}")
+
+
+@contextmanager
+def naming(use_case: UseCase) -> Iterator[None]:
+    """Name the use case in errors about its tables and features, which know no use case."""
+    try:
+        yield
+    except MlopsMiniError as exc:
+        whose = f"use case {use_case.name}: "
+        raise type(exc)(f"{whose}{str(exc).removeprefix(whose)}") from exc
 
 
 def load(dotted_name: str) -> UseCase:

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from mlops_mini.data import column_types, columns, completeness
+from mlops_mini.data import table as tables
 from mlops_mini.data.findings import Finding
 from mlops_mini.data.periods import Period
 from mlops_mini.data.table import MIN_ROWS, RowRule, Table
@@ -209,14 +210,9 @@ def prepare(table: Table, rows: pd.DataFrame) -> pd.DataFrame:
         The same rows, prepared; those given if the table has no `prepare`.
 
     Raises:
-        InvalidArgumentError: The rows prepared are others than those given, or lack instants.
+        InvalidArgumentError: `prepare` fails, or gives other rows; or the time isn't an instant.
     """
-    prepared = table.prepare(rows) if table.prepare else rows
-    if not prepared.index.equals(rows.index):
-        raise InvalidArgumentError(
-            f"{table.name}: prepare gave {len(prepared)} rows for {len(rows)}, or another index:"
-            " it must only add columns"
-        )
+    prepared = tables.prepared(table.prepare, rows, table.name) if table.prepare else rows
     if table.time not in prepared or not isinstance(prepared[table.time].dtype, pd.DatetimeTZDtype):
         kind = prepared[table.time].dtype if table.time in prepared else "not there"
         raise InvalidArgumentError(

@@ -1,15 +1,18 @@
 """What a table says of itself: its columns, its key, its time, and the rules that it keeps."""
 
 import re
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
 
-from mlops_mini.errors import InvalidArgumentError
+from mlops_mini.errors import InvalidArgumentError, MlopsMiniError
+
+Prepare = Callable[[pd.DataFrame], pd.DataFrame]
 
 # Fewer rows than these say nothing about a whole partition.
 MIN_ROWS = 100
@@ -143,7 +146,7 @@ class Table:
     time: str
     columns: Mapping[str, str]
     rules: Sequence[RowRule | WholeRule] = ()
-    prepare: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    prepare: Prepare | None = None
     series: Series | None = None
     max_missing: Mapping[str, float] = field(default_factory=dict)
     schema: Path | None = None
@@ -189,6 +192,12 @@ class Table:
             raise InvalidArgumentError(
                 f"{self.name}: key is {self.key!r}, expected the columns that tell rows apart,"
                 ' such as ("machine", "time")'
+            )
+        if "" in (*self.key, self.time):
+            what = "time" if not self.time else "key"
+            raise InvalidArgumentError(
+                f"{self.name}: its {what} names no column: name one of {list(self.columns)}, or add"
+                " one to the file"
             )
         for column in (*self.key, self.time):
             self._require(column, "time" if column == self.time else "key")
@@ -243,6 +252,39 @@ class Table:
             f"{self.name}: {whose} names column {column!r}, which is not among its columns"
             f" {list(self.columns)}: correct the name{by_prepare}"
         )
+
+
+def prepared(prepare: Prepare, rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Let a table's `prepare` add its columns.
+
+    Args:
+        prepare: The function.
+        rows: What it gets.
+        name: Of the table, for the message.
+
+    Raises:
+        InvalidArgumentError: It fails, such as for a column that isn't there when a prediction is
+            asked for; or it gives other rows than it got. The message has its file and line.
+    """
+    try:
+        added: Any = prepare(rows)  # of whatever type it really is
+    except MlopsMiniError:
+        raise
+    except Exception as exc:
+        frames = traceback.extract_tb(exc.__traceback__)[1:]
+        own = [each for each in frames if "site-packages" not in each.filename] or frames
+        raise InvalidArgumentError(
+            f"{name}: prepare fails in {own[-1].filename}, line {own[-1].lineno}:"
+            f" {type(exc).__name__}: {exc}; it got the columns {sorted(map(str, rows.columns))},"
+            " and outcomes aren't among them when a prediction is due"
+        ) from exc
+    if not isinstance(added, pd.DataFrame) or not added.index.equals(rows.index):
+        n_rows = f"{len(added)} rows" if isinstance(added, pd.DataFrame) else type(added).__name__
+        raise InvalidArgumentError(
+            f"{name}: prepare gave {n_rows} for {len(rows)} rows, or another index: it must return"
+            " the rows it got, with more columns"
+        )
+    return added
 
 
 def duration(text: str, what: str) -> pd.Timedelta:

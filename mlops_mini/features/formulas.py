@@ -1,6 +1,5 @@
 """What follows from an example's own columns: offline and online compute it here, with one code."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,14 +7,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_mini.data import columns
+from mlops_mini.data import columns, table
+from mlops_mini.data.table import Prepare
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.features import key_columns
 from mlops_mini.features.feature_set import FeatureSet, offset
 from mlops_mini.features.instants import Seconds, seconds
 from mlops_mini.features.sources import Feature, Formula
-
-Prepare = Callable[[pd.DataFrame], pd.DataFrame]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,13 +50,7 @@ def compute(rows: pd.DataFrame, feature_set: FeatureSet, prepare: Prepare | None
         if known[name].isna().all() and not isinstance(known[name].dtype, pd.DatetimeTZDtype):
             known[name] = np.nan
     if prepare is not None:
-        given = known.index
-        known = prepare(known)
-        if not known.index.equals(given):
-            raise InvalidArgumentError(
-                f"prepare of {feature_set.of!r} made {len(known)} rows of {len(given)}, or another"
-                " order: it may add columns, and must keep rows as they are"
-            )
+        known = table.prepared(prepare, known, feature_set.of)
     _require_instants(known, feature_set)
     return Examples(
         columns=known,

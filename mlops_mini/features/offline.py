@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from mlops_mini.data import columns
+from mlops_mini.data.table import Prepare
 from mlops_mini.features import events, formulas, key_columns, prefix_sums
 from mlops_mini.features.feature_set import FeatureSet
-from mlops_mini.features.formulas import Prepare
 from mlops_mini.features.prefix_sums import Queries
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mlops_mini.data.table import Prepare
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.features import formulas, key_columns
 from mlops_mini.features.feature_set import FeatureSet
-from mlops_mini.features.formulas import Prepare
 from mlops_mini.features.store import Store
 
 

@@ -22,7 +22,7 @@ from mlops_mini.errors import AlreadyExistsError, NotFoundError
 from mlops_mini.model.publish import Publication, published_versions
 from mlops_mini.pipeline import challenger, components, examples
 from mlops_mini.runner.digests import reach
-from mlops_mini.use_case import UseCase, load
+from mlops_mini.use_case import UseCase, load, naming
 
 NAME = "continuous-training"
 
@@ -208,7 +208,7 @@ def arguments(
     case = load(use_case)
     test = case.calendar.period(period)
     root = workspace.existing_data_folder(data_folder).resolve()
-    with examples.naming(case):
+    with naming(case):
         train = _train_periods(case, test, root, n_train_periods)
         data_digest = examples.digest(case, [*train, test], data_folder=root)
     folder, digest = _baseline(test, models_folder.resolve(), case.calendar)

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -28,12 +27,12 @@ from mlops_mini.data.columns import shown
 from mlops_mini.data.periods import Period
 from mlops_mini.data.rules import RowSplit
 from mlops_mini.data.table import MIN_ROWS, Table
-from mlops_mini.errors import DataIntegrityError, InvalidArgumentError, NotFoundError
+from mlops_mini.errors import DataIntegrityError, InvalidArgumentError
 from mlops_mini.features import events, offline
 from mlops_mini.features.events import StreamEvent
 from mlops_mini.features.feature_set import offset
 from mlops_mini.statistics import anomalies, mergeable, schemas
-from mlops_mini.use_case import UseCase
+from mlops_mini.use_case import UseCase, naming
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,16 +202,6 @@ def clean(
     files.write_checksums(folder, sorted(f"{table.name}.parquet" for table in use_case.tables))
     quarantine.record(splits).to_csv(quarantine_file, index=False)
     return tuple(findings)
-
-
-@contextmanager
-def naming(use_case: UseCase) -> Iterator[None]:
-    """Name the use case in what is wrong with its data, which knows only tables."""
-    try:
-        yield
-    except (DataIntegrityError, InvalidArgumentError, NotFoundError) as exc:
-        whose = f"use case {use_case.name}: "
-        raise type(exc)(f"{whose}{str(exc).removeprefix(whose)}") from exc
 
 
 def read(use_case: UseCase, periods: Sequence[Period], *, data_folder: Path) -> Examples:

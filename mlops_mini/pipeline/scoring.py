@@ -15,7 +15,7 @@ from mlops_mini.features import offline
 from mlops_mini.features.feature_set import offset
 from mlops_mini.model import evaluation, publish
 from mlops_mini.pipeline import examples
-from mlops_mini.use_case import UseCase
+from mlops_mini.use_case import UseCase, naming
 
 
 def score(
@@ -47,7 +47,7 @@ def score(
     version = version_folder
     if not (version / "saved_model.pb").is_file():
         version = publish.latest_version(version_folder).path
-    with examples.naming(use_case):
+    with naming(use_case):
         rows = table_files.read(file, _known_columns(use_case))
         looked_at = {event.table for event in features.events}
         looked_at |= {observation.table for observation in features.observations}

@@ -13,7 +13,7 @@ from mlops_mini.scaffold import guesses
 from mlops_mini.scaffold.guesses import Column, Guess
 
 _WIDTH = 96
-_NOT_GUESSED = "NAME A COLUMN"
+_NOT_GUESSED = ""  # which no column is named, so that the file doesn't load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,6 +310,8 @@ def _feature_set(parts: _Parts, features: Sequence[str]) -> list[str]:
         f"        of={_quoted(parts.table)},",
         f"        key={_quoted(parts.key.column if parts.key else _NOT_GUESSED)},",
         f"        time={_quoted(parts.time_name)},",
+        *_comment('A guess: predictions are due at that time. Or later, such as "24h"?', 8),
+        '        due="0h",',
         *_wrapped(f"inputs=[{', '.join(map(_quoted, inputs))}],", 8),
         "        features=[",
     ]

@@ -102,7 +102,7 @@ def test_prepare_derives_from_the_inputs_alone_and_keeps_the_rows(rows):
     assert read == list(JOBS.inputs)
     assert found["dozens"].tolist() == (rows["n_parts"] // 12).tolist()
     for changes in (lambda known: known.head(5), lambda known: known[::-1]):
-        with pytest.raises(InvalidArgumentError, match=r"prepare of 'jobs' made .* rows as they"):
+        with pytest.raises(InvalidArgumentError, match=r"jobs: prepare gave .* the rows it got"):
             offline.compute(rows, JOBS, prepare=changes)
 
 

@@ -170,10 +170,14 @@ def test_a_day_that_could_be_a_month_is_told(folder):
         (
             "Signup",
             "No column has a date or a time",
-            "features read ['NAME A COLUMN'], which table people",
+            "people: its time names no column: name one of [",
         ),
-        ("customerID", "No column tells rows apart", "the key 'NAME A COLUMN' is no column"),
-        ("Churn", "No column has two values", "the label 'NAME A COLUMN' is no column"),
+        (
+            "customerID",
+            "No column tells rows apart",
+            "people: its key names no column: name one of [",
+        ),
+        ("Churn", "No column has two values", "the label names no column: name the one to predict"),
     ],
 )
 def test_what_cannot_be_guessed_is_said_in_the_file_in_the_message_and_on_loading(

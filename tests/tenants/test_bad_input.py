@@ -238,3 +238,31 @@ def test_predictions_want_a_model(tmp_path):
     failed = run("predict", str(tmp_path / "gone"), "new.csv", *arguments)
 
     assert failed.stderr.splitlines()[-1].startswith("mlops-mini: no model folder ")
+
+
+def test_predictions_never_replace_their_rows(tmp_path):
+    (tmp_path / "new.csv").write_text("customer\n")
+    arguments = ["--use-case", "tests.tenants.churn:CHURN", "--out", str(tmp_path / "new.csv")]
+
+    failed = run("predict", str(tmp_path), str(tmp_path / "new.csv"), *arguments)
+
+    assert "would replace the rows: name another file" in failed.stderr
+    assert (tmp_path / "new.csv").read_text() == "customer\n"
+
+
+def test_a_prepare_that_wants_the_outcome_is_told_with_its_line(tmp_path):
+    def prepare(rows):
+        return rows.assign(left=rows["churned"] == 1)
+
+    (tmp_path / "saved_model.pb").touch()
+    (tmp_path / "new.csv").write_text(
+        "customer,billed_at,plan,monthly_usd,calls\nc1,2026-03-01T00:00Z,pro,9,1\n"
+    )
+
+    with pytest.raises(MlopsMiniError) as refused:
+        scoring.score(with_table(prepare=prepare), tmp_path, tmp_path / "new.csv")
+
+    said = str(refused.value)
+    assert said.startswith(f"use case churn: customers: prepare fails in {__file__}, line ")
+    assert "KeyError: 'churned'" in said
+    assert "outcomes aren't among them when a prediction is due" in said
