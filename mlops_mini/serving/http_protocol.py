@@ -14,7 +14,7 @@ server must withstand, and how this one does:
 - A connection on which nothing comes, a body that hardly moves on, an answer that nobody reads: it
   is cut off.
 
-Source: RFC 9112; libevent's reason phrases, for TensorFlow Serving is built on it.
+Source: RFC 9112.
 """
 
 from __future__ import annotations
@@ -28,20 +28,16 @@ import math
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.utils import formatdate
-from typing import NamedTuple, cast
+from typing import cast
 
 import httptools
 
+from mlops_mini.serving.http_answers import JSON_HEADERS, Answer, error_page, head_of
+
 logger = logging.getLogger(__name__)
 
-_REASONS = {
-    200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
-    408: "Request Time-out", 409: "Conflict", 413: "Request Entity Too Large",
-    500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable",
-    504: "Gateway Time-out", 505: "HTTP Version not supported",
-}  # fmt: skip
 _METHODS = {"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"}
 _SWEEP_S = 1.0
 _LINGER_S = 1.0  # for the client to read the last answer before what it still sends is refused
@@ -50,23 +46,13 @@ _COPIED_BYTES = 64 * 2**10
 _LAST_REQUESTS_S = 0.1  # for requests already on their way when the server begins to stop
 
 
-class Answer(NamedTuple):
-    """What a handler returns.
-
-    Attributes:
-        status: HTTP status.
-        headers: Without Date and Content-Length; `Connection: close` ends the connection.
-        body: Not sent when the method is HEAD.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = b""
-
-
 # Asked with the method, the target as it was sent (undecoded, with query and fragment), the headers
 # (names in lower case, the first of several values) and the body.
 Handler = Callable[[str, bytes, Mapping[bytes, bytes], bytes], Awaitable[Answer]]
+Reply = Callable[[Answer], None]
+# Asked first, the same and where to reply to: never at once, but from the loop, once. False leaves
+# the request to the handler.
+FastHandler = Callable[[str, bytes, Mapping[bytes, bytes], bytes, Reply], bool]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,35 +79,22 @@ class _RefusalError(Exception):
     """A request that is refused for its head; carries the status."""
 
 
-@dataclass(slots=True)
 class _Request:
-    method: str = ""
-    target: bytes = b""
-    headers: dict[bytes, bytes] = field(default_factory=dict)
-    body: io.BytesIO = field(default_factory=io.BytesIO)
-    n_head_bytes: int = 0
-    version: str = "1.1"
-    is_last: bool = False
-    refusal: int = 0
+    __slots__ = (
+        "body", "headers", "is_last", "method", "more_body", "n_head_bytes", "refusal", "target",
+        "version",
+    )  # fmt: skip
 
-
-def reason(status: int) -> str:
-    """Name a status as libevent does, which has no words for those that are newer than itself.
-
-    >>> reason(404), reason(429)
-    ('Not Found', 'Client Error')
-    """
-    return _REASONS.get(status) or ("Client Error" if status < 500 else "Server Error")
-
-
-def error_page(status: int) -> Answer:
-    """Make the HTML page that libevent sends for an error, which also ends the connection."""
-    words = reason(status)
-    page = (
-        f"<HTML><HEAD>\n<TITLE>{status} {words}</TITLE>\n</HEAD>"
-        f"<BODY>\n<H1>{words}</H1>\n</BODY></HTML>\n"
-    )
-    return Answer(status, {"Content-Type": "text/html", "Connection": "close"}, page.encode())
+    def __init__(self, refusal: int = 0) -> None:
+        self.method = ""
+        self.target = b""
+        self.headers: dict[bytes, bytes] = {}
+        self.body = b""
+        self.more_body: io.BytesIO | None = None  # all of it, where it comes in pieces
+        self.n_head_bytes = 0
+        self.version = "1.1"
+        self.is_last = bool(refusal)
+        self.refusal = refusal
 
 
 class HttpListener:
@@ -129,8 +102,11 @@ class HttpListener:
 
     acceptor: asyncio.AbstractServer
 
-    def __init__(self, handler: Handler, limits: Limits) -> None:
+    def __init__(
+        self, handler: Handler, limits: Limits, fast_handler: FastHandler | None = None
+    ) -> None:
         self.handler = handler
+        self.fast_handler = fast_handler
         self.limits = limits
         self.loop = asyncio.get_running_loop()
         self.connections: set[_Connection] = set()
@@ -142,6 +118,7 @@ class HttpListener:
     def _tick(self) -> None:
         """Set the date of the next second's answers, and cut off connections whose time is over."""
         self.date = formatdate(usegmt=True)
+        self.json_head = head_of("1.1", 200, JSON_HEADERS, self.date).encode()
         now = self.loop.time()
         self._timer = self.loop.call_later(_SWEEP_S, self._tick)  # first: it must never end
         for connection in list(self.connections):
@@ -168,7 +145,11 @@ class HttpListener:
 
 
 async def serve(
-    handler: Handler, bound_socket: socket.socket, limits: Limits = DEFAULT_LIMITS
+    handler: Handler,
+    bound_socket: socket.socket,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    fast_handler: FastHandler | None = None,
 ) -> HttpListener:
     """Answer HTTP requests on a socket.
 
@@ -176,11 +157,12 @@ async def serve(
         handler: Answers one request. If it fails, the client gets a 500 and the log the reason.
         bound_socket: Bound and listening, TCP or Unix; the listener closes it.
         limits: What one connection may do.
+        fast_handler: Asked before the handler.
 
     Returns:
         The listener, which accepts connections already; end it with `drain`.
     """
-    listener = HttpListener(handler, limits)
+    listener = HttpListener(handler, limits, fast_handler)
     listener.acceptor = await listener.loop.create_server(
         functools.partial(_Connection, listener), sock=bound_socket
     )
@@ -202,6 +184,7 @@ class _Connection(asyncio.Protocol):
         self._n_unparsed_bytes = 0  # since the parser last came to anything
         self._waiting: deque[_Request] = deque()  # complete, in order
         self._answering: asyncio.Task[None] | None = None
+        self._replying: _Request | None = None  # what the fast handler has taken
         self._owes_continue = False
         self._is_ending = False  # what still comes is not read any more
         self._has_eof = False
@@ -220,6 +203,7 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         if self._answering is not None:
             self._answering.cancel()
+        self._replying = None  # its answer will be dropped
         del self._parser  # it refers to us: a cycle would be left as garbage
         self._listener.connections.discard(self)
         if not self._listener.connections:
@@ -234,12 +218,12 @@ class _Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Keep the connection open for the answers that are due."""
         self._is_ending = self._has_eof = True
-        return self._answering is not None
+        return self._is_answering
 
     def data_received(self, data: bytes) -> None:
         if self._is_ending:
             return
-        was_answering = self._answering is not None
+        was_answering = self._is_answering
         self._n_unparsed_bytes += len(data)
         while data and not self._is_ending:
             read, data = data, b""
@@ -292,14 +276,22 @@ class _Connection(asyncio.Protocol):
             return
         if version == "1.1" and request.headers.get(b"expect", b"").lower() == b"100-continue":
             self._owes_continue = True
-            if self._answering is None:
+            if not self._is_answering:
                 self._continue()
         self._give(self._limits.idle_s)
 
     def on_body(self, piece: bytes) -> None:
         self._n_unparsed_bytes = 0
-        self._check_body(self._request.body.tell() + len(piece))
-        self._request.body.write(piece)
+        request = self._request
+        if not request.body:
+            self._check_body(len(piece))
+            request.body = piece
+        else:
+            if request.more_body is None:
+                request.more_body = io.BytesIO()
+                request.more_body.write(request.body)
+            self._check_body(request.more_body.tell() + len(piece))
+            request.more_body.write(piece)
         earned = self._deadline + len(piece) / _SLOWEST_BODY_BYTES_S
         self._deadline = min(earned, self._listener.loop.time() + self._limits.idle_s)
 
@@ -323,15 +315,54 @@ class _Connection(asyncio.Protocol):
 
     def _refuse(self, status: int) -> None:
         self._is_reading = False
-        self._answer(_Request(refusal=status, is_last=True))
+        self._answer(_Request(refusal=status))
+
+    @property
+    def _is_answering(self) -> bool:
+        return self._answering is not None or self._replying is not None
 
     def _answer(self, request: _Request) -> None:
-        self._waiting.append(request)
         self._is_ending = request.is_last
-        if self._answering is None:
+        if request.more_body is not None:
+            request.body = request.more_body.getvalue()
+            request.more_body = None
+        if self._is_answering:
+            self._waiting.append(request)
+        elif not self._is_taken(request):
+            self._waiting.append(request)
             self._answering = self._listener.loop.create_task(self._answer_waiting())
 
+    def _is_taken(self, request: _Request) -> bool:
+        """Say whether the fast handler answers a request."""
+        fast_handler = self._listener.fast_handler
+        if fast_handler is None or request.refusal:
+            return False
+        self._replying = request
+        arguments = (request.method, request.target, request.headers, request.body)
+        is_taken = False
+        try:
+            is_taken = fast_handler(*arguments, functools.partial(self._reply, request))
+        except Exception:  # our own fault, whatever it is: the other handler has its own say
+            logger.exception("no fast answer to %s %r", request.method, request.target)
+        if not is_taken:
+            self._replying = None
+        return is_taken
+
+    def _reply(self, request: _Request, answer: Answer) -> None:
+        """Write what the fast handler has answered."""
+        if self._replying is not request:
+            return  # the connection is lost
+        self._write(request, answer)
+        self._replying = None
+        if self.transport.is_closing():
+            return
+        if self._waiting or not self._writable.is_set():
+            self._answering = self._listener.loop.create_task(self._answer_waiting())
+        else:
+            self._have_answered()
+
     async def _answer_waiting(self) -> None:
+        await self._writable.wait()
         while self._waiting and not self.transport.is_closing():
             request = self._waiting.popleft()
             answer = error_page(request.refusal) if request.refusal else await self._ask(request)
@@ -340,6 +371,10 @@ class _Connection(asyncio.Protocol):
         if self.transport.is_closing():
             return
         self._answering = None
+        self._have_answered()
+
+    def _have_answered(self) -> None:
+        """Wait for the next request, now that none waits."""
         if self._owes_continue:
             self._continue()
         if not self.transport.is_reading():
@@ -352,7 +387,7 @@ class _Connection(asyncio.Protocol):
     async def _ask(self, request: _Request) -> Answer:
         try:
             return await self._listener.handler(
-                request.method, request.target, request.headers, request.body.getvalue()
+                request.method, request.target, request.headers, request.body
             )
         except Exception:  # our own fault, whatever it is: logged whole, and the client gets a 500
             logger.exception("no answer to %s %r", request.method, request.target)
@@ -361,6 +396,12 @@ class _Connection(asyncio.Protocol):
     def _write(self, request: _Request, answer: Answer) -> None:
         if self.transport.is_closing():
             return
+        if answer.headers is JSON_HEADERS and answer.status == 200 and self._is_usual(request):
+            n_bytes = len(answer.body)
+            if n_bytes <= _COPIED_BYTES:
+                start = self._listener.json_head
+                self.transport.write(b"%b%d\r\n\r\n%b" % (start, n_bytes, answer.body))
+                return
         headers = dict(answer.headers)
         is_drained = self._listener.is_draining and not self._waiting and not self._is_reading
         if request.is_last or is_drained:
@@ -370,17 +411,23 @@ class _Connection(asyncio.Protocol):
         if headers.get("Connection") == "close":
             self._is_ending = True
             self._waiting.clear()
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        head = (
-            f"HTTP/{request.version} {answer.status} {reason(answer.status)}\r\n{lines}"
-            f"Date: {self._listener.date}\r\nContent-Length: {len(answer.body)}\r\n\r\n"
-        )
+        head = head_of(request.version, answer.status, headers, self._listener.date)
+        head += f"{len(answer.body)}\r\n\r\n"
         body = b"" if request.method == "HEAD" else answer.body
         if len(body) <= _COPIED_BYTES:
             self.transport.write(head.encode() + body)
         else:  # a copy would take its time
             self.transport.write(head.encode())
             self.transport.write(body)
+
+    def _is_usual(self, request: _Request) -> bool:
+        """Say whether the head of an answer needs nothing but the usual lines."""
+        return (
+            request.version == "1.1"
+            and request.method != "HEAD"
+            and not request.is_last
+            and not self._listener.is_draining
+        )
 
     def _continue(self) -> None:
         self._owes_continue = False
@@ -406,7 +453,7 @@ class _Connection(asyncio.Protocol):
         if n_unsent_bytes:
             if now > self._unsent_since + self._limits.idle_s:
                 self.transport.abort()
-        elif now > self._deadline and self._answering is None:
+        elif now > self._deadline and not self._is_answering:
             if self._is_reading and not self._is_ending:
                 self._refuse(408)
             else:
@@ -414,5 +461,5 @@ class _Connection(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         """Close unless a request is being read or answered."""
-        if self._answering is None and not self._is_reading and not self._is_ending:
+        if not self._is_answering and not self._is_reading and not self._is_ending:
             self.transport.close()

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import base64
 import json
+import math
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +29,7 @@ _OUTPUT_KINDS = "fiubO"
 _UNWRITABLE = (np.float16, np.uint16)
 _NUMBER_BYTES = 16
 _FEW = 24  # below it a loop is faster than numpy
+_FLOAT = struct.Struct("<f")
 _POWERS = 10.0 ** np.arange(23)  # these are exact
 
 
@@ -60,6 +63,67 @@ def encode_predict(outputs: Mapping[str, Array], is_rows: bool) -> bytes:
     return write_object("predictions", rows, is_strict=is_strict)
 
 
+class PreparedOutputs:
+    """The outputs of a batch, ready to be written for each of its requests.
+
+    Attributes:
+        outputs: One array per output alias.
+        columns: By alias, in order, an array of numbers and whether strict JSON can hold all of it;
+            None if there are texts or no values, or if they aren't rows.
+    """
+
+    __slots__ = ("columns", "outputs")
+
+    def __init__(self, outputs: Mapping[str, Array]) -> None:
+        """Round the numbers, all at once.
+
+        Raises:
+            InvalidArgumentError: JSON has no form for an output's type.
+        """
+        self.outputs = outputs
+        self.columns: list[tuple[str, Any, bool]] | None = None
+        columns, n_rows = [], -1
+        for alias, array in outputs.items():
+            if not array.size or not array.ndim or array.dtype == object:
+                return
+            if n_rows not in (-1, len(array)):
+                return
+            n_rows = len(array)
+            if array.size <= _FEW and array.dtype == np.float32:
+                few = [*map(_print_one, array.ravel().tolist())]
+                value = few if array.ndim == 1 else np.array(few).reshape(array.shape)
+                columns.append((alias, value, all(map(math.isfinite, few))))
+            else:
+                columns.append((alias, *json_value(alias, array)))
+        self.columns = columns
+
+    def encode(self, start: int, stop: int | None, is_rows: bool) -> bytes:
+        r"""Write the body of the answer to the request that these rows belong to.
+
+        >>> PreparedOutputs({"y": np.float32([2.5, 3, 4])}).encode(1, 3, is_rows=False)
+        b'{\n    "outputs": [3.0,4.0]\n}'
+        """
+        columns, key = self.columns, "predictions" if is_rows else "outputs"
+        if columns is None:
+            own = {alias: array[start:stop] for alias, array in self.outputs.items()}
+            return encode_predict(own, is_rows)
+        values: dict[str, Any] = {}
+        is_all_strict = True
+        for alias, value, is_strict in columns:
+            values[alias] = own_rows = value[start:stop]
+            if not is_strict:
+                is_all_strict &= bool(np.isfinite(own_rows).all())
+        if len(values) == 1:
+            return write_object(key, own_rows, is_strict=is_all_strict)
+        if is_rows:
+            lists = [
+                [*value] if type(value) is list else value.tolist() for value in values.values()
+            ]
+            listed = [dict(zip(values, row, strict=True)) for row in zip(*lists, strict=True)]
+            return write_object(key, listed, is_strict=is_all_strict)
+        return write_object(key, values, is_strict=is_all_strict)
+
+
 def _check_rows(outputs: Mapping[str, Array]) -> None:
     n_rows: int | None = None
     for alias, array in sorted(outputs.items()):
@@ -90,10 +154,10 @@ def as_printed(array: Array) -> Array:
     >>> as_printed(np.float32([0.1, 1 / 3])).tolist()
     [0.1, 0.333333343]
     """
+    if array.size <= _FEW:
+        return np.array([*map(_print_one, array.ravel().tolist())]).reshape(array.shape)
     with np.errstate(invalid="ignore"):  # a signaling NaN
         exact = array.astype(np.float64).reshape(-1)
-    if exact.size <= _FEW:
-        return _printed(exact).reshape(array.shape)
     with np.errstate(all="ignore"):
         exponent = np.floor(np.log10(np.abs(exact)))
         # Outside of this range powers of ten are no exact doubles; 0, NaN and Infinity are neither.
@@ -107,6 +171,18 @@ def as_printed(array: Array) -> Array:
     if is_unusual.any():
         printed[is_unusual] = _printed(exact[is_unusual])
     return np.where(np.isfinite(exact) & (exact != 0), printed, exact).reshape(array.shape)
+
+
+def _print_one(value: float) -> float:
+    """Round one float32 as `as_printed` does."""
+    six = float(f"{value:.6g}")
+    if six == value:
+        return six
+    try:
+        is_same = _FLOAT.unpack(_FLOAT.pack(six))[0] == value
+    except OverflowError:
+        is_same = False
+    return six if is_same or math.isnan(value) else float(f"{value:.9g}")
 
 
 def _printed(exact: Array) -> Array:
@@ -171,4 +247,4 @@ def write_object(key: str, value: Any, *, is_strict: bool) -> bytes:
             value, ensure_ascii=False, default=lambda item: item.tolist(), separators=(",", ":")
         )
         written = text.encode("utf-8", "surrogateescape")
-    return b'{\n    "%s": %b\n}' % (key.encode(), written)
+    return b'{\n    "%b": %b\n}' % (key.encode(), written)

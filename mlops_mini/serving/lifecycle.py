@@ -21,6 +21,7 @@ Source: TensorFlow Serving's architecture, https://www.tensorflow.org/tfx/servin
 from __future__ import annotations
 
 import enum
+import functools
 import gc
 import logging
 import threading
@@ -130,6 +131,7 @@ class ModelLifecycle:
         self._clock = clock
         self._versions: dict[int, _Version] = {}
         self._labels: dict[str, int] = {}
+        self._answering: dict[tuple[int | None, str], _Version] = {}  # by number, by label, latest
         self._seen: dict[int, Snapshot] = {}  # also of versions whose turn may come without a look
         self._waiting: dict[int, str] = {}  # why versions that are wanted are not tried
         self._is_settling = False  # the next look may find a version complete
@@ -204,16 +206,12 @@ class ModelLifecycle:
             label: Its label; empty for none.
         """
         with self._changed:
-            if version is None and label:
-                version = self._labels.get(label)
-                if version is None:
-                    raise unknown_label(label)
-            if version is None:
-                served = [v for v in self._versions.values() if v.state == State.AVAILABLE]
-                held = max(served, key=lambda v: v.number, default=None)
-            else:
-                held = self._versions.get(version)
-            if held is None or held.state != State.AVAILABLE:
+            held = self._answering.get((version, label if version is None else ""))
+            if held is None:
+                if version is None and label:
+                    version = self._labels.get(label)
+                    if version is None:
+                        raise unknown_label(label)
                 raise not_served(self.name, version)
             held.n_running += 1
             servable = cast("Servable", held.servable)  # an available version has one
@@ -221,6 +219,20 @@ class ModelLifecycle:
             yield servable
         finally:
             self._release(held)
+
+    def answering(self, version: int | None, label: str) -> Servable | None:
+        """Return what `acquire` would hold, or None; it may be closed unless it's then held."""
+        held = self._answering.get((version, label if version is None else ""))
+        return held.servable if held is not None else None
+
+    def hold(self, servable: Servable) -> Callable[[], None] | None:
+        """Hold what `answering` has returned; return what lets it go, or None if it is too late."""
+        with self._changed:
+            held = self._answering.get((servable.version, ""))
+            if held is None or held.servable is not servable:
+                return None
+            held.n_running += 1
+        return functools.partial(self._release, held)
 
     def _release(self, held: _Version) -> None:
         with self._changed:
@@ -444,6 +456,12 @@ class ModelLifecycle:
             label: number if self.is_available(number) else self._labels.get(label, number)
             for label, number in wanted.items()
         }
+        served = {n: v for n, v in self._versions.items() if v.state == State.AVAILABLE}
+        answering: dict[tuple[int | None, str], _Version] = {(n, ""): served[n] for n in served}
+        answering |= {(None, key): served[n] for key, n in self._labels.items() if n in served}
+        if served:
+            answering[None, ""] = served[max(served)]
+        self._answering = answering  # whole at once: it is read without the lock
 
 
 def acquire(

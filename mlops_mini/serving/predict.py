@@ -10,19 +10,33 @@ Source: tensorflow_serving/apis/predict.proto
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
+import logging
+import os
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy.typing as npt
 
 from mlops_mini import wire
-from mlops_mini.errors import FailedPreconditionError, InternalError, InvalidArgumentError
-from mlops_mini.serving import lifecycle, servables
+from mlops_mini.errors import (
+    DeadlineExceededError,
+    FailedPreconditionError,
+    InternalError,
+    InvalidArgumentError,
+)
+from mlops_mini.serving import batching, lifecycle, servables
+from mlops_mini.serving.batching import BatchQueue, Task
+from mlops_mini.serving.json_fast import InputLayout
 from mlops_mini.serving.lifecycle import ModelLifecycle
-from mlops_mini.serving.run_costs import INLINE_LIMIT_S
+from mlops_mini.serving.run_costs import INLINE_LIMIT_S, RunCosts
 from mlops_mini.serving.servables import (
     CLASSIFY,
     DEFAULT_SIGNATURE,
@@ -35,7 +49,11 @@ from mlops_mini.serving.servables import (
 from mlops_mini.serving.workers import Workers
 from mlops_mini.wire import ModelSpec, PredictRequest, PredictResponse
 
+logger = logging.getLogger(__name__)
+
 Array = npt.NDArray[Any]
+
+_MAX_BATCHES_AWAY = os.cpu_count() or 1  # of a signature on threads: the rest gathers meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +69,41 @@ class CheckedRun:
     signature: LoadedSignature
     arrays: Sequence[Array]
     outputs: Sequence[TensorSpec]
+
+
+class _Turn:
+    """What waited for one turn of the event loop, cut into batches.
+
+    Attributes:
+        servable: The version that all of it asks.
+        signature: The signature that all of it asks.
+        queue: Where it waited.
+        batches: Those that have not begun.
+    """
+
+    def __init__(
+        self,
+        servable: Servable,
+        signature: LoadedSignature,
+        queue: BatchQueue,
+        batches: deque[list[Task]],
+        release: Callable[[], None],
+    ) -> None:
+        self.servable = servable
+        self.signature = signature
+        self.queue = queue
+        self.batches = batches
+        self._n_left = len(batches)
+        self._release = release
+        self._ending = threading.Lock()
+
+    def end_one(self) -> None:
+        """Note, in whatever thread, that a batch has ended; the last one lets the version go."""
+        with self._ending:
+            self._n_left -= 1
+            is_last = not self._n_left
+        if is_last:
+            self._release()
 
 
 class Predictor:
@@ -72,6 +125,119 @@ class Predictor:
         self._models = models
         self._workers = workers
         self._check_method = check_method
+        self._queues: dict[int, dict[str, BatchQueue]] = {}  # by a servable's `id`, while it lives
+        self._under_way = set[asyncio.Task[None]]()
+
+    def submit(
+        self, model: ModelLifecycle, servable: Servable, signature: LoadedSignature, task: Task
+    ) -> bool:
+        """Let a request that fits its signature join the others of this turn of the event loop.
+
+        Args:
+            model: The model.
+            servable: The version, not held.
+            signature: Its signature.
+            task: The request, which hears of its results later.
+
+        Returns:
+            False if nothing was begun, since the version is on its way out, or more is to be
+            checked: `run` says why it is refused, if it is.
+        """
+        if self._check_method:
+            return False
+        queue = self._queue(servable, signature)
+        if not queue.waiting:
+            queue.release = model.hold(servable)
+            if queue.release is None:
+                return False
+            self._call_soon(self._flush, servable, signature, queue)
+        queue.waiting.append(task)
+        return True
+
+    def _queue(self, servable: Servable, signature: LoadedSignature) -> BatchQueue:
+        queues = self._queues.get(id(servable))
+        if queues is None:
+            queues = self._queues[id(servable)] = {}
+            weakref.finalize(servable, self._queues.pop, id(servable))
+        queue = queues.get(signature.name)
+        if queue is None:
+            version = f"{{name: {servable.name} version: {servable.version}}}"
+            queue = queues[signature.name] = BatchQueue(
+                f"signature {signature.name} of {version}", is_alone=not signature.may_batch
+            )
+        return queue
+
+    def _call_soon(self, call: Callable[..., None], *arguments: Any) -> None:
+        asyncio.get_running_loop().call_soon(call, *arguments)
+
+    def _flush(self, servable: Servable, signature: LoadedSignature, queue: BatchQueue) -> None:
+        """Run what waits, unless as many batches are away as may be: the next to end does it."""
+        if queue.n_away >= _MAX_BATCHES_AWAY or queue.release is None:
+            return
+        tasks, queue.waiting = queue.waiting, []
+        release, queue.release = queue.release, None
+        batches = batching.cut(tasks, is_alone=queue.is_alone)
+        if len(batches) > 1 or not self._is_run_here(servable, signature, queue, tasks):
+            self._begin_next(_Turn(servable, signature, queue, deque(batches), release))
+        else:
+            release()
+
+    def _is_run_here(
+        self,
+        servable: Servable,
+        signature: LoadedSignature,
+        queue: BatchQueue,
+        tasks: Sequence[Task],
+    ) -> bool:
+        """Run a batch on the event loop if it is known to be short, and say whether it is."""
+        if not _is_short(signature, tasks) or not signature.costs.is_warm:
+            return False
+        if len(tasks) > 1 and queue.is_on_trial:
+            return False
+        run = functools.partial(_run_batch, servable, signature, None)
+        try:
+            batching.settle(tasks, batching.run(queue, tasks, run))
+        except Exception as exc:  # our own fault, whatever it is: nobody may wait for ever
+            logger.exception("a batch of %s has failed", queue.name)
+            _give_up(tasks, exc)
+        return True
+
+    def _begin_next(self, turn: _Turn) -> None:
+        """Begin one batch of a turn; what else the event loop has to do may go before the next."""
+        tasks = turn.batches.popleft()
+        if turn.batches:
+            self._call_soon(self._begin_next, turn)
+        if self._is_run_here(turn.servable, turn.signature, turn.queue, tasks):
+            turn.end_one()
+            return
+        work = asyncio.get_running_loop().create_task(self._run_away(turn, tasks))
+        self._under_way.add(work)
+        work.add_done_callback(self._under_way.discard)
+
+    async def _run_away(self, turn: _Turn, tasks: Sequence[Task]) -> None:
+        """Run a batch on a thread."""
+        queue, is_short = turn.queue, _is_short(turn.signature, tasks)
+        queue.n_away += 1
+        timeouts = [task.timeout_s for task in tasks if task.timeout_s is not None]
+        timeout_s = max(timeouts) if len(timeouts) == len(tasks) else None
+        timeout_ms = None if is_short else servables.limit_ms(timeout_s)
+        run = functools.partial(_run_batch, turn.servable, turn.signature, timeout_ms)
+        outcome: batching.Outcome
+        with contextlib.ExitStack() as hold:
+            hold.callback(turn.end_one)
+            try:
+                arguments = (batching.run, queue, tasks, run)
+                outcome = await self._workers.run(*arguments, timeout_s=timeout_s, hold=hold)
+                batching.settle(tasks, outcome)
+            except DeadlineExceededError as exc:
+                batching.settle(tasks, [exc] * len(tasks))
+            except Exception as exc:  # as above
+                logger.exception("a batch of %s has failed", queue.name)
+                _give_up(tasks, exc)
+        turn.signature.costs.is_warm |= is_short
+        queue.n_away -= 1
+        if queue.waiting:
+            self._flush(turn.servable, turn.signature, queue)
 
     async def predict(
         self, request: PredictRequest, *, timeout_s: float | None = None
@@ -231,21 +397,64 @@ def _braced(names: Iterable[str]) -> str:
     return f"{{{','.join(sorted(names))}}}"
 
 
-def _timed_run(
-    servable: Servable, checked: CheckedRun, n_elements: int, timeout_ms: int | None
+def _timed(
+    costs: RunCosts, run: Callable[[], list[Array]], n_elements: int, *, is_here: bool
 ) -> list[Array]:
-    """Run a signature, here if there is no limit, and let its costs be learned from."""
-    costs, began = checked.signature.costs, time.perf_counter()
+    """Run a signature and let its costs be learned from; `is_here` if there is no limit."""
+    began = time.perf_counter()
     try:
-        return servable.run(
-            checked.signature.inputs, checked.outputs, checked.arrays, timeout_ms=timeout_ms
-        )
+        return run()
     finally:
         seconds = time.perf_counter() - began
         # A short one more of those that are known to be short says nothing new.
-        is_usual = timeout_ms is None and costs.is_warm and seconds < INLINE_LIMIT_S
-        if not is_usual:
+        if not (is_here and costs.is_warm and seconds < INLINE_LIMIT_S):
             costs.add(n_elements, seconds)
+
+
+def _timed_run(
+    servable: Servable, checked: CheckedRun, n_elements: int, timeout_ms: int | None
+) -> list[Array]:
+    signature = checked.signature
+    run = functools.partial(
+        servable.run, signature.inputs, checked.outputs, checked.arrays, timeout_ms=timeout_ms
+    )
+    return _timed(signature.costs, run, n_elements, is_here=timeout_ms is None)
+
+
+def _give_up(tasks: Sequence[Task], error: Exception) -> None:
+    for task in tasks:
+        task.failed(error)
+
+
+def _run_batch(
+    servable: Servable,
+    signature: LoadedSignature,
+    timeout_ms: int | None,
+    tasks: Sequence[Task],
+) -> list[Array]:
+    """Run tasks of one kind as one batch."""
+    layout = cast("InputLayout", signature.layout)  # without one there are no tasks
+    arrays = batching.join(tasks, [dtype for dtype, _ in layout.groups])
+    if layout.shape is None:
+        named: dict[str, Array] = {}
+        for (_, aliases), block in zip(layout.groups, arrays, strict=True):
+            named.update(zip(aliases, block, strict=True))
+        arrays = [named[spec.alias] for spec in signature.inputs]
+    run = functools.partial(servable.run_signature, signature, arrays, timeout_ms=timeout_ms)
+    return _timed(signature.costs, run, _batch_elements(tasks), is_here=timeout_ms is None)
+
+
+def _is_short(signature: LoadedSignature, tasks: Sequence[Task]) -> bool:
+    return _batch_elements(tasks) <= signature.costs.inline_elements
+
+
+def _batch_elements(tasks: Sequence[Task]) -> int:
+    """Count the elements of a batch with its padding."""
+    if len(tasks) == 1:
+        return tasks[0].n_elements
+    n_elements = sum([task.n_elements for task in tasks])
+    n_rows = sum([task.n_rows for task in tasks])
+    return n_elements * batching.padded_rows(tasks) // n_rows
 
 
 def _n_elements(arrays: Sequence[Array]) -> int:

@@ -16,27 +16,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
+import logging
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import unquote
 
 import numpy.typing as npt
 
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError
-from mlops_mini.serving import json_hint, json_request, json_response, lifecycle
+from mlops_mini.serving import json_fast, json_hint, json_request, json_response, lifecycle
+from mlops_mini.serving.batching import Results, Task
 from mlops_mini.serving.example_methods import ExampleMethods
-from mlops_mini.serving.http_protocol import Answer, error_page
+from mlops_mini.serving.http_answers import JSON_HEADERS, Answer, error_page
+from mlops_mini.serving.http_protocol import Reply
+from mlops_mini.serving.json_fast import FastReader
 from mlops_mini.serving.json_request import DecodedRequest
+from mlops_mini.serving.json_response import PreparedOutputs
 from mlops_mini.serving.model_service import ModelService
 from mlops_mini.serving.models import Models
 from mlops_mini.serving.predict import Predictor
-from mlops_mini.serving.servables import CLASSIFY, DEFAULT_SIGNATURE, REGRESS, Servable
+from mlops_mini.serving.servables import (
+    CLASSIFY,
+    DEFAULT_SIGNATURE,
+    REGRESS,
+    LoadedSignature,
+    Servable,
+)
 from mlops_mini.serving.workers import MAX_INLINE_BYTES, Workers
 from mlops_mini.wire import ModelSpec, NotQuickError
+
+logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 
@@ -49,7 +63,9 @@ _INT64_MAX = 2**63 - 1
 _INT64_DIGITS = 19
 _MAX_INFLATED_BYTES = 100 * 2**20
 _QUICKLY_INFLATED_BYTES = 4 * 2**10
-_JSON = {"Content-Type": "application/json"}
+_MAX_KNOWN_TARGETS = 1000
+_FEW_VALUES = 1000  # of an output: never a large answer
+_JSON = JSON_HEADERS
 _EMPTY = {"Content-Type": "text/html; charset=ISO-8859-1"}
 _CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -88,6 +104,95 @@ class RestApi:
     model_service: ModelService
     timeout_s: float | None = 30.0
     cors: bool = False
+    _known_targets: dict[bytes, ModelSpec] = field(default_factory=dict)
+    _reader: FastReader = field(default_factory=FastReader)
+    _large_replies: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def respond_soon(
+        self,
+        method: str,
+        target: bytes,
+        headers: Mapping[bytes, bytes],
+        body: bytes,
+        reply: Reply,
+    ) -> bool:
+        """Take a plain predict request that can be run as it is, together with others.
+
+        The arguments are those of a `FastHandler`.
+
+        Returns:
+            False if nothing was begun, and `respond` is to be asked.
+        """
+        spec = self._known_targets.get(target)
+        if spec is None or method != "POST" or b"content-encoding" in headers:
+            return False
+        model = self.models.by_name.get(spec.name)
+        servable = model.answering(spec.version, spec.version_label) if model else None
+        if model is None or servable is None:
+            return False
+        request = self._reader.read(body, servable.layouts)
+        if request is None:
+            return False
+        signature = servable.signatures.get(request.signature_name or DEFAULT_SIGNATURE)
+        if signature is None or signature.layout is None:
+            return False
+        task = Task(
+            request.blocks,
+            0 if signature.layout.shape else 1,
+            request.n_rows,
+            request.n_elements,
+            functools.partial(self._reply, reply, signature, request.is_rows),
+            functools.partial(self._reply_error, reply, servable, request.signature_name),
+            self.timeout_s,
+        )
+        return self.predictor.submit(model, servable, signature, task)
+
+    def _reply(
+        self,
+        reply: Reply,
+        signature: LoadedSignature,
+        is_rows: bool,
+        results: Results,
+        start: int,
+        stop: int | None,
+    ) -> None:
+        """Answer one request of a batch."""
+        prepared: PreparedOutputs | None = results.shared
+        try:
+            if prepared is None:
+                aliases = [spec.alias for spec in signature.outputs]
+                outputs = dict(zip(aliases, results.arrays, strict=True))
+                if _is_large(outputs):
+                    own = {alias: array[start:stop] for alias, array in outputs.items()}
+                    work = asyncio.get_running_loop().create_task(
+                        self._reply_large(reply, own, is_rows)
+                    )
+                    self._large_replies.add(work)
+                    work.add_done_callback(self._large_replies.discard)
+                    return
+                prepared = results.shared = PreparedOutputs(outputs)
+            self._send(reply, Answer(200, _JSON, prepared.encode(start, stop, is_rows)))
+        except MlopsMiniError as exc:
+            self._send(reply, _error(exc))
+
+    async def _reply_large(self, reply: Reply, outputs: Mapping[str, Array], is_rows: bool) -> None:
+        try:
+            self._send(reply, Answer(200, _JSON, await self._write(outputs, is_rows)))
+        except MlopsMiniError as exc:
+            self._send(reply, _error(exc))
+
+    def _reply_error(self, reply: Reply, servable: Servable, key: str, error: Exception) -> None:
+        if not isinstance(error, MlopsMiniError):
+            reply(error_page(500))
+            return
+        if isinstance(error, InvalidArgumentError):
+            error.hint = json_hint.predict_hint(servable, key)
+        self._send(reply, _error(error))
+
+    def _send(self, reply: Reply, answer: Answer) -> None:
+        if self.cors:
+            answer = answer._replace(headers={**answer.headers, **_CORS})
+        reply(answer)
 
     async def respond(
         self, method: str, target: bytes, headers: Mapping[bytes, bytes], body: bytes
@@ -132,6 +237,9 @@ class RestApi:
                 if b"gzip" in headers.get(b"content-encoding", b""):
                     body = await _inflate(body)
                 if verb == "predict":
+                    if len(self._known_targets) >= _MAX_KNOWN_TARGETS:
+                        self._known_targets.clear()
+                    self._known_targets[path.encode("utf-8", "surrogateescape")] = spec
                     return await self.predict(spec, body)
                 return await self._infer(CLASSIFY if verb == "classify" else REGRESS, spec, body)
         if method == "GET" and (match := _GET.fullmatch(path)):
@@ -171,6 +279,7 @@ class RestApi:
                 if isinstance(request, MlopsMiniError):
                     raise request
                 request = cast("DecodedRequest", request)  # None is an unknown signature
+                self._learn(servable, key, body, request)
                 outputs = await self.predictor.run(
                     servable, key, request.inputs, timeout_s=self.timeout_s, hold=hold
                 )
@@ -178,6 +287,12 @@ class RestApi:
             except InvalidArgumentError as exc:
                 exc.hint = json_hint.predict_hint(servable, key)
                 raise
+
+    def _learn(self, servable: Servable, key: str, body: bytes, request: DecodedRequest) -> None:
+        """Let the next body like this one be read the fast way."""
+        layout = servable.signatures[key or DEFAULT_SIGNATURE].layout
+        if layout is not None and layout.shape is not None and len(body) <= json_fast.MAX_BYTES:
+            self._reader.learn(body, next(iter(request.inputs.values())).shape)
 
     async def _read(
         self, body: bytes, signatures: Mapping[str, Mapping[str, str]]
@@ -198,6 +313,11 @@ class RestApi:
     async def _infer(self, method: str, spec: ModelSpec, body: bytes) -> bytes:
         run = (self.examples.infer_json, method, spec, body, self.timeout_s)
         return await self.workers.run(*run, timeout_s=self.timeout_s)
+
+
+def _is_large(outputs: Mapping[str, Array]) -> bool:
+    is_small = all(a.size <= _FEW_VALUES and a.dtype != object for a in outputs.values())
+    return not is_small and json_response.answer_bytes(outputs) > MAX_INLINE_BYTES
 
 
 def _spec(name: str, digits: str | None, label: str | None) -> ModelSpec:

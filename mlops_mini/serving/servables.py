@@ -32,6 +32,7 @@ from mlops_mini.errors import (
     by_code,
 )
 from mlops_mini.serving import saved_model
+from mlops_mini.serving.json_fast import InputLayout
 from mlops_mini.serving.json_text import show_shape
 from mlops_mini.serving.run_costs import RunCosts
 from mlops_mini.wire import BY_NUMBER, DTYPES
@@ -51,6 +52,12 @@ _MAX_CALLABLES = 256
 _UNBOUNDED = re.compile(
     r"(Stateless)?While$|Enter$|(Eager)?PyFunc|Range$|LinSpace$|Fill$|Tile$|BroadcastTo$|Decode"
 )
+# Ops that the registry calls stateful, but whose answer depends on nothing that a run changes.
+_READERS = {
+    "VarHandleOp", "ReadVariableOp", "VariableV2", "Variable", "ResourceGather", "ResourceGatherNd",
+    "HashTableV2", "HashTable", "LookupTableFindV2", "LookupTableFind", "LookupTableSizeV2",
+    "StatefulPartitionedCall", "PartitionedCall", "Assert",
+}  # fmt: skip
 # With oneDNN, these abort the process when they are fed a tensor of another rank.
 _RANK_SENSITIVE = re.compile(r"Conv|Depthwise")
 # What TensorFlow's Python side raises for a folder it can make nothing of, beside its own errors.
@@ -88,6 +95,8 @@ class LoadedSignature:
         outputs: Its outputs.
         costs: How long its runs take.
         defaults: Values of inputs that a gRPC client may leave out, by alias.
+        may_batch: Whether it looks as if rows of several requests could be run together.
+        layout: What its inputs are, if batches can be made of plain bodies.
         unservable: Why it cannot be served, empty if it can. If not, its inputs and outputs are
             left out here.
     """
@@ -97,6 +106,8 @@ class LoadedSignature:
     outputs: tuple[TensorSpec, ...]
     costs: RunCosts = field(default_factory=RunCosts)
     defaults: Mapping[str, Array] = field(default_factory=dict)
+    may_batch: bool = False
+    layout: InputLayout | None = None
     unservable: str = ""
 
     def check_servable(self) -> None:
@@ -118,6 +129,7 @@ class Servable:
         version: Number of the version.
         signatures: Its signatures, by name.
         dtypes: Element types of the inputs of each signature; under "" those of the default one.
+        layouts: The same of their layouts.
         signature_defs: The SavedModel's own description of them (`tensorflow.SignatureDef`).
     """
 
@@ -133,6 +145,8 @@ class Servable:
         self.version = version
         self.signature_defs = graph.signature_defs
         self._session = session
+        self._op_error: type[Any] = tensorflow().errors.OpError
+        self._whole: dict[tuple[str, int | None], _Call] = {}  # each limit's, so there are few
         self._needs_rank = any(map(_RANK_SENSITIVE.match, frozenset().union(*graph.ops.values())))
         self._callable = functools.lru_cache(_MAX_CALLABLES)(
             functools.partial(_make_callable, session)
@@ -140,6 +154,8 @@ class Servable:
         self.signatures = {key: self._make_signature(key, ops) for key, ops in graph.ops.items()}
         self.dtypes = {key: signature.dtypes for key, signature in self.signatures.items()}
         self.dtypes[""] = self.dtypes.get(DEFAULT_SIGNATURE, {})
+        self.layouts = {key: signature.layout for key, signature in self.signatures.items()}
+        self.layouts[""] = self.layouts.get(DEFAULT_SIGNATURE)
 
     def run(
         self,
@@ -165,14 +181,28 @@ class Servable:
             InvalidArgumentError: An element type, or a rank that would abort the process.
             MlopsMiniError: What TensorFlow answered, under its own code and in its own words.
         """
-        errors = tensorflow().errors
         for index, (spec, array) in enumerate(zip(inputs, arrays, strict=True)):
             self._check(index, spec, array)
         feeds = tuple([spec.tensor for spec in inputs])
         fetches = tuple([spec.tensor for spec in outputs])
+        return self._call(self._callable(feeds, fetches, timeout_ms), arrays)
+
+    def run_signature(
+        self, signature: LoadedSignature, arrays: Sequence[Array], *, timeout_ms: int | None
+    ) -> list[Array]:
+        """Run a signature, all outputs, on arrays of its own types and ranks; else as `run`."""
+        call = self._whole.get((signature.name, timeout_ms))
+        if call is None:
+            feeds = tuple([spec.tensor for spec in signature.inputs])
+            fetches = tuple([spec.tensor for spec in signature.outputs])
+            call = self._callable(feeds, fetches, timeout_ms)
+            self._whole[signature.name, timeout_ms] = call
+        return self._call(call, arrays)
+
+    def _call(self, call: _Call, arrays: Sequence[Array]) -> list[Array]:
         try:
-            results = self._callable(feeds, fetches, timeout_ms)(*arrays)
-        except errors.OpError as exc:
+            results = call(*arrays)
+        except self._op_error as exc:
             raise by_code(exc.error_code, exc.message) from exc
         except UnicodeDecodeError as exc:  # TensorFlow's words quote an input that is no UTF-8
             raise InvalidArgumentError(exc.object.decode("utf-8", "surrogateescape")) from exc
@@ -212,14 +242,23 @@ class Servable:
                 key, self.name, self.version,
             )  # fmt: skip
         costs = RunCosts(may_inline=not any(map(_UNBOUNDED.match, ops)))
+        has_free_rows = all(spec.shape and spec.shape[0] == -1 for spec in (*inputs, *outputs))
+        layout = InputLayout.of([(s.alias, s.dtype, s.numpy, s.shape) for s in inputs])
         return LoadedSignature(
-            name=key, inputs=inputs, outputs=outputs, costs=costs, defaults=defaults
+            name=key,
+            inputs=inputs,
+            outputs=outputs,
+            costs=costs,
+            defaults=defaults,
+            may_batch=bool(inputs) and has_free_rows and _is_stateless(ops),
+            layout=None if defaults or any(spec.shape == () for spec in outputs) else layout,
         )
 
     def close(self) -> None:
         """Give the memory back. No run may be under way."""
         self.signatures = {}
         self._callable.cache_clear()
+        self._whole.clear()
         self._session.close()
 
 
@@ -291,6 +330,14 @@ def limit_ms(timeout_s: float | None) -> int:
     [0, 1024, 32768]
     """
     return 0 if timeout_s is None else 1 << max(int(timeout_s * 1000), 0).bit_length()
+
+
+def _is_stateless(ops: Set[str]) -> bool:
+    """Say whether no run can see or change what another one has done; an unknown op may."""
+    from tensorflow.python.framework import op_def_registry
+
+    definitions = map(op_def_registry.get, ops - _READERS)
+    return all(d is not None and not d.is_stateful for d in definitions)
 
 
 def tensorflow() -> Any:

@@ -232,7 +232,11 @@ async def _open(
     if rest_socket is not None:
         port = rest_socket.getsockname()[1]
         limits = http_protocol.Limits(body_bytes=server_config.rest_max_body_bytes or None)
-        listeners.append(await http_protocol.serve(rest.respond, rest_socket, limits))
+        listeners.append(
+            await http_protocol.serve(
+                rest.respond, rest_socket, limits, fast_handler=rest.respond_soon
+            )
+        )
         addresses["rest"] = f"{shown_host}:{port}"
         logger.info("Exporting HTTP/REST API at:localhost:%d ...", port)
     if server_config.address_file:

@@ -218,6 +218,27 @@ def write_composite(folder: str) -> None:
     tf.saved_model.save(tf.Module(), folder, signatures=signatures)
 
 
+def write_batched(folder: str) -> None:
+    """Signatures that may, or must not, be run together; each has one row for each value of `x`."""
+    import tensorflow as tf
+
+    x = tf.TensorSpec([None], tf.float32, "x")
+    module = tf.Module()
+    module.count = tf.Variable(0.0)
+
+    def checked(x: Any) -> dict[str, Any]:
+        with tf.control_dependencies([tf.debugging.assert_less(x, 1e6, message="too big")]):
+            return {"y": tf.identity(x) * 2.0}
+
+    signatures = {
+        "serving_default": _signature(checked, x=x),
+        "mixing": _signature(lambda x: {"y": x - tf.reduce_mean(x)}, x=x),
+        "counting": _signature(lambda x: {"y": x * 0.0 + module.count.assign_add(1.0)}, x=x),
+        "random": _signature(lambda x: {"y": x + tf.random.uniform([1])}, x=x),
+    }
+    tf.saved_model.save(module, folder, signatures=signatures)
+
+
 def write_all(base: Path) -> None:
     """Write each model into a folder of its name, version 1, 2 or 1 to 5."""
     write_toy(f"{base}/toy/1")
@@ -228,6 +249,7 @@ def write_all(base: Path) -> None:
     write_trained(f"{base}/trained/1")
     write_wide(f"{base}/wide/1")
     write_composite(f"{base}/composite/1")
+    write_batched(f"{base}/batched/1")
     write_numbered(f"{base}/numbered", 5)
 
 

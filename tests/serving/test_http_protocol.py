@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_mini.serving import http_protocol
-from mlops_mini.serving.http_protocol import Answer, HttpListener, Limits, serve
+from mlops_mini.serving import http_answers, http_protocol
+from mlops_mini.serving.http_answers import Answer
+from mlops_mini.serving.http_protocol import HttpListener, Limits, serve
 from tests.serving.servers import wait_until
 
 JSON = {"Content-Type": "application/json"}
@@ -409,7 +410,7 @@ def test_a_bad_request_gets_a_page_and_what_follows_it_is_not_read(
     assert answer.status == status
     assert answer.headers["Connection"] == "close"
     assert answer.headers["Content-Type"] == "text/html"
-    words = http_protocol.reason(status)
+    words = http_answers.reason(status)
     assert answer.body.decode() == (
         f"<HTML><HEAD>\n<TITLE>{status} {words}</TITLE>\n</HEAD><BODY>\n<H1>{words}</H1>\n"
         "</BODY></HTML>\n"

@@ -1,0 +1,275 @@
+"""Requests that are run together: how they become one batch, and its results theirs again.
+
+What has come in one turn of the event loop is one batch: nobody waits for anybody, so a lone
+request loses nothing, and the more come, the less each costs. Batches are padded to a power of two
+by the last row, so that TensorFlow prepares itself for a few sizes only.
+
+Nobody has to ask for this, so it must not change an answer. A signature is batched if the first
+dimension of all its inputs and outputs is free and it reaches no op with a state of its own. Its
+first batches are also run one by one, and the clients get those answers. If one of them differs
+from the batch's, or a batch fails where no request in it does, then the rows of this model aren't
+independent of each other, and its requests are run alone for good.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlops_mini.errors import DeadlineExceededError, MlopsMiniError
+
+logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+
+MAX_ROWS = 64  # of a batch
+MAX_TASK_ROWS = 8  # of a request in it: a larger one gains nothing, and the others would wait
+_N_TRIALS = 20
+_TOLERANCE = 1e-5
+
+
+class Results:
+    """What a batch came to; its tasks share it, each has its rows.
+
+    Attributes:
+        arrays: One array per output.
+        shared: Whatever the edge makes of all of it, for the tasks that come after.
+    """
+
+    __slots__ = ("arrays", "shared")
+
+    def __init__(self, arrays: Sequence[Array]) -> None:
+        self.arrays = arrays
+        self.shared: Any = None
+
+
+# Called with the results, the first of one's rows, and the one after the last; None is all.
+Done = Callable[[Results, int, int | None], None]
+Failed = Callable[[Exception], None]
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """A request that waits for its batch.
+
+    Attributes:
+        blocks: What is fed, one block for each group of the layout of the signature's inputs.
+        axis: The dimension of the blocks that counts rows.
+        n_rows: How many there are.
+        n_elements: How many elements are fed, as `RunCosts` counts them.
+        done: Told the results.
+        failed: Told the error instead.
+        timeout_s: Longest run, seconds; None for no limit.
+        kind: Tasks of one kind may share a batch.
+    """
+
+    blocks: Sequence[Array]
+    axis: int
+    n_rows: int
+    n_elements: int
+    done: Done
+    failed: Failed
+    timeout_s: float | None = None
+    kind: Hashable = None
+
+
+@dataclass(slots=True)
+class BatchQueue:
+    """What waits for the next turn, and what is known of batches of this signature.
+
+    Attributes:
+        name: The signature's, for the log.
+        waiting: Tasks, in the order in which they came.
+        release: Lets the version go that they hold.
+        n_away: Batches that run on threads.
+        n_trials: Batches that were also run one by one.
+        is_alone: True once a batch has changed an answer.
+    """
+
+    name: str
+    waiting: list[Task] = field(default_factory=list)
+    release: Callable[[], None] | None = None
+    n_away: int = 0
+    n_trials: int = 0
+    is_alone: bool = False
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Say whether the next batch also has to be run one by one."""
+        return self.n_trials < _N_TRIALS
+
+
+def cut(tasks: Sequence[Task], *, is_alone: bool = False) -> list[list[Task]]:
+    """Cut tasks into batches: of one kind, up to `MAX_ROWS` rows, large tasks alone.
+
+    Args:
+        tasks: In the order in which they came.
+        is_alone: Make a batch of each.
+    """
+    if len(tasks) == 1:
+        return [[*tasks]]
+    batches: list[list[Task]] = []
+    open_batches: dict[Hashable, tuple[list[Task], int]] = {}
+    for task in tasks:
+        if is_alone or task.n_rows > MAX_TASK_ROWS:
+            batches.append([task])
+            continue
+        batch, n_rows = open_batches.get(task.kind, ([], MAX_ROWS))
+        if n_rows + task.n_rows > MAX_ROWS:
+            batch, n_rows = [], 0
+            batches.append(batch)
+        batch.append(task)
+        open_batches[task.kind] = batch, n_rows + task.n_rows
+    return batches
+
+
+def padded_rows(tasks: Sequence[Task]) -> int:
+    """Count the rows of a batch with its padding; a task alone has none.
+
+    >>> none = lambda *_: None
+    >>> task = Task([np.ones((3, 2))], 0, 3, 6, none, none)
+    >>> padded_rows([task]), padded_rows([task, task])
+    (3, 8)
+    """
+    n_rows = sum([task.n_rows for task in tasks])
+    return n_rows if len(tasks) == 1 else 1 << (n_rows - 1).bit_length()
+
+
+def join(tasks: Sequence[Task], dtypes: Sequence[np.dtype[Any]]) -> list[Array]:
+    """Join the blocks of tasks of one kind, and pad them.
+
+    Args:
+        tasks: At least one.
+        dtypes: The type that each block is fed as.
+    """
+    last = tasks[-1]
+    n_padding = padded_rows(tasks) - sum([task.n_rows for task in tasks])
+    joined = []
+    with np.errstate(over="ignore"):  # 1e39 becomes Infinity
+        for index, dtype in enumerate(dtypes):
+            parts = [task.blocks[index] for task in tasks]
+            if n_padding:
+                block = last.blocks[index]
+                row = block[-1:] if last.axis == 0 else block[:, -1:]
+                parts += [row] * n_padding
+            joined.append(np.concatenate(parts, axis=last.axis, dtype=dtype, casting="same_kind"))
+    return joined
+
+
+# Of a batch, or of each of its tasks on its own.
+Outcome = Results | list[Results | MlopsMiniError]
+_Run = Callable[[Sequence[Task]], Sequence[Array]]
+
+
+def run(queue: BatchQueue, tasks: Sequence[Task], run_batch: _Run) -> Outcome:
+    """Run tasks of one kind, together if that doesn't change their answers.
+
+    If they fail together, each is run on its own, once, so that one bad request fails alone.
+
+    Args:
+        queue: Where they waited; learns from what happens.
+        tasks: At least one.
+        run_batch: Makes one run of tasks, and returns one array per output.
+
+    Raises:
+        DeadlineExceededError: They took too long.
+    """
+    if len(tasks) == 1:
+        return _run_alone(tasks, run_batch)
+    if queue.is_on_trial:
+        return _try(queue, tasks, run_batch)
+    try:
+        arrays = run_batch(tasks)
+    except DeadlineExceededError:
+        raise
+    except MlopsMiniError:
+        arrays = []
+    if arrays and _is_whole(tasks, arrays):
+        return Results(arrays)
+    outcomes = _run_alone(tasks, run_batch)
+    if all(isinstance(outcome, Results) for outcome in outcomes):
+        _refuse(queue, "fails, and each of its requests succeeds")
+    return outcomes
+
+
+def _run_alone(tasks: Sequence[Task], run_batch: _Run) -> list[Results | MlopsMiniError]:
+    outcomes: list[Results | MlopsMiniError] = []
+    for task in tasks:
+        try:
+            outcomes.append(Results(run_batch([task])))
+        except MlopsMiniError as exc:
+            outcomes.append(exc)
+    return outcomes
+
+
+def _try(
+    queue: BatchQueue, tasks: Sequence[Task], run_batch: _Run
+) -> list[Results | MlopsMiniError]:
+    """Run tasks on their own and as a batch, and compare."""
+    outcomes = _run_alone(tasks, run_batch)
+    try:
+        together = run_batch(tasks)
+    except MlopsMiniError:
+        if all(isinstance(outcome, Results) for outcome in outcomes):
+            _refuse(queue, "fails, and each of its requests succeeds")
+        return outcomes
+    if not _is_whole(tasks, together) or not _are_equal(tasks, outcomes, together):
+        _refuse(queue, "has other answers than its requests on their own")
+    queue.n_trials += 1
+    return outcomes
+
+
+def _refuse(queue: BatchQueue, reason: str) -> None:
+    queue.is_alone = True
+    logger.info("requests of %s will run one by one: a batch of them %s", queue.name, reason)
+
+
+def _is_whole(tasks: Sequence[Task], arrays: Sequence[Array]) -> bool:
+    """Say whether every output has as many rows as the batch."""
+    n_rows = padded_rows(tasks)
+    return all(array.ndim and len(array) == n_rows for array in arrays)
+
+
+def settle(tasks: Sequence[Task], outcome: Outcome) -> None:
+    """Hand each task its results or its error."""
+    if isinstance(outcome, Results):
+        start = 0
+        for task in tasks:
+            task.done(outcome, start, start + task.n_rows)
+            start += task.n_rows
+        return
+    for task, own in zip(tasks, outcome, strict=True):
+        if isinstance(own, Results):
+            task.done(own, 0, None)
+        else:
+            task.failed(own)
+
+
+def _are_equal(
+    tasks: Sequence[Task],
+    outcomes: Sequence[Results | MlopsMiniError],
+    together: Sequence[Array],
+) -> bool:
+    start = 0
+    for task, outcome in zip(tasks, outcomes, strict=True):
+        stop = start + task.n_rows
+        if not isinstance(outcome, Results):
+            return False  # the batch has done what it could not
+        for alone, array in zip(outcome.arrays, together, strict=True):
+            if not _is_equal(alone, array[start:stop]):
+                return False
+        start = stop
+    return True
+
+
+def _is_equal(alone: Array, rows: Array) -> bool:
+    if alone.shape != rows.shape or alone.dtype != rows.dtype:
+        return False
+    if alone.dtype.kind not in "fc":
+        return bool(np.array_equal(alone, rows))
+    return bool(np.allclose(alone, rows, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True))

@@ -1,0 +1,120 @@
+"""A real server whose requests come at the same time: no answer may be another's, or differ."""
+
+import http.client
+import json
+import random
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving.servers import Server
+
+N_THREADS = 8
+
+
+@pytest.fixture(scope="module")
+def server(toy_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server.start(toy_models / "batched", tmp_path_factory.mktemp("server"))
+    yield server
+    server.close()
+
+
+def ask_at_once(server: Server, work: Callable[[Callable[[Any], Any], int], None]) -> None:
+    """Call a function on several threads, each with a connection of its own and its number."""
+    problems: list[BaseException] = []
+
+    def go(number: int) -> None:
+        with closing(http.client.HTTPConnection(server.rest, timeout=60)) as connection:
+
+            def ask(document: Any) -> Any:
+                connection.request("POST", "/v1/models/m:predict", json.dumps(document))
+                answer = connection.getresponse()
+                return answer.status, json.loads(answer.read())
+
+            try:
+                work(ask, number)
+            except BaseException as exc:  # noqa: BLE001 - raised below
+                problems.append(exc)
+
+    threads = [threading.Thread(target=go, args=[number]) for number in range(N_THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if problems:
+        raise problems[0]
+
+
+def test_each_of_many_mixed_requests_gets_its_own_answer(server: Server) -> None:
+    def work(ask: Callable[[Any], Any], number: int) -> None:
+        rng = random.Random(number)
+        for _ in range(500):
+            rows = [rng.randint(-1000, 1000) / 4 for _ in range(rng.choice([1, 1, 1, 2, 3, 9, 30]))]
+            key, answers = rng.choice([("instances", "predictions"), ("inputs", "outputs")])
+            assert ask({key: rows}) == (200, {answers: [2 * row for row in rows]})
+
+    ask_at_once(server, work)
+
+
+def test_a_bad_request_among_others_fails_alone(server: Server) -> None:
+    def work(ask: Callable[[Any], Any], number: int) -> None:
+        for n in range(300):
+            is_bad = number == 0 and n % 3 == 0
+            status, answer = ask({"instances": [2e6 if is_bad else n]})
+            if is_bad:
+                assert (status, "too big" in answer["error"]) == (400, True)
+            else:
+                assert (status, answer) == (200, {"predictions": [2.0 * n]})
+
+    ask_at_once(server, work)
+
+
+def test_a_model_that_mixes_rows_is_not_batched(server: Server) -> None:
+    def work(ask: Callable[[Any], Any], number: int) -> None:
+        for n in range(200):
+            rows = [float(number), n, n + 2.0]
+            mean = sum(rows) / 3
+            status, answer = ask({"signature_name": "mixing", "instances": rows})
+            assert status == 200
+            assert answer["predictions"] == pytest.approx([row - mean for row in rows], abs=1e-4)
+
+    ask_at_once(server, work)
+
+
+def test_a_counter_counts_every_request_and_random_output_differs(server: Server) -> None:
+    counted: list[float] = []
+    drawn: list[float] = []
+
+    def work(ask: Callable[[Any], Any], number: int) -> None:
+        for _ in range(100):
+            for name, values in (("counting", counted), ("random", drawn)):
+                _, answer = ask({"signature_name": name, "instances": [float(number * 0)]})
+                values.extend(answer["predictions"])
+
+    ask_at_once(server, work)
+
+    assert sorted(counted) == [float(n) for n in range(1, 100 * N_THREADS + 1)]
+    assert len(set(drawn)) > 99 * N_THREADS
+
+
+def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
+    head = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: m\r\nContent-Length: %d\r\n%b\r\n"
+    bodies = [json.dumps({"instances": [float(n)]}).encode() for n in range(50)]
+    requests = [
+        head % (len(body), b"Connection: close\r\n" * (body == bodies[-1])) + body
+        for body in bodies
+    ]
+    host, port = server.rest.split(":")
+
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(b"".join(requests))
+        with connection.makefile("rb") as file:
+            answers = re.findall(rb'"predictions": \[([0-9.]+)\]', file.read())
+
+    assert [float(answer) for answer in answers] == [2.0 * n for n in range(50)]
