@@ -1,4 +1,4 @@
-"""The command `mlops-mini`: one thin function a verb, no logic."""
+"""The command `mlops-mini`: one thin function for each verb, without logic."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ UseCaseName = Annotated[
     str,
     typer.Option(
         "--use-case",
-        help="What to learn: module and name, such as churn:CHURN for CHURN in ./churn.py.",
+        help="Which use case: module and name, such as churn:CHURN for CHURN in ./churn.py.",
     ),
 ]
 PeriodText = Annotated[
@@ -78,7 +78,9 @@ def main() -> None:
 
 @app.command()
 def loop(
-    first: Annotated[str, typer.Option(help="Month that the first model learns.")] = "2013-01",
+    first: Annotated[
+        str, typer.Option(help="Month that the first model is trained on.")
+    ] = "2013-01",
     workspace: Annotated[
         Path | None,
         typer.Option(
@@ -277,10 +279,11 @@ def run_pipeline(  # noqa: PLR0917 - typer passes them by name
     use_case: UseCaseName = FLIGHTS,
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
     n_train_periods: Annotated[
-        int | None, typer.Option("--train-periods", help="Learn this many before it; else all.")
+        int | None,
+        typer.Option("--train-periods", help="Train on this many before it; else on all."),
     ] = None,
     warm_start: Annotated[
-        bool, typer.Option("--warm-start", help="Train on from the version before.")
+        bool, typer.Option("--warm-start", help="Go on training from the version before.")
     ] = False,
     challenger: Annotated[bool, typer.Option(help="Train XGBoost too, to compare.")] = True,
     resume: Annotated[

@@ -1,4 +1,4 @@
-"""What a problem says of itself to go through the loop.
+"""Describes a problem, so that it can go through the loop.
 
 A use case is made of descriptions that the rooms define: tables, a calendar, a feature set. Engines
 take these parts, never the whole; only the pipeline and what stands above it see one.
@@ -31,7 +31,7 @@ class Label:
 
     Attributes:
         name: The column that holds it, stored or added by `prepare`: 1 or 0 (or True and False),
-            and missing where nobody will ever know.
+            and missing where it isn't known.
         matures_after: How long after a row's time its label is known, such as "34h".
 
     >>> Label("churned", matures_after="30d").name
@@ -51,7 +51,7 @@ class Label:
             is_negative = pd.Timedelta(self.matures_after) < pd.Timedelta(0)
         except ValueError as exc:
             raise InvalidArgumentError(
-                f"label {self.name}: matures_after is {self.matures_after!r}, which is no duration"
+                f"label {self.name}: matures_after is {self.matures_after!r}, expected a duration"
                 ' such as "34h" or "30d"'
             ) from exc
         if is_negative:
@@ -103,7 +103,7 @@ class UseCase:
             )
         by_name = self.by_name
         if len(by_name) != len(self.tables):
-            self._refuse(f"two tables have one name: {[table.name for table in self.tables]}")
+            self._refuse(f"two tables have the same name: {[table.name for table in self.tables]}")
         if not isinstance(self.features, FeatureSet):
             if len(self.tables) != 1:
                 self._refuse(
@@ -204,13 +204,13 @@ class UseCase:
                 " be known; take it out of them"
             )
         if features.key not in table.columns:
-            self._refuse(f"the key {features.key!r} is no column of table {table.name}")
+            self._refuse(f"the key {features.key!r} isn't a column of table {table.name}")
         derived = table.prepare is not None
         for column in (self.label.name, *self.slices):
             if not derived and column not in (*table.columns, *features.names):
                 what = "label" if column == self.label.name else "slice"
                 self._refuse(
-                    f"the {what} {column!r} is no column of table {table.name}, which has"
+                    f"the {what} {column!r} isn't a column of table {table.name}, which has"
                     f" {sorted(table.columns)}, and no `prepare` adds it"
                 )
 

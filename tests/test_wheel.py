@@ -83,7 +83,7 @@ def test_outside_the_checkout_the_command_says_what_is_missing(installed, tmp_pa
     assert "The whole loop of continuous training" in shown.stdout
     assert failed.returncode == 1
     (line,) = failed.stderr.strip().splitlines()[-1:]
-    assert line.startswith(f"mlops-mini: no data folder {tmp_path}/data: name one by")
+    assert line.startswith(f"mlops-mini: no data folder {tmp_path}/data: ")
     assert "MLOPS_MINI_DATA" in line
     assert list(tmp_path.iterdir()) == []
     assert files_in(installed) == before

@@ -77,7 +77,9 @@ def in_range(column: str, low: float, high: float) -> RowRule:
         InvalidArgumentError: `low` is above `high`.
     """
     if not low <= high:
-        raise InvalidArgumentError(f"no {column} is in {low} to {high}: swap or correct the limits")
+        raise InvalidArgumentError(
+            f"in_range of {column}: the lower limit {low} is above the upper, {high}: swap them"
+        )
     name = f"in_range({low}, {high})"
     words = f"is between {low:,} and {high:,}"
     return row_rule(name, [column], lambda rows: rows[column].between(low, high), words=words)

@@ -1,4 +1,4 @@
-"""What a table says of itself: its columns, its key, its time, and the rules that it keeps."""
+"""Describes a table: its columns, its key, its time, and the rules that its rows keep."""
 
 import re
 import traceback
@@ -122,8 +122,9 @@ class Table:
         time: Column with instants in UTC, stored or added by `prepare`; it says which period a row
             belongs to.
         columns: Kind of each stored column: `text`, `integer`, `number`, `boolean`, `instant`, or
-            the name of an Arrow type such as `int16`. A `?` behind it means that values may be
-            missing.
+            the name of an Arrow type such as `int16`. Dates and times without a zone are `text`,
+            of which `prepare` makes instants with `local_times.to_utc`. A `?` behind it means that
+            values may be missing.
         rules: What rows and whole partitions must keep, besides their key and their period.
         prepare: Adds columns that follow from the stored ones, and must not raise for bad values;
             rules see what it returns.
@@ -154,7 +155,7 @@ class Table:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w-]*", self.name, re.ASCII):
             raise InvalidArgumentError(
-                f"no table {self.name!r}: a name has letters, digits, _ and -, such as readings"
+                f"{self.name!r} can't name a table: use letters, digits, _ and -, such as readings"
             )
         self._check_columns()
         self._check_rules()
@@ -271,11 +272,12 @@ def prepared(prepare: Prepare, rows: pd.DataFrame, name: str) -> pd.DataFrame:
     except MlopsMiniError:
         raise
     except Exception as exc:
-        frames = traceback.extract_tb(exc.__traceback__)[1:]
-        own = [each for each in frames if "site-packages" not in each.filename] or frames
+        frames = traceback.extract_tb(exc.__traceback__)
+        own = [each for each in frames[1:] if "site-packages" not in each.filename] or frames
+        reason = " ".join(str(exc).split())
         raise InvalidArgumentError(
             f"{name}: prepare fails in {own[-1].filename}, line {own[-1].lineno}:"
-            f" {type(exc).__name__}: {exc}; it got the columns {sorted(map(str, rows.columns))},"
+            f" {type(exc).__name__}: {reason}; it got the columns {sorted(map(str, rows.columns))},"
             " and outcomes aren't among them when a prediction is due"
         ) from exc
     if not isinstance(added, pd.DataFrame) or not added.index.equals(rows.index):
@@ -295,7 +297,7 @@ def duration(text: str, what: str) -> pd.Timedelta:
         what: What it is, the start of the message.
 
     Raises:
-        InvalidArgumentError: It is none.
+        InvalidArgumentError: It isn't one.
     """
     try:
         read = pd.Timedelta(text)

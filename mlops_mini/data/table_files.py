@@ -153,7 +153,7 @@ def whole_file(table: Table, folder: Path) -> str | None:
         stored.append(f"{table.name}/")
     if len(stored) > 1:
         raise DataIntegrityError(
-            f"{folder} has both {stored[0]} and {stored[1]}: remove what isn't {table.name}"
+            f"{folder} has both {stored[0]} and {stored[1]}: remove the one that isn't up to date"
         )
     return stored[0] if stored else None
 

@@ -49,8 +49,8 @@ class Latest:
     """A value of the last observation published, missing if there is none or it has expired.
 
     Attributes:
-        observation: Of which series.
-        value: Its column of numbers.
+        observation: The series.
+        value: The column of numbers whose last value is taken.
     """
 
     observation: Observation
@@ -78,20 +78,19 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """An aggregate of the events at an entity during the last while.
+    """An aggregate of an entity's recent events, such as the departures from an airport.
 
-    Seven things fix it: entity, event, event time (the event brings it), value, window, aggregate,
-    and the value when empty. An event at time e counts at time t if t - window < e <= t.
+    An event at time e counts at time t if t - window < e <= t, and if it's known by then.
 
     Attributes:
         entity: The column that events and the example must have in common.
-        event: Which events.
+        event: The events that are aggregated.
         value: What is averaged, a whole number or a truth value, computed from a column of the
             event's values or from one of them; None to average the values themselves, or to count.
         window_s: Length, seconds.
         aggregate: `count` or `mean`.
         empty: The value when no event is in the window.
-        less: Events whose count is taken off again; None for none.
+        less: Events whose count is subtracted; None to subtract nothing.
     """
 
     entity: str
@@ -106,8 +105,9 @@ class Window:
         fits = self.less is None if self.aggregate == "mean" else self.value is None
         if not fits or self.window_s <= 0 or (self.aggregate == "mean" and not self.event.value):
             raise InvalidArgumentError(
-                f"there is no such window as {self}: a mean is of events that have a value, and"
-                " takes no others off; a count needs no value; window_s is above 0"
+                f"there can't be a window with the {self.aggregate} of {self.event.kind} events in"
+                f" {self.window_s} s: a mean needs events that have a value, and subtracts no"
+                " others; a count takes no value; window_s must be above 0"
             )
 
 

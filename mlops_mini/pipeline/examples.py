@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,7 @@ class PeriodOfExamples:
     """The examples of one period.
 
     Attributes:
-        period: Which one.
+        period: The period.
         rows: Rows of the examples' table, with what `prepare` adds to them.
         features: Their features, one row each, as of the instant when its prediction is due.
         labels: 1 or 0, NaN where unknown.
@@ -67,7 +67,7 @@ class Examples:
     """Examples of some periods, and what happened before and meanwhile.
 
     Attributes:
-        use_case: Whose.
+        use_case: The use case.
         periods: The periods asked for, in order.
         history: Events, as `events.from_tables` gives them.
         observed: Rows of the tables that are observed, by table.
@@ -88,7 +88,7 @@ def digest(use_case: UseCase, periods: Sequence[Period], *, data_folder: Path) -
     """Digest the files that some periods need, those before them that features reach into included.
 
     Args:
-        use_case: Whose tables.
+        use_case: The use case whose tables are read.
         periods: Months or weeks in order.
         data_folder: Holds the tables; see `table_files.load`.
 
@@ -117,7 +117,7 @@ def copy(
     """Copy the files that some periods need.
 
     Args:
-        use_case: Whose tables.
+        use_case: The use case whose tables are read.
         periods: Months or weeks in order.
         folder: Becomes a data folder with just these files and their checksums.
         data_digest: What `digest` said of them.
@@ -155,7 +155,7 @@ def clean(
     missing: then something is wrong that no row shows.
 
     Args:
-        use_case: Whose tables and rules.
+        use_case: The use case whose tables are read, with their rules.
         periods: Months or weeks in order; those before them that features reach into, and that are
             there, are cleaned too.
         folder: Becomes a data folder of the rows kept, one file for each table.
@@ -211,7 +211,7 @@ def read(use_case: UseCase, periods: Sequence[Period], *, data_folder: Path) -> 
     reach back into them. No row rule is applied: read what `clean` has written.
 
     Args:
-        use_case: Whose.
+        use_case: The use case.
         periods: Months or weeks in order.
         data_folder: Holds the tables.
 
@@ -263,7 +263,7 @@ def happened(
     """Tell what features may look back at.
 
     Args:
-        use_case: Whose.
+        use_case: The use case.
         tables: Prepared rows by table, of each table that features look back at.
 
     Returns:
@@ -287,7 +287,7 @@ def write(
     """Write the rows that have a label, with their features as of the instant of prediction.
 
     Args:
-        use_case: Whose.
+        use_case: The use case.
         train_periods: Months or weeks in order.
         test_period: The one after them.
         train_file: Gets a parquet file of the rows of `train_periods`: the key, the features, the
@@ -304,7 +304,7 @@ def write(
     for file, parts in ((train_file, periods[:-1]), (test_file, periods[-1:])):
         examples = pd.concat([_labeled(use_case, part) for part in parts])
         labels, asked = examples[use_case.label.name], [part.period for part in parts]
-        _check_labels(use_case, labels, asked, must_vary=file == train_file)
+        _check_labels(use_case, labels, asked, to_do="learn" if file == train_file else "judge")
         examples.reset_index().to_parquet(file, index=False)
 
 
@@ -342,9 +342,13 @@ def _check_columns(use_case: UseCase, prepared: pd.DataFrame) -> None:
 
 
 def _check_labels(
-    use_case: UseCase, labels: pd.Series[float], periods: Sequence[Period], *, must_vary: bool
+    use_case: UseCase,
+    labels: pd.Series[float],
+    periods: Sequence[Period],
+    *,
+    to_do: Literal["learn", "judge", ""] = "",
 ) -> None:
-    """Refuse labels that are all missing, or from which nothing can be learned."""
+    """Refuse labels that are all missing, or from which nothing can be learned or judged."""
     span = f"{periods[0]} to {periods[-1]}" if len(periods) > 1 else str(periods[0])
     label = use_case.label
     if labels.empty:
@@ -353,11 +357,11 @@ def _check_labels(
             f" in each, and known only {label.matures_after} after a row's time: choose earlier"
             " periods, whose outcomes are known"
         )
-    if must_vary and labels.min() == labels.max():
+    if to_do and labels.min() == labels.max():
+        other = "train on more periods" if to_do == "learn" else "judge on another period"
         raise InvalidArgumentError(
             f"use case {use_case.name}: {label.name} is {labels.iloc[0]:g} in all {len(labels)}"
-            f" rows of {span}: there's nothing to learn; train on more periods, or predict"
-            " something else"
+            f" rows of {span}: there's nothing to {to_do}; {other}, or predict something else"
         )
 
 
@@ -390,7 +394,7 @@ def _load(use_case: UseCase, table: Table, period: Period, data_folder: Path) ->
 def _split(use_case: UseCase, table: Table, period: Period, arrived: pd.DataFrame) -> RowSplit:
     label = use_case.label.name
     if table.name == use_case.examples.name and label in arrived and len(arrived) >= MIN_ROWS:
-        _check_labels(use_case, arrived[label].dropna(), [period], must_vary=False)
+        _check_labels(use_case, arrived[label].dropna(), [period])
     return rules.split(table, arrived, period)
 
 

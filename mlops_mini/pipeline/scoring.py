@@ -29,7 +29,7 @@ def score(
     file only if they're in there too.
 
     Args:
-        use_case: Whose features.
+        use_case: The use case whose features are computed.
         version_folder: A published version, or the folder of all of them: then the latest is asked.
         file: Parquet or CSV with the key and the inputs of the features; the label isn't needed.
         data_folder: Holds the tables that features look back at; None if they look back at none.

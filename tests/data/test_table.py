@@ -38,8 +38,8 @@ def test_rules_are_told_apart():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "my readings"}, "no table 'my readings'"),
-        ({"name": "../readings"}, "no table"),
+        ({"name": "my readings"}, "'my readings' can't name a table"),
+        ({"name": "../readings"}, "can't name a table"),
         ({"key": "machine"}, "key is 'machine', expected the columns"),
         ({"key": ()}, r"key is \(\)"),
         ({"key": ("machine", "machine")}, "key is"),

@@ -21,7 +21,7 @@ def test_a_window_that_makes_no_sense_is_refused(change):
     fields = {"entity": "line", "event": STARTED, "window_s": 60, "aggregate": "count"}
     Window(**fields, empty=0.0)
 
-    with pytest.raises(InvalidArgumentError, match="there is no such window"):
+    with pytest.raises(InvalidArgumentError, match="there can't be a window with the"):
         Window(**(fields | {"empty": 0.0} | change))
 
 

@@ -126,6 +126,14 @@ WRONG = {  # what's wrong with the files, with the use case, and what is said
 }
 
 
+def test_a_label_that_is_constant_where_a_model_is_judged_is_told(data, tmp_path):
+    february = data / "customers" / "2026-02.csv"
+    pd.read_csv(february, dtype=str).assign(churned="0").to_csv(february, index=False)
+
+    with pytest.raises(MlopsMiniError, match=r"churned is 0 in all 299 rows of 2026-02: .* judge"):
+        to_examples(CHURN, data, tmp_path)
+
+
 @pytest.mark.parametrize("what", WRONG)
 def test_it_is_one_line_before_anything_is_trained(what, data, tmp_path):
     how, use_case, words = WRONG[what]
@@ -168,8 +176,8 @@ def test_another_order_of_columns_changes_nothing(data, tmp_path):
     [
         ({"features": ["plan", "age"]}, "features name ['age']; table customers has"),
         ({"features": ["plan", "billed_at"]}, "['billed_at'], and an instant is no number"),
-        ({"slices": ["region"]}, "the slice 'region' is no column of table customers, which has"),
-        ({"label": Label("left")}, "the label 'left' is no column of table customers, which has"),
+        ({"slices": ["region"]}, "the slice 'region' isn't a column of table customers, which has"),
+        ({"label": Label("left")}, "the label 'left' isn't a column of table customers, which has"),
         ({"features": ["churned"]}, "the label churned is among the features"),
     ],
 )
