@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from mlops_mini.data import rules, table_files
+from mlops_mini.errors import AbortedError
 from mlops_mini.features import events, online
 from mlops_mini.features.store import Store
 from mlops_mini.local_server import LocalServer
@@ -97,7 +98,11 @@ def test_a_pipeline_learns_publishes_and_remembers(data, tmp_path, name) -> None
     asked = arguments(dotted, tmp_path, data)
 
     with Runner(tmp_path / "runs") as runner:
-        first = runner.run(definition.continuous_training, asked)
+        (tmp_path / "models").touch()  # nothing can be published there
+        with pytest.raises(AbortedError, match="publish"):
+            runner.run(definition.continuous_training, asked, run_id="first")
+        (tmp_path / "models").unlink()
+        first = runner.resume("first", definition.continuous_training)
         again = runner.run(definition.continuous_training, asked)
 
     assert first.state == again.state == "SUCCEEDED"
