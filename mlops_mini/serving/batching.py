@@ -13,6 +13,7 @@ independent of each other, and its requests are run alone for good.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -86,6 +87,7 @@ class BatchQueue:
         name: The signature's, for the log.
         waiting: Tasks, in the order in which they came.
         release: Lets the version go that they hold.
+        timer: Ends their wait.
         n_away: Batches that run on threads.
         n_trials: Batches that were also run one by one.
         is_alone: True once a batch has changed an answer.
@@ -94,9 +96,15 @@ class BatchQueue:
     name: str
     waiting: list[Task] = field(default_factory=list)
     release: Callable[[], None] | None = None
+    timer: asyncio.TimerHandle | None = None
     n_away: int = 0
     n_trials: int = 0
     is_alone: bool = False
+
+    @property
+    def is_full(self) -> bool:
+        """Say whether what waits fills a batch."""
+        return len(self.waiting) >= MAX_ROWS
 
     @property
     def is_on_trial(self) -> bool:

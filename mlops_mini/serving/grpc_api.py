@@ -36,6 +36,9 @@ _WATCH_S = 0.2
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _MAX_MESSAGE_BYTES = 1024
 _INT32_MAX = 2**31 - 1
+# `grpc.aio` wakes the event loop for each call, so that a turn brings only one: where several are
+# under way, each waits that long for others. A lone client's calls don't wait.
+_PATIENCE_S = 0.002
 _Method = Callable[[bytes, float | None], Awaitable[bytes]]
 
 
@@ -175,6 +178,7 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
     as_content: bool = False
 
     def __post_init__(self) -> None:
+        self._n_predicts = 0  # under way
         methods: dict[str, _Method] = {
             f"/{_PREDICTION}/Predict": self.predict,
             f"/{_PREDICTION}/Classify": self.classify,
@@ -209,7 +213,13 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
             timeout_s: Longest run, seconds; None for no limit. So for the methods below.
         """
         request = await self._read(request_bytes)
-        response = await self.predictor.predict(request, timeout_s=timeout_s)
+        self._n_predicts += 1
+        try:
+            response = await self.predictor.predict(
+                request, timeout_s=timeout_s, patience_s=_PATIENCE_S if self._n_predicts > 1 else 0
+            )
+        finally:
+            self._n_predicts -= 1
         return await self._write(response)
 
     async def _read(self, request_bytes: bytes) -> PredictRequest:

@@ -193,6 +193,7 @@ class _Connection(asyncio.Protocol):
         self._n_unsent_bytes = 0
         self._unsent_since = 0.0
         self._deadline = math.inf
+        self._now = 0.0  # when something came last
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -225,6 +226,7 @@ class _Connection(asyncio.Protocol):
             return
         was_answering = self._is_answering
         self._n_unparsed_bytes += len(data)
+        self._now = self._listener.loop.time()
         while data and not self._is_ending:
             read, data = data, b""
             try:
@@ -244,7 +246,7 @@ class _Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._request = _Request()
         self._is_reading = self._in_head = True
-        self._give(self._limits.head_s)
+        self._deadline = self._now + self._limits.head_s
 
     def on_url(self, url: bytes) -> None:
         self._request.target += url
@@ -278,7 +280,7 @@ class _Connection(asyncio.Protocol):
             self._owes_continue = True
             if not self._is_answering:
                 self._continue()
-        self._give(self._limits.idle_s)
+        self._deadline = self._now + self._limits.idle_s
 
     def on_body(self, piece: bytes) -> None:
         self._n_unparsed_bytes = 0
@@ -293,7 +295,7 @@ class _Connection(asyncio.Protocol):
             self._check_body(request.more_body.tell() + len(piece))
             request.more_body.write(piece)
         earned = self._deadline + len(piece) / _SLOWEST_BODY_BYTES_S
-        self._deadline = min(earned, self._listener.loop.time() + self._limits.idle_s)
+        self._deadline = min(earned, self._now + self._limits.idle_s)
 
     def _check_body(self, n_bytes: int) -> None:
         if self._limits.body_bytes is not None and n_bytes > self._limits.body_bytes:
@@ -328,25 +330,21 @@ class _Connection(asyncio.Protocol):
             request.more_body = None
         if self._is_answering:
             self._waiting.append(request)
-        elif not self._is_taken(request):
-            self._waiting.append(request)
-            self._answering = self._listener.loop.create_task(self._answer_waiting())
-
-    def _is_taken(self, request: _Request) -> bool:
-        """Say whether the fast handler answers a request."""
+            return
         fast_handler = self._listener.fast_handler
-        if fast_handler is None or request.refusal:
-            return False
-        self._replying = request
-        arguments = (request.method, request.target, request.headers, request.body)
-        is_taken = False
-        try:
-            is_taken = fast_handler(*arguments, functools.partial(self._reply, request))
-        except Exception:  # our own fault, whatever it is: the other handler has its own say
-            logger.exception("no fast answer to %s %r", request.method, request.target)
-        if not is_taken:
+        if fast_handler is not None and not request.refusal:
+            self._replying = request
+            reply = functools.partial(self._reply, request)
+            try:
+                if fast_handler(
+                    request.method, request.target, request.headers, request.body, reply
+                ):
+                    return
+            except Exception:  # our own fault, whatever it is: the other handler has its own say
+                logger.exception("no fast answer to %s %r", request.method, request.target)
             self._replying = None
-        return is_taken
+        self._waiting.append(request)
+        self._answering = self._listener.loop.create_task(self._answer_waiting())
 
     def _reply(self, request: _Request, answer: Answer) -> None:
         """Write what the fast handler has answered."""
@@ -396,12 +394,18 @@ class _Connection(asyncio.Protocol):
     def _write(self, request: _Request, answer: Answer) -> None:
         if self.transport.is_closing():
             return
-        if answer.headers is JSON_HEADERS and answer.status == 200 and self._is_usual(request):
-            n_bytes = len(answer.body)
-            if n_bytes <= _COPIED_BYTES:
-                start = self._listener.json_head
-                self.transport.write(b"%b%d\r\n\r\n%b" % (start, n_bytes, answer.body))
-                return
+        body = answer.body
+        if (
+            answer.headers is JSON_HEADERS
+            and answer.status == 200
+            and request.version == "1.1"
+            and request.method == "POST"
+            and len(body) <= _COPIED_BYTES
+            and not request.is_last
+            and not self._listener.is_draining
+        ):
+            self.transport.write(b"%b%d\r\n\r\n%b" % (self._listener.json_head, len(body), body))
+            return
         headers = dict(answer.headers)
         is_drained = self._listener.is_draining and not self._waiting and not self._is_reading
         if request.is_last or is_drained:
@@ -413,21 +417,12 @@ class _Connection(asyncio.Protocol):
             self._waiting.clear()
         head = head_of(request.version, answer.status, headers, self._listener.date)
         head += f"{len(answer.body)}\r\n\r\n"
-        body = b"" if request.method == "HEAD" else answer.body
+        body = b"" if request.method == "HEAD" else body
         if len(body) <= _COPIED_BYTES:
             self.transport.write(head.encode() + body)
         else:  # a copy would take its time
             self.transport.write(head.encode())
             self.transport.write(body)
-
-    def _is_usual(self, request: _Request) -> bool:
-        """Say whether the head of an answer needs nothing but the usual lines."""
-        return (
-            request.version == "1.1"
-            and request.method != "HEAD"
-            and not request.is_last
-            and not self._listener.is_draining
-        )
 
     def _continue(self) -> None:
         self._owes_continue = False

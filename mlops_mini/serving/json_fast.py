@@ -80,6 +80,20 @@ class InputLayout:
             groups.setdefault(numpy, []).append(alias)
         return cls(shape=None, groups=tuple((k, tuple(v)) for k, v in groups.items()))
 
+    def to_blocks(self, arrays: Mapping[str, Array]) -> tuple[list[Array], int] | None:
+        """Turn one array per alias into blocks and their number of rows; None if they don't fit."""
+        if self.shape is not None:
+            (array,) = arrays.values()
+            is_fit = _fits(array.shape, self.shape) and array.dtype == self.groups[0][0]
+            return ([array], len(array)) if is_fit and array.size else None
+        shapes = {array.shape for array in arrays.values()}
+        if len(shapes) != 1 or len(shape := shapes.pop()) != 1 or not shape[0]:
+            return None
+        if any(arrays[a].dtype != dtype for dtype, aliases in self.groups for a in aliases):
+            return None
+        blocks = [np.stack([arrays[a] for a in aliases]) for _, aliases in self.groups]
+        return blocks, shape[0]
+
 
 class FastRequest(NamedTuple):
     """What a plain body asks.

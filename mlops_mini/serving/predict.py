@@ -19,8 +19,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy.typing as npt
@@ -28,23 +27,17 @@ import numpy.typing as npt
 from mlops_mini import wire
 from mlops_mini.errors import (
     DeadlineExceededError,
-    FailedPreconditionError,
-    InternalError,
-    InvalidArgumentError,
 )
 from mlops_mini.serving import batching, lifecycle, servables
-from mlops_mini.serving.batching import BatchQueue, Task
+from mlops_mini.serving.batching import BatchQueue, Results, Task
 from mlops_mini.serving.json_fast import InputLayout
 from mlops_mini.serving.lifecycle import ModelLifecycle
+from mlops_mini.serving.request_checks import CheckedRun, check_run
 from mlops_mini.serving.run_costs import INLINE_LIMIT_S, RunCosts
 from mlops_mini.serving.servables import (
-    CLASSIFY,
     DEFAULT_SIGNATURE,
-    PREDICT,
-    REGRESS,
     LoadedSignature,
     Servable,
-    TensorSpec,
 )
 from mlops_mini.serving.workers import Workers
 from mlops_mini.wire import ModelSpec, PredictRequest, PredictResponse
@@ -54,21 +47,6 @@ logger = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 
 _MAX_BATCHES_AWAY = os.cpu_count() or 1  # of a signature on threads: the rest gathers meanwhile
-
-
-@dataclass(frozen=True, slots=True)
-class CheckedRun:
-    """A run that may be made: what to feed and what to fetch.
-
-    Attributes:
-        signature: The signature that is run.
-        arrays: One array per input of the signature.
-        outputs: The outputs wanted.
-    """
-
-    signature: LoadedSignature
-    arrays: Sequence[Array]
-    outputs: Sequence[TensorSpec]
 
 
 class _Turn:
@@ -129,7 +107,13 @@ class Predictor:
         self._under_way = set[asyncio.Task[None]]()
 
     def submit(
-        self, model: ModelLifecycle, servable: Servable, signature: LoadedSignature, task: Task
+        self,
+        model: ModelLifecycle,
+        servable: Servable,
+        signature: LoadedSignature,
+        task: Task,
+        *,
+        patience_s: float = 0.0,
     ) -> bool:
         """Let a request that fits its signature join the others of this turn of the event loop.
 
@@ -138,6 +122,7 @@ class Predictor:
             servable: The version, not held.
             signature: Its signature.
             task: The request, which hears of its results later.
+            patience_s: How long it may wait for others, seconds; 0 for this turn only.
 
         Returns:
             False if nothing was begun, since the version is on its way out, or more is to be
@@ -150,8 +135,16 @@ class Predictor:
             queue.release = model.hold(servable)
             if queue.release is None:
                 return False
-            self._call_soon(self._flush, servable, signature, queue)
+            if patience_s:
+                loop = asyncio.get_running_loop()
+                queue.timer = loop.call_later(patience_s, self._flush, servable, signature, queue)
+            else:
+                self._call_soon(self._flush, servable, signature, queue)
         queue.waiting.append(task)
+        if queue.timer is not None and (not patience_s or queue.is_full):
+            queue.timer.cancel()
+            queue.timer = None
+            self._call_soon(self._flush, servable, signature, queue)
         return True
 
     def _queue(self, servable: Servable, signature: LoadedSignature) -> BatchQueue:
@@ -174,6 +167,7 @@ class Predictor:
         """Run what waits, unless as many batches are away as may be: the next to end does it."""
         if queue.n_away >= _MAX_BATCHES_AWAY or queue.release is None:
             return
+        queue.timer = None
         tasks, queue.waiting = queue.waiting, []
         release, queue.release = queue.release, None
         batches = batching.cut(tasks, is_alone=queue.is_alone)
@@ -240,13 +234,18 @@ class Predictor:
             self._flush(turn.servable, turn.signature, queue)
 
     async def predict(
-        self, request: PredictRequest, *, timeout_s: float | None = None
+        self,
+        request: PredictRequest,
+        *,
+        timeout_s: float | None = None,
+        patience_s: float = 0.0,
     ) -> PredictResponse:
         """Answer a request that names its model.
 
         Args:
             request: The request.
             timeout_s: Longest run, seconds; None for no limit.
+            patience_s: How long it may wait for others to run with, seconds.
         """
         with contextlib.ExitStack() as hold:
             servable = hold.enter_context(lifecycle.acquire(self._models, request.model_spec))
@@ -258,6 +257,7 @@ class Predictor:
                 unreadable=request.unreadable,
                 output_filter=request.output_filter,
                 timeout_s=timeout_s,
+                patience_s=patience_s,
                 hold=hold,
             )
             answered = ModelSpec(
@@ -276,6 +276,7 @@ class Predictor:
         unreadable: Sequence[str] = (),
         output_filter: Sequence[str] = (),
         timeout_s: float | None,
+        patience_s: float = 0.0,
         hold: contextlib.ExitStack,
     ) -> dict[str, Array]:
         """Check a request against its signature and run that.
@@ -287,6 +288,7 @@ class Predictor:
             unreadable: Aliases of inputs that were sent and cannot become arrays.
             output_filter: Aliases of the outputs wanted; empty means all.
             timeout_s: Longest run, seconds; None for no limit.
+            patience_s: How long it may wait for others to run with, seconds.
             hold: Holds the servable. If the time is over before the run is, the run takes it along,
                 so that the version is not unloaded under its feet.
 
@@ -301,6 +303,10 @@ class Predictor:
             output_filter=output_filter,
             check_method=self._check_method,
         )
+        joined = None if output_filter else self._join(servable, checked, timeout_s, patience_s)
+        if joined is not None:
+            results = await _within(joined, timeout_s)
+            return {s.alias: array for s, array in zip(checked.outputs, results, strict=True)}
         costs, n_elements = checked.signature.costs, _n_elements(checked.arrays)
         # What fetches other outputs is a callable of its own, which takes long to make.
         is_short = n_elements <= costs.inline_elements and not output_filter
@@ -313,88 +319,41 @@ class Predictor:
             costs.is_warm |= is_short
         return {spec.alias: array for spec, array in zip(checked.outputs, results, strict=True)}
 
+    def _join(
+        self, servable: Servable, checked: CheckedRun, timeout_s: float | None, patience_s: float
+    ) -> asyncio.Future[list[Array]] | None:
+        """Let a checked request join the others; None if it must be run alone."""
+        signature, layout = checked.signature, checked.signature.layout
+        if layout is None or self._queue(servable, signature).is_alone:
+            return None
+        model = self._models.get(servable.name)
+        aliases = [spec.alias for spec in signature.inputs]
+        blocks = layout.to_blocks(dict(zip(aliases, checked.arrays, strict=True)))
+        if model is None or blocks is None or blocks[1] > batching.MAX_TASK_ROWS:
+            return None
+        future: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
 
-def check_run(
-    servable: Servable,
-    signature_name: str,
-    inputs: Mapping[str, Array],
-    *,
-    unreadable: Sequence[str] = (),
-    output_filter: Sequence[str] = (),
-    check_method: bool = False,
-) -> CheckedRun:
-    """Check a request against its signature; arguments are those of `Predictor`.
+        def done(results: Results, start: int, stop: int | None) -> None:
+            if not future.done():  # its time may be over
+                future.set_result([array[start:stop] for array in results.arrays])
 
-    Raises:
-        FailedPreconditionError: There is no such signature.
-        InvalidArgumentError: Inputs or outputs do not fit it.
-        InternalError: The signature was exported for another method.
-        UnimplementedError: The signature cannot be served.
-    """
-    key = signature_name or DEFAULT_SIGNATURE
-    signature = servable.signatures.get(key)
-    if signature is None:
-        raise FailedPreconditionError(f'Serving signature key "{key}" not found.')
-    signature.check_servable()
-    method = servable.signature_defs[key].method_name
-    if check_method and method not in (PREDICT, CLASSIFY, REGRESS):
-        raise InternalError(
-            "Expected prediction signature method_name to be one of"
-            f" {{{PREDICT}, {CLASSIFY}, {REGRESS}}}. Was: {method}"
-        )
-    _check_inputs(signature, {*inputs, *unreadable}, {*unreadable})
-    _check_filter(signature, output_filter)
-    fed = {**signature.defaults, **inputs}
-    outputs = {spec.alias: spec for spec in signature.outputs}
-    return CheckedRun(
-        signature,
-        [fed[spec.alias] for spec in signature.inputs],
-        [outputs[alias] for alias in output_filter or outputs],
-    )
+        def failed(error: Exception) -> None:
+            if not future.done():
+                future.set_exception(error)
+
+        n_elements = _n_elements(checked.arrays)
+        axis = 0 if layout.shape else 1
+        task = Task(blocks[0], axis, blocks[1], n_elements, done, failed, timeout_s)
+        is_joined = self.submit(model, servable, signature, task, patience_s=patience_s)
+        return future if is_joined else None
 
 
-def _check_inputs(signature: LoadedSignature, given: set[str], unreadable: set[str]) -> None:
-    needed = {spec.alias for spec in signature.inputs}
-    if len(given) > len(needed) or (len(given) < len(needed) and not signature.defaults):
-        raise InvalidArgumentError(
-            f"input size does not match signature: {len(given)}!={len(needed)}"
-            f" len({_braced(given)}) != len({_braced(needed)})."
-            f" Sent extra: {_braced(given - needed)}."
-            f" Missing but required: {_braced(needed - given)}."
-        )
-    for spec in signature.inputs:
-        if spec.alias not in given and spec.alias not in signature.defaults:
-            raise InvalidArgumentError(
-                f"Signature input alias: {spec.alias}(feed name: {spec.tensor}) not found in"
-                " request and no default value provided. Inputs expected to be in the request"
-                f" {_braced(given)}, or default input alias set:"
-                f" {','.join(sorted(signature.defaults))}"
-            )
-        if spec.alias in unreadable:
-            raise InvalidArgumentError(f"tensor parsing error: {spec.alias}")
-    if given - needed:
-        raise InvalidArgumentError(
-            "Inputs contains invalid name. Used request inputs:"
-            f" {','.join(sorted(given & needed))}, request input: {','.join(sorted(given))}"
-        )
-
-
-def _check_filter(signature: LoadedSignature, output_filter: Sequence[str]) -> None:
-    known = {spec.alias for spec in signature.outputs}
-    seen: set[str] = set()
-    for alias in output_filter:
-        if alias not in known:
-            raise InvalidArgumentError(
-                f"output tensor alias not found in signature: {alias} Outputs expected to be in the"
-                f" set {_braced(known)}."
-            )
-        if alias in seen:
-            raise InvalidArgumentError(f"duplicate output tensor alias: {alias}")
-        seen.add(alias)
-
-
-def _braced(names: Iterable[str]) -> str:
-    return f"{{{','.join(sorted(names))}}}"
+async def _within(future: asyncio.Future[list[Array]], timeout_s: float | None) -> list[Array]:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await future
+    except TimeoutError as exc:
+        raise DeadlineExceededError("Timed out waiting for notification") from exc
 
 
 def _timed(

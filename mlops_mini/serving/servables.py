@@ -146,12 +146,18 @@ class Servable:
         self.signature_defs = graph.signature_defs
         self._session = session
         self._op_error: type[Any] = tensorflow().errors.OpError
-        self._whole: dict[tuple[str, int | None], _Call] = {}  # each limit's, so there are few
         self._needs_rank = any(map(_RANK_SENSITIVE.match, frozenset().union(*graph.ops.values())))
         self._callable = functools.lru_cache(_MAX_CALLABLES)(
             functools.partial(_make_callable, session)
         )
         self.signatures = {key: self._make_signature(key, ops) for key, ops in graph.ops.items()}
+        self._tensors = {
+            key: (
+                tuple([spec.tensor for spec in signature.inputs]),
+                tuple([spec.tensor for spec in signature.outputs]),
+            )
+            for key, signature in self.signatures.items()
+        }
         self.dtypes = {key: signature.dtypes for key, signature in self.signatures.items()}
         self.dtypes[""] = self.dtypes.get(DEFAULT_SIGNATURE, {})
         self.layouts = {key: signature.layout for key, signature in self.signatures.items()}
@@ -185,23 +191,23 @@ class Servable:
             self._check(index, spec, array)
         feeds = tuple([spec.tensor for spec in inputs])
         fetches = tuple([spec.tensor for spec in outputs])
-        return self._call(self._callable(feeds, fetches, timeout_ms), arrays)
+        return self._call(feeds, fetches, timeout_ms, arrays)
 
     def run_signature(
         self, signature: LoadedSignature, arrays: Sequence[Array], *, timeout_ms: int | None
     ) -> list[Array]:
         """Run a signature, all outputs, on arrays of its own types and ranks; else as `run`."""
-        call = self._whole.get((signature.name, timeout_ms))
-        if call is None:
-            feeds = tuple([spec.tensor for spec in signature.inputs])
-            fetches = tuple([spec.tensor for spec in signature.outputs])
-            call = self._callable(feeds, fetches, timeout_ms)
-            self._whole[signature.name, timeout_ms] = call
-        return self._call(call, arrays)
+        return self._call(*self._tensors[signature.name], timeout_ms, arrays)
 
-    def _call(self, call: _Call, arrays: Sequence[Array]) -> list[Array]:
+    def _call(
+        self,
+        feeds: tuple[str, ...],
+        fetches: tuple[str, ...],
+        timeout_ms: int | None,
+        arrays: Sequence[Array],
+    ) -> list[Array]:
         try:
-            results = call(*arrays)
+            results = self._callable(feeds, fetches, timeout_ms)(*arrays)
         except self._op_error as exc:
             raise by_code(exc.error_code, exc.message) from exc
         except UnicodeDecodeError as exc:  # TensorFlow's words quote an input that is no UTF-8
@@ -258,7 +264,6 @@ class Servable:
         """Give the memory back. No run may be under way."""
         self.signatures = {}
         self._callable.cache_clear()
-        self._whole.clear()
         self._session.close()
 
 

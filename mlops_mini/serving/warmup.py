@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_mini.errors import InvalidArgumentError, UnimplementedError, by_code
-from mlops_mini.serving import example_methods, predict
+from mlops_mini.serving import example_methods, request_checks
 from mlops_mini.serving.servables import CLASSIFY, REGRESS, Servable
 from mlops_mini.wire import PredictRequest
 
@@ -75,7 +75,7 @@ def _run_record(servable: Servable, log: Any) -> None:
     request: Any = getattr(getattr(log, kind), "request", None)
     if kind == "predict_log":
         parsed = PredictRequest.from_bytes(request.SerializeToString())
-        checked = predict.check_run(
+        checked = request_checks.check_run(
             servable,
             request.model_spec.signature_name,
             parsed.inputs,

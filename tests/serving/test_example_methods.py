@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlops_mini.errors import InternalError, InvalidArgumentError
-from mlops_mini.serving import example_methods, predict, servables
+from mlops_mini.serving import example_methods, request_checks, servables
 from tests.conformance.models import write_half_plus_two
 from tests.serving.servers import run_in_child
 
@@ -44,11 +44,11 @@ def _check_methods(models: Path, folder: Path) -> None:
 
     odd = servables.load(models / "odd/1", name="m", version=1, tags=["odd", "tags"])
     inputs = {"x": np.float32([1])}
-    checked = predict.check_run(odd, "", inputs)
+    checked = request_checks.check_run(odd, "", inputs)
     (y,) = odd.run(checked.signature.inputs, checked.outputs[:1], checked.arrays, timeout_ms=0)
     assert y.tolist() == [2.0]
     with pytest.raises(InvalidArgumentError) as raised:
-        predict.check_run(odd, "", {"step": np.float32(1)})
+        request_checks.check_run(odd, "", {"step": np.float32(1)})
     assert str(raised.value) == (
         "Signature input alias: x(feed name: x:0) not found in request and no default value"
         " provided. Inputs expected to be in the request {step}, or default input alias set: step"
@@ -56,7 +56,7 @@ def _check_methods(models: Path, folder: Path) -> None:
     with pytest.raises(
         InternalError, match=r"^Expected prediction signature method_name to be one of"
     ):
-        predict.check_run(odd, "brain", inputs, check_method=True)
+        request_checks.check_run(odd, "brain", inputs, check_method=True)
 
 
 def test_tasks_share_a_run_and_defaults_fill_in(toy_models: Path, tmp_path: Path) -> None:
