@@ -86,7 +86,9 @@ class ServerConfig:
     tensorflow_inter_op_parallelism: int = _flag(0, "operations at the same time")
     tensorflow_session_config_file: str = _flag("", "ConfigProto text for the models' sessions")
 
-    enable_batching: bool = _inert(False, "not yet: requests run one by one")
+    enable_batching: bool = _inert(
+        False, "not yet: without it, too, requests that come together run together"
+    )
     batching_parameters_file: str = _inert("", "not yet")
     enable_per_model_batching_parameters: bool = _inert(False, "not yet")
     monitoring_config_file: str = _inert("", "not yet: there are no metrics")
