@@ -1,6 +1,7 @@
 """What `mlops-mini describe` says of three use cases, to somebody who has never seen our code."""
 
 import re
+
 import pytest
 
 from mlops_mini import description
