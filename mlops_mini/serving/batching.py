@@ -66,7 +66,6 @@ class Task:
         done: Told the results.
         failed: Told the error instead.
         timeout_s: Longest run, seconds; None for no limit.
-        kind: Tasks of one kind may share a batch.
     """
 
     blocks: Sequence[Array]
@@ -76,7 +75,11 @@ class Task:
     done: Done
     failed: Failed
     timeout_s: float | None = None
-    kind: Hashable = None
+
+    @property
+    def kind(self) -> Hashable:
+        """What tasks that share a batch have in common: the sizes of a row."""
+        return self.blocks[0].shape[1:] if self.axis == 0 else None
 
 
 @dataclass(slots=True)

@@ -211,7 +211,9 @@ class Predictor:
     async def _run_away(self, turn: _Turn, tasks: Sequence[Task]) -> None:
         """Run a batch on a thread."""
         queue, is_short = turn.queue, _is_short(turn.signature, tasks)
-        queue.n_away += 1
+        # A run alone is nobody's obstacle: it takes its thread, however long.
+        is_counted = len(tasks) > 1
+        queue.n_away += is_counted
         timeouts = [task.timeout_s for task in tasks if task.timeout_s is not None]
         timeout_s = max(timeouts) if len(timeouts) == len(tasks) else None
         timeout_ms = None if is_short else servables.limit_ms(timeout_s)
@@ -229,7 +231,7 @@ class Predictor:
                 logger.exception("a batch of %s has failed", queue.name)
                 _give_up(tasks, exc)
         turn.signature.costs.is_warm |= is_short
-        queue.n_away -= 1
+        queue.n_away -= is_counted
         if queue.waiting:
             self._flush(turn.servable, turn.signature, queue)
 

@@ -232,6 +232,9 @@ def write_batched(folder: str) -> None:
 
     signatures = {
         "serving_default": _signature(checked, x=x),
+        "any_width": _signature(
+            lambda x: {"y": x + 1.0}, x=tf.TensorSpec([None, None], tf.float32, "x")
+        ),
         "mixing": _signature(lambda x: {"y": x - tf.reduce_mean(x)}, x=x),
         "counting": _signature(lambda x: {"y": x * 0.0 + module.count.assign_add(1.0)}, x=x),
         "random": _signature(lambda x: {"y": x + tf.random.uniform([1])}, x=x),

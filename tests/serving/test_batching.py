@@ -156,6 +156,16 @@ def test_large_requests_are_never_in_a_batch_with_others() -> None:
     assert batches[1] == [large]
 
 
+def test_rows_of_other_sizes_are_other_batches() -> None:
+    tasks = [Asked(1).task for _ in range(4)]
+    for task, width in zip(tasks, (2, 3, 2, 3), strict=True):
+        task.blocks = [np.ones((1, width))]
+
+    batches = batching.cut(tasks)
+
+    assert batches == [[tasks[0], tasks[2]], [tasks[1], tasks[3]]]
+
+
 def test_trials_may_end_on_several_threads() -> None:
     queue, model = BatchQueue("a signature"), Model()
     threads = [

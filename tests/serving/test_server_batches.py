@@ -75,6 +75,16 @@ def test_a_bad_request_among_others_fails_alone(server: Server) -> None:
     ask_at_once(server, work)
 
 
+def test_rows_of_any_width_may_come_at_the_same_time(server: Server) -> None:
+    def work(ask: Callable[[Any], Any], number: int) -> None:
+        for n in range(200):
+            rows = [[float(n)] * (1 + (number + n) % 3)]
+            answer = ask({"signature_name": "any_width", "instances": rows})
+            assert answer == (200, {"predictions": [[x + 1 for x in rows[0]]]})
+
+    ask_at_once(server, work)
+
+
 def test_a_model_that_mixes_rows_is_not_batched(server: Server) -> None:
     def work(ask: Callable[[Any], Any], number: int) -> None:
         for n in range(200):
