@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from mlops_mini.data.periods import Calendar
-from mlops_mini.data.table import Table
+from mlops_mini.data.table import Table, duration
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, NotFoundError
 from mlops_mini.features.feature_set import FeatureSet
 from mlops_mini.features.sources import Feature, Formula, as_stored
@@ -47,14 +47,7 @@ class Label:
             raise InvalidArgumentError(
                 "the label names no column: name the one to predict, stored or added by `prepare`"
             )
-        try:
-            is_negative = pd.Timedelta(self.matures_after) < pd.Timedelta(0)
-        except ValueError as exc:
-            raise InvalidArgumentError(
-                f"label {self.name}: matures_after is {self.matures_after!r}, expected a duration"
-                ' such as "34h" or "30d"'
-            ) from exc
-        if is_negative:
+        if duration(self.matures_after, f"label {self.name}: matures_after") < pd.Timedelta(0):
             raise InvalidArgumentError(
                 f"label {self.name}: matures_after is {self.matures_after!r}; a label isn't known"
                 " before its row: give 0s or more"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from mlops_mini.data.table import duration
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.features.sources import Event, Feature, Formula, Latest, Observation, Window
 
@@ -131,17 +132,12 @@ def offset(due: str | pd.Timedelta) -> pd.Timedelta:
     >>> offset("-60min")
     Timedelta('-1 days +23:00:00')
     """
-    try:
-        duration = pd.Timedelta(due)
-    except ValueError as exc:
-        raise InvalidArgumentError(
-            f"due is {due!r}, expected a duration such as '-60min' ({exc})"
-        ) from exc
-    if duration % pd.Timedelta(seconds=1):
+    read = due if isinstance(due, pd.Timedelta) else duration(due, "due")
+    if read % pd.Timedelta(seconds=1):
         raise InvalidArgumentError(
             f"due is {due!r}, expected a duration of whole seconds such as '-60min'"
         )
-    return duration
+    return read
 
 
 def _events_of(window: Window) -> tuple[Event, ...]:

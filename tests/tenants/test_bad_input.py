@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from mlops_mini.data.rules import in_range
-from mlops_mini.errors import MlopsMiniError
+from mlops_mini.errors import InvalidArgumentError, MlopsMiniError
 from mlops_mini.pipeline import examples, scoring
 from mlops_mini.use_case import Label, UseCase
 from tests.tenants import made
@@ -274,3 +274,9 @@ def test_a_prepare_that_wants_the_outcome_is_told_with_its_line(tmp_path):
     assert said.startswith(f"use case churn: customers: prepare fails in {__file__}, line ")
     assert "KeyError: 'churned'" in said
     assert "outcomes aren't among them when a prediction is due" in said
+
+
+@pytest.mark.parametrize("matures_after", ["soon", "nan", "-1h"])
+def test_a_label_that_matures_at_no_time_is_refused(matures_after: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="label churned: matures_after is"):
+        Label("churned", matures_after=matures_after)
