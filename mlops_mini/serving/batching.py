@@ -17,7 +17,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -49,37 +49,30 @@ class Results:
         self.shared: Any = None
 
 
-# Called with the results, the first of one's rows, and the one after the last; None is all.
-Done = Callable[[Results, int, int | None], None]
-Failed = Callable[[Exception], None]
-
-
-@dataclass(slots=True, eq=False)
-class Task:
+class Task(Protocol):
     """A request that waits for its batch.
 
     Attributes:
         blocks: What is fed, one block for each group of the layout of the signature's inputs.
         axis: The dimension of the blocks that counts rows.
+        kind: What tasks that share a batch have in common: the sizes of a row.
         n_rows: How many there are.
         n_elements: How many elements are fed, as `RunCosts` counts them.
-        done: Told the results.
-        failed: Told the error instead.
         timeout_s: Longest run, seconds; None for no limit.
     """
 
     blocks: Sequence[Array]
     axis: int
+    kind: Hashable
     n_rows: int
     n_elements: int
-    done: Done
-    failed: Failed
-    timeout_s: float | None = None
+    timeout_s: float | None
 
-    @property
-    def kind(self) -> Hashable:
-        """What tasks that share a batch have in common: the sizes of a row."""
-        return self.blocks[0].shape[1:] if self.axis == 0 else None
+    def done(self, results: Results, start: int, stop: int | None) -> None:
+        """Take the results, the first of one's rows, and the one after the last; None is all."""
+
+    def failed(self, error: Exception) -> None:
+        """Take the error instead."""
 
 
 @dataclass(slots=True)
@@ -142,8 +135,8 @@ def cut(tasks: Sequence[Task], *, is_alone: bool = False) -> list[list[Task]]:
 def padded_rows(tasks: Sequence[Task]) -> int:
     """Count the rows of a batch with its padding; a task alone has none.
 
-    >>> none = lambda *_: None
-    >>> task = Task([np.ones((3, 2))], 0, 3, 6, none, none)
+    >>> from types import SimpleNamespace
+    >>> task = SimpleNamespace(n_rows=3)
     >>> padded_rows([task]), padded_rows([task, task])
     (3, 8)
     """

@@ -105,6 +105,7 @@ class FastRequest(NamedTuple):
             each of the layout's groups, shape [n_aliases, n_rows].
         n_rows: Rows, at least one.
         n_elements: Values; a text counts as its bytes and one more.
+        row_shape: Sizes of a row; None for several inputs.
     """
 
     signature_name: str
@@ -112,18 +113,20 @@ class FastRequest(NamedTuple):
     blocks: list[Array]
     n_rows: int
     n_elements: int
+    row_shape: tuple[int, ...] | None
 
 
 class _Known:
     """What a skeleton tells; `fits` is the last layout that its shape was found to fit."""
 
-    __slots__ = ("fits", "has_name", "is_rows", "key", "shape", "size")
+    __slots__ = ("fits", "has_name", "is_rows", "key", "row_shape", "shape", "size")
 
     def __init__(self, key: str, has_name: bool, shape: tuple[int, ...], size: int) -> None:
         self.key = key
         self.is_rows = key == "instances"
         self.has_name = has_name
         self.shape = shape
+        self.row_shape = shape[1:]
         self.size = size
         self.fits: InputLayout | None = None
 
@@ -168,8 +171,9 @@ class FastReader:
             if not _fits(known.shape, layout.shape):
                 return None
             known.fits = layout
-        block = flat.reshape(known.shape)
-        return FastRequest(name, known.is_rows, [block], known.shape[0], known.size)
+        block = flat.reshape(known.shape) if known.row_shape else flat
+        n_rows = known.shape[0]
+        return FastRequest(name, known.is_rows, [block], n_rows, known.size, known.row_shape)
 
     def learn(self, body: bytes, shape: tuple[int, ...]) -> None:
         """Remember the skeleton of a body that the exact reader has found to be of this shape."""
@@ -237,7 +241,7 @@ def _read_named(body: bytes, layouts: Mapping[str, InputLayout | None]) -> FastR
         blocks.append(block.reshape(-1, n_rows))
     if n_nans:  # one was part of a text
         return None
-    return FastRequest(name, is_rows, blocks, n_rows, n_elements)
+    return FastRequest(name, is_rows, blocks, n_rows, n_elements, None)
 
 
 def _has_keys(document: Mapping[str, Any]) -> bool:

@@ -19,7 +19,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy.typing as npt
@@ -333,21 +333,39 @@ class Predictor:
         blocks = layout.to_blocks(dict(zip(aliases, checked.arrays, strict=True)))
         if model is None or blocks is None or blocks[1] > batching.MAX_TASK_ROWS:
             return None
-        future: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
-
-        def done(results: Results, start: int, stop: int | None) -> None:
-            if not future.done():  # its time may be over
-                future.set_result([array[start:stop] for array in results.arrays])
-
-        def failed(error: Exception) -> None:
-            if not future.done():
-                future.set_exception(error)
-
         n_elements = _n_elements(checked.arrays)
-        axis = 0 if layout.shape else 1
-        task = Task(blocks[0], axis, blocks[1], n_elements, done, failed, timeout_s)
+        task = _Joined(layout, *blocks, n_elements=n_elements, timeout_s=timeout_s)
         is_joined = self.submit(model, servable, signature, task, patience_s=patience_s)
-        return future if is_joined else None
+        return task.future if is_joined else None
+
+
+class _Joined:
+    """A checked request in a batch, whose arrays somebody waits for."""
+
+    def __init__(
+        self,
+        layout: InputLayout,
+        blocks: Sequence[Array],
+        n_rows: int,
+        *,
+        n_elements: int,
+        timeout_s: float | None,
+    ) -> None:
+        self.blocks: Sequence[Array] = blocks
+        self.axis = 0 if layout.shape else 1
+        self.kind: Hashable = blocks[0].shape[1:] if layout.shape else None
+        self.n_rows = n_rows
+        self.n_elements = n_elements
+        self.timeout_s = timeout_s
+        self.future: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
+
+    def done(self, results: Results, start: int, stop: int | None) -> None:
+        if not self.future.done():  # its time may be over
+            self.future.set_result([array[start:stop] for array in results.arrays])
+
+    def failed(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 async def _within(future: asyncio.Future[list[Array]], timeout_s: float | None) -> list[Array]:
