@@ -56,6 +56,10 @@ Handler = Callable[[str, bytes, Mapping[bytes, bytes], bytes], Awaitable[Answer]
 class Reply(Protocol):
     """Where the answer to one request goes; called once, on the event loop."""
 
+    @property
+    def is_alone(self) -> bool:
+        """True if no other client is connected, and nothing else has come from this one."""
+
     def send_json(self, body: bytes) -> None:
         """Answer 200 with this body."""
 
@@ -451,6 +455,11 @@ class _Connection(asyncio.Protocol):
             request.body = body
         self._waiting.append(request)
         self._answering = self._listener.loop.create_task(self._answer_waiting())
+
+    @property
+    def is_alone(self) -> bool:
+        """Say whether nobody else can have asked meanwhile; see `Reply`."""
+        return self._is_quiet and len(self._listener.connections) == 1
 
     def send_json(self, body: bytes) -> None:
         """Answer what has been taken; see `Reply`."""

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 from types import NoneType
 from typing import Any, NamedTuple
 
@@ -50,10 +51,14 @@ class InputLayout:
         shape: The declared sizes of the only input, -1 where any is allowed; None if there are
             several inputs, of which each takes one value for a row.
         groups: The inputs by element type: the type that is fed, and which aliases have it.
+        getters: Of several inputs, for each group what takes its aliases' values out of a mapping.
+        n_aliases: How many inputs there are.
     """
 
     shape: tuple[int, ...] | None
     groups: tuple[tuple[np.dtype[Any], tuple[str, ...]], ...]
+    getters: tuple[Callable[[Mapping[str, Any]], tuple[Any, ...]], ...] = ()
+    n_aliases: int = 1
 
     @classmethod
     def of(
@@ -78,7 +83,12 @@ class InputLayout:
             if alias == "b64":  # may be the mark of a text instead
                 return None
             groups.setdefault(numpy, []).append(alias)
-        return cls(shape=None, groups=tuple((k, tuple(v)) for k, v in groups.items()))
+        return cls(
+            shape=None,
+            groups=tuple((k, tuple(v)) for k, v in groups.items()),
+            getters=tuple(map(_getter, groups.values())),
+            n_aliases=len(inputs),
+        )
 
     def to_blocks(self, arrays: Mapping[str, Array]) -> tuple[list[Array], int] | None:
         """Turn one array per alias into blocks and their number of rows; None if they don't fit."""
@@ -95,6 +105,11 @@ class InputLayout:
         return blocks, shape[0]
 
 
+def _getter(aliases: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    get = itemgetter(*aliases)
+    return get if len(aliases) > 1 else lambda values: (get(values),)
+
+
 class FastRequest(NamedTuple):
     """What a plain body asks.
 
@@ -102,15 +117,16 @@ class FastRequest(NamedTuple):
         signature_name: As the body says it; empty for the default one.
         is_rows: True for `instances`, False for `inputs`.
         blocks: For one input its array, of doubles, shape [n_rows, ...]; for several one array for
-            each of the layout's groups, shape [n_aliases, n_rows].
+            each of the layout's groups, shape [n_aliases, n_rows], or where there is only one row
+            its values.
         n_rows: Rows, at least one.
         n_elements: Values; a text counts as its bytes and one more.
-        row_shape: Sizes of a row; None for several inputs.
+        row_shape: Sizes of a row; of several inputs () for a row of values, None for arrays.
     """
 
     signature_name: str
     is_rows: bool
-    blocks: list[Array]
+    blocks: list[Any]
     n_rows: int
     n_elements: int
     row_shape: tuple[int, ...] | None
@@ -212,59 +228,56 @@ def _read_named(body: bytes, layouts: Mapping[str, InputLayout | None]) -> FastR
         document = orjson.loads(body.replace(b"NaN", b"null") if n_nans else body)
         name = document.get("signature_name", "")
         layout = layouts.get(name) if type(name) is str else None
-        if layout is None or layout.shape is not None or not _has_keys(document):
+        if layout is None or layout.shape is not None:
             return None
         is_rows = "instances" in document
         values = document["instances" if is_rows else "inputs"]
         n_keys = len(document) + (sum(map(len, values)) if is_rows else len(values))
         if n_keys != body.count(b":"):  # a key came twice, or is part of a value
             return None
-        read = _rows if is_rows else _columns
-        columns, n_rows = read(values, layout)
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-    blocks = []
-    n_elements = sum([len(flat) for flat in columns])
-    for (numpy, _), flat in zip(layout.groups, columns, strict=True):
-        kinds = {*map(type, flat)}
-        if numpy.kind == "O":
-            if kinds != {str}:
-                return None
-            block = np.empty(len(flat), object)
-            block[:] = texts = [*map(str.encode, flat)]
-            n_elements += sum(map(len, texts))
-        else:
-            if not kinds <= (_NUMBERS_OR_NONE if n_nans else _NUMBERS):
+        if len(document) != (2 if "signature_name" in document else 1):
+            return None
+        columns, n_rows = (_rows if is_rows else _columns)(values, layout)
+        n_elements = sum(map(len, columns))
+        blocks: list[Any] = []
+        for (numpy, _), flat in zip(layout.groups, columns, strict=True):
+            if numpy.kind == "O":
+                texts = [*map(str.encode, flat)]
+                n_elements += sum(map(len, texts))
+                blocks.append(texts)
+                continue
+            if not {*map(type, flat)} <= (_NUMBERS_OR_NONE if n_nans else _NUMBERS):
                 return None
             n_nans -= flat.count(None) if n_nans else 0
-            block = np.array(flat, np.float64)
-        blocks.append(block.reshape(-1, n_rows))
+            blocks.append(flat)
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
     if n_nans:  # one was part of a text
         return None
+    if n_rows == 1:
+        return FastRequest(name, is_rows, blocks, 1, n_elements, ())
+    for index, (numpy, _) in enumerate(layout.groups):
+        block = np.array(blocks[index], object if numpy.kind == "O" else np.float64)
+        blocks[index] = block.reshape(-1, n_rows)
     return FastRequest(name, is_rows, blocks, n_rows, n_elements, None)
 
 
-def _has_keys(document: Mapping[str, Any]) -> bool:
-    return len(document) == 1 + ("signature_name" in document)
-
-
-def _rows(rows: Any, layout: InputLayout) -> tuple[list[list[Any]], int]:
-    n_aliases = sum([len(aliases) for _, aliases in layout.groups])
-    if type(rows) is not list or not rows or {*map(len, rows)} != {n_aliases}:
+def _rows(rows: Any, layout: InputLayout) -> tuple[list[Sequence[Any]], int]:
+    """Sort the values of rows by group, and within it by alias."""
+    if type(rows) is not list or {*map(len, rows)} != {layout.n_aliases}:
         raise TypeError
     if len(rows) == 1:
-        row = rows[0]
-        return [[row[alias] for alias in aliases] for _, aliases in layout.groups], 1
-    return [[row[alias] for alias in aliases for row in rows] for _, aliases in layout.groups], len(
-        rows
-    )
+        return [get(rows[0]) for get in layout.getters], 1
+    by_row = [[get(row) for row in rows] for get in layout.getters]
+    return [[*chain.from_iterable(zip(*group, strict=True))] for group in by_row], len(rows)
 
 
-def _columns(columns: Any, layout: InputLayout) -> tuple[list[list[Any]], int]:
-    lists = [[columns[alias] for alias in aliases] for _, aliases in layout.groups]
-    if {type(column) for group in lists for column in group} != {list}:
+def _columns(columns: Any, layout: InputLayout) -> tuple[list[Sequence[Any]], int]:
+    """Do the same with columns."""
+    lists = [get(columns) for get in layout.getters]
+    if len(columns) != layout.n_aliases or any({*map(type, group)} != {list} for group in lists):
         raise TypeError
-    sizes = {len(column) for group in lists for column in group}
-    if len(sizes) != 1 or not (n_rows := sizes.pop()) or len(columns) != sum(map(len, lists)):
+    sizes = {size for group in lists for size in map(len, group)}
+    if len(sizes) != 1 or not (n_rows := sizes.pop()):
         raise TypeError
     return [[*chain.from_iterable(group)] for group in lists], n_rows

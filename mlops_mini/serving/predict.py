@@ -64,7 +64,7 @@ class _Turn:
         servable: Servable,
         signature: LoadedSignature,
         queue: BatchQueue,
-        batches: deque[list[Task]],
+        batches: deque[Sequence[Task]],
         release: Callable[[], None],
     ) -> None:
         self.servable = servable
@@ -114,6 +114,7 @@ class Predictor:
         task: Task,
         *,
         patience_s: float = 0.0,
+        is_alone: bool = False,
     ) -> bool:
         """Let a request that fits its signature join the others of this turn of the event loop.
 
@@ -123,6 +124,7 @@ class Predictor:
             signature: Its signature.
             task: The request, which hears of its results later.
             patience_s: How long it may wait for others, seconds; 0 for this turn only.
+            is_alone: No others can come in this turn: a short run is made at once.
 
         Returns:
             False if nothing was begun, since the version is on its way out, or more is to be
@@ -135,6 +137,10 @@ class Predictor:
             queue.release = model.hold(servable)
             if queue.release is None:
                 return False
+            if is_alone:
+                queue.waiting.append(task)
+                self._flush(servable, signature, queue)
+                return True
             if patience_s:
                 loop = asyncio.get_running_loop()
                 queue.timer = loop.call_later(patience_s, self._flush, servable, signature, queue)
@@ -351,7 +357,7 @@ class _Joined:
         n_elements: int,
         timeout_s: float | None,
     ) -> None:
-        self.blocks: Sequence[Array] = blocks
+        self.blocks: Sequence[Any] = blocks
         self.axis = 0 if layout.shape else 1
         self.kind: Hashable = blocks[0].shape[1:] if layout.shape else None
         self.n_rows = n_rows
@@ -380,13 +386,15 @@ def _timed(
     costs: RunCosts, run: Callable[[], list[Array]], n_elements: int, *, is_here: bool
 ) -> list[Array]:
     """Run a signature and let its costs be learned from; `is_here` if there is no limit."""
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.thread_time()
     try:
         return run()
     finally:
         seconds = time.perf_counter() - began
         # A short one more of those that are known to be short says nothing new.
         if not (is_here and costs.is_warm and seconds < INLINE_LIMIT_S):
+            if is_here:  # on this thread alone: what other programs take of it is no cost of its own
+                seconds = min(seconds, time.thread_time() - cpu_began)
             costs.add(n_elements, seconds)
 
 

@@ -115,14 +115,16 @@ class RestApi:
         if match is None or match[4] != "predict" or b"content-encoding" in headers:
             return None
         try:
-            return functools.partial(self._take, _spec(*match.groups()[:3]))
+            spec = _spec(*match.groups()[:3])
         except MlopsMiniError:
             return None
+        label = spec.version_label if spec.version is None else ""
+        return functools.partial(self._take, spec.name, (spec.version, label))
 
-    def _take(self, spec: ModelSpec, body: bytes, reply: Reply) -> bool:
+    def _take(self, name: str, version: tuple[int | None, str], body: bytes, reply: Reply) -> bool:
         """Take a request that can be run as it is, together with others."""
-        model = self.models.by_name.get(spec.name)
-        servable = model.answering(spec.version, spec.version_label) if model else None
+        model = self.models.by_name.get(name)
+        servable = model.answering.get(version) if model else None
         if model is None or servable is None:
             return False
         request = self._reader.read(body, servable.layouts)
@@ -131,8 +133,9 @@ class RestApi:
         signature = servable.signatures.get(request.signature_name or DEFAULT_SIGNATURE)
         if signature is None or signature.layout is None:
             return False
-        predict = _Predict(self, servable, signature, request, reply)
-        return self.predictor.submit(model, servable, signature, predict)
+        axis = 0 if signature.layout.shape else 1
+        predict = _Predict(self, servable, signature, request, axis, reply)
+        return self.predictor.submit(model, servable, signature, predict, is_alone=reply.is_alone)
 
     def reply_later(self, reply: Reply, outputs: Mapping[str, Array], is_rows: bool) -> None:
         """Write a large answer where that stops nobody."""
@@ -284,12 +287,13 @@ class _Predict:
         servable: Servable,
         signature: LoadedSignature,
         request: FastRequest,
+        axis: int,
         reply: Reply,
     ) -> None:
-        self.blocks: Sequence[Array]
+        self.blocks: Sequence[Any]
         self.kind: Hashable
         self._key, self._is_rows, self.blocks, self.n_rows, self.n_elements, self.kind = request
-        self.axis = 1 if self.kind is None else 0
+        self.axis = axis
         self.timeout_s = api.timeout_s
         self._api = api
         self._servable = servable

@@ -15,7 +15,7 @@ class Asked:
     """A request that notes what it hears."""
 
     axis = 0
-    timeout_s = None
+    timeout_s: float | None = None
 
     def __init__(self, *rows: Any) -> None:
         self.heard: Any = None
