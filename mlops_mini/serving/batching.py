@@ -17,6 +17,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -167,7 +168,9 @@ def join(tasks: Sequence[Task], dtypes: Sequence[np.dtype[Any]]) -> list[Array]:
             parts = [task.blocks[index] for task in tasks]
             if last.axis and not isinstance(parts[-1], np.ndarray):  # a row of values
                 parts += parts[-1:] * n_padding
-                joined.append(np.array(parts, dtype).T)
+                n_values = len(parts) * len(parts[0])
+                rows = np.fromiter(chain.from_iterable(parts), dtype, n_values)
+                joined.append(np.ascontiguousarray(rows.reshape(len(parts), -1).T))
             elif len(parts) == 1:
                 joined.append(parts[0].astype(dtype, copy=False))
             else:

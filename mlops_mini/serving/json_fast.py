@@ -51,13 +51,15 @@ class InputLayout:
         shape: The declared sizes of the only input, -1 where any is allowed; None if there are
             several inputs, of which each takes one value for a row.
         groups: The inputs by element type: the type that is fed, and which aliases have it.
-        getters: Of several inputs, for each group what takes its aliases' values out of a mapping.
+        get: Lists what a mapping has for each of several aliases, by group.
+        order: Puts such a list into the order of the signature's inputs.
         n_aliases: How many inputs there are.
     """
 
     shape: tuple[int, ...] | None
     groups: tuple[tuple[np.dtype[Any], tuple[str, ...]], ...]
-    getters: tuple[Callable[[Mapping[str, Any]], tuple[Any, ...]], ...] = ()
+    get: Callable[[Any], Sequence[Any]] = tuple
+    order: Callable[[Sequence[Any]], Sequence[Any]] = tuple
     n_aliases: int = 1
 
     @classmethod
@@ -83,10 +85,12 @@ class InputLayout:
             if alias == "b64":  # may be the mark of a text instead
                 return None
             groups.setdefault(numpy, []).append(alias)
+        by_group = [*chain.from_iterable(groups.values())]
         return cls(
             shape=None,
             groups=tuple((k, tuple(v)) for k, v in groups.items()),
-            getters=tuple(map(_getter, groups.values())),
+            get=itemgetter(*by_group),
+            order=itemgetter(*[by_group.index(alias) for alias, *_ in inputs]),
             n_aliases=len(inputs),
         )
 
@@ -103,11 +107,6 @@ class InputLayout:
             return None
         blocks = [np.stack([arrays[a] for a in aliases]) for _, aliases in self.groups]
         return blocks, shape[0]
-
-
-def _getter(aliases: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
-    get = itemgetter(*aliases)
-    return get if len(aliases) > 1 else lambda values: (get(values),)
 
 
 class FastRequest(NamedTuple):
@@ -221,11 +220,13 @@ def _fits(shape: tuple[int, ...], declared: tuple[int, ...] | None) -> bool:
 
 def _read_named(body: bytes, layouts: Mapping[str, InputLayout | None]) -> FastRequest | None:
     """Read rows or columns of plain values for several inputs."""
-    n_nans = body.count(b"NaN")
-    if len(body) > _MAX_NAMED_BYTES or (n_nans and b"null" in body):
+    if len(body) > _MAX_NAMED_BYTES:
+        return None
+    pieces = body.split(b"NaN")
+    if len(pieces) > 1 and b"null" in body:
         return None
     try:
-        document = orjson.loads(body.replace(b"NaN", b"null") if n_nans else body)
+        document = orjson.loads(b"null".join(pieces) if len(pieces) > 1 else body)
         name = document.get("signature_name", "")
         layout = layouts.get(name) if type(name) is str else None
         if layout is None or layout.shape is not None:
@@ -233,51 +234,60 @@ def _read_named(body: bytes, layouts: Mapping[str, InputLayout | None]) -> FastR
         is_rows = "instances" in document
         values = document["instances" if is_rows else "inputs"]
         n_keys = len(document) + (sum(map(len, values)) if is_rows else len(values))
-        if n_keys != body.count(b":"):  # a key came twice, or is part of a value
+        # A key came twice, is part of a value, or is none of ours.
+        if n_keys != body.count(b":") or len(document) != 1 + ("signature_name" in document):
             return None
-        if len(document) != (2 if "signature_name" in document else 1):
-            return None
-        columns, n_rows = (_rows if is_rows else _columns)(values, layout)
-        n_elements = sum(map(len, columns))
-        blocks: list[Any] = []
-        for (numpy, _), flat in zip(layout.groups, columns, strict=True):
-            if numpy.kind == "O":
-                texts = [*map(str.encode, flat)]
-                n_elements += sum(map(len, texts))
-                blocks.append(texts)
-                continue
-            if not {*map(type, flat)} <= (_NUMBERS_OR_NONE if n_nans else _NUMBERS):
-                return None
-            n_nans -= flat.count(None) if n_nans else 0
-            blocks.append(flat)
+        flat, n_rows = (_rows if is_rows else _columns)(values, layout)
+        return _blocks(name, is_rows, flat, n_rows, layout, len(pieces) - 1)
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    if n_nans:  # one was part of a text
-        return None
-    if n_rows == 1:
-        return FastRequest(name, is_rows, blocks, 1, n_elements, ())
-    for index, (numpy, _) in enumerate(layout.groups):
-        block = np.array(blocks[index], object if numpy.kind == "O" else np.float64)
-        blocks[index] = block.reshape(-1, n_rows)
-    return FastRequest(name, is_rows, blocks, n_rows, n_elements, None)
 
 
-def _rows(rows: Any, layout: InputLayout) -> tuple[list[Sequence[Any]], int]:
-    """Sort the values of rows by group, and within it by alias."""
+def _rows(rows: Any, layout: InputLayout) -> tuple[Sequence[Any], int]:
+    """List the values of rows by alias, in the layout's order."""
     if type(rows) is not list or {*map(len, rows)} != {layout.n_aliases}:
         raise TypeError
     if len(rows) == 1:
-        return [get(rows[0]) for get in layout.getters], 1
-    by_row = [[get(row) for row in rows] for get in layout.getters]
-    return [[*chain.from_iterable(zip(*group, strict=True))] for group in by_row], len(rows)
+        return layout.get(rows[0]), 1
+    by_alias = zip(*map(layout.get, rows), strict=True)
+    return [*chain.from_iterable(by_alias)], len(rows)
 
 
-def _columns(columns: Any, layout: InputLayout) -> tuple[list[Sequence[Any]], int]:
-    """Do the same with columns."""
-    lists = [get(columns) for get in layout.getters]
-    if len(columns) != layout.n_aliases or any({*map(type, group)} != {list} for group in lists):
+def _columns(columns: Any, layout: InputLayout) -> tuple[Sequence[Any], int]:
+    """List the values of columns in the same order."""
+    lists = layout.get(columns)
+    if len(columns) != layout.n_aliases or {*map(type, lists)} != {list}:
         raise TypeError
-    sizes = {size for group in lists for size in map(len, group)}
-    if len(sizes) != 1 or not (n_rows := sizes.pop()):
+    n_rows = len(lists[0])
+    if n_rows == 0 or {*map(len, lists)} != {n_rows}:
         raise TypeError
-    return [[*chain.from_iterable(group)] for group in lists], n_rows
+    return [*chain.from_iterable(lists)], n_rows
+
+
+def _blocks(
+    name: str, is_rows: bool, flat: Sequence[Any], n_rows: int, layout: InputLayout, n_nans: int
+) -> FastRequest:
+    """Check the types of all values; as many as `n_nans` may be null, and must be.
+
+    Raises:
+        TypeError: A value is of another type.
+    """
+    blocks: list[Any] = []
+    n_elements, start = len(flat), 0
+    for numpy, aliases in layout.groups:
+        stop = start + n_rows * len(aliases)
+        own: Any = flat[start:stop]
+        start = stop
+        if numpy.kind == "O":
+            own = [*map(str.encode, own)]
+            n_elements += sum(map(len, own))
+        else:
+            if not {*map(type, own)} <= (_NUMBERS_OR_NONE if n_nans else _NUMBERS):
+                raise TypeError
+            n_nans -= own.count(None) if n_nans else 0
+        if n_rows > 1:
+            own = np.array(own, object if numpy.kind == "O" else np.float64).reshape(-1, n_rows)
+        blocks.append(own)
+    if n_nans:  # one was part of a text
+        raise TypeError
+    return FastRequest(name, is_rows, blocks, n_rows, n_elements, None if n_rows > 1 else ())

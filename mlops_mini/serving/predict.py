@@ -20,6 +20,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import chain
 from typing import Any, cast
 
 import numpy.typing as npt
@@ -386,14 +387,16 @@ def _timed(
     costs: RunCosts, run: Callable[[], list[Array]], n_elements: int, *, is_here: bool
 ) -> list[Array]:
     """Run a signature and let its costs be learned from; `is_here` if there is no limit."""
-    began, cpu_began = time.perf_counter(), time.thread_time()
+    began = time.perf_counter()
     try:
         return run()
     finally:
         seconds = time.perf_counter() - began
         # A short one more of those that are known to be short says nothing new.
         if not (is_here and costs.is_warm and seconds < INLINE_LIMIT_S):
-            if is_here:  # on this thread alone: what other programs take of it is no cost of its own
+            if (
+                is_here
+            ):  # on this thread alone: what other programs take of it is no cost of its own
                 seconds = min(seconds, time.thread_time() - cpu_began)
             costs.add(n_elements, seconds)
 
@@ -423,10 +426,7 @@ def _run_batch(
     layout = cast("InputLayout", signature.layout)  # without one there are no tasks
     arrays = batching.join(tasks, [dtype for dtype, _ in layout.groups])
     if layout.shape is None:
-        named: dict[str, Array] = {}
-        for (_, aliases), block in zip(layout.groups, arrays, strict=True):
-            named.update(zip(aliases, block, strict=True))
-        arrays = [named[spec.alias] for spec in signature.inputs]
+        arrays = [*layout.order([*chain.from_iterable(arrays)])]
     run = functools.partial(servable.run_signature, signature, arrays, timeout_ms=timeout_ms)
     return _timed(signature.costs, run, _batch_elements(tasks), is_here=timeout_ms is None)
 
