@@ -56,10 +56,6 @@ Handler = Callable[[str, bytes, Mapping[bytes, bytes], bytes], Awaitable[Answer]
 class Reply(Protocol):
     """Where the answer to one request goes; called once, on the event loop."""
 
-    @property
-    def is_alone(self) -> bool:
-        """True if no other client is connected, and nothing else has come from this one."""
-
     def send_json(self, body: bytes) -> None:
         """Answer 200 with this body."""
 
@@ -67,8 +63,9 @@ class Reply(Protocol):
         """Answer anything."""
 
 
-# Takes a body and where to reply to, now or later; False leaves the request to the handler.
-Taker = Callable[[bytes, Reply], bool]
+# Takes a body and where to reply to, now or later; False leaves the request to the handler. Also
+# told whether the request is alone: no other client is connected, and nothing more has come.
+Taker = Callable[[bytes, Reply, bool], bool]
 # Asked first, with a method, target and headers, and once for all requests with the same head: who
 # takes their bodies; None leaves them to the handler.
 FindTaker = Callable[[str, bytes, Mapping[bytes, bytes]], Taker | None]
@@ -441,8 +438,9 @@ class _Connection(asyncio.Protocol):
         """Have a request taken, or else answered by the handler."""
         if request.take is not None:
             self._replying = request
+            is_alone = self._is_quiet and len(self._listener.connections) == 1
             try:
-                if request.take(body, self):
+                if request.take(body, self, is_alone):
                     return
             except Exception:  # our own fault, whatever it is: the handler has its own say
                 logger.exception("no fast answer to %s %r", request.method, request.target)
@@ -455,11 +453,6 @@ class _Connection(asyncio.Protocol):
             request.body = body
         self._waiting.append(request)
         self._answering = self._listener.loop.create_task(self._answer_waiting())
-
-    @property
-    def is_alone(self) -> bool:
-        """Say whether nobody else can have asked meanwhile; see `Reply`."""
-        return self._is_quiet and len(self._listener.connections) == 1
 
     def send_json(self, body: bytes) -> None:
         """Answer what has been taken; see `Reply`."""

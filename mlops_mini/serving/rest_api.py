@@ -121,7 +121,14 @@ class RestApi:
         label = spec.version_label if spec.version is None else ""
         return functools.partial(self._take, spec.name, (spec.version, label))
 
-    def _take(self, name: str, version: tuple[int | None, str], body: bytes, reply: Reply) -> bool:
+    def _take(
+        self,
+        name: str,
+        version: tuple[int | None, str],
+        body: bytes,
+        reply: Reply,
+        is_alone: bool,
+    ) -> bool:
         """Take a request that can be run as it is, together with others."""
         model = self.models.by_name.get(name)
         servable = model.answering.get(version) if model else None
@@ -135,7 +142,7 @@ class RestApi:
             return False
         axis = 0 if signature.layout.shape else 1
         predict = _Predict(self, servable, signature, request, axis, reply)
-        return self.predictor.submit(model, servable, signature, predict, is_alone=reply.is_alone)
+        return self.predictor.submit(model, servable, signature, predict, is_alone=is_alone)
 
     def reply_later(self, reply: Reply, outputs: Mapping[str, Array], is_rows: bool) -> None:
         """Write a large answer where that stops nobody."""

@@ -22,7 +22,6 @@ PACKAGE = Path(mlops_mini.__file__).parent
 # Who is asked by whom: on the way in, until the request waits for its batch.
 WAY_IN = [
     ("http_protocol", "rest_api"),
-    ("rest_api", "lifecycle"),
     ("rest_api", "json_fast"),
     ("rest_api", "predict"),
     ("predict", "lifecycle"),
@@ -108,6 +107,8 @@ def _check_path(base: Path, folder: Path) -> None:
 
     assert path == WAY_IN + WAY_OUT, path
     assert len({module for step in path for module in step}) <= 8  # seven, and the batch
+    for module in ("json_fast", "lifecycle", "servables", "json_response"):
+        assert len({asking for asking, asked in path if asked == module}) == 1, module
 
 
 def test_a_rest_predict_passes_eight_modules_from_the_edge_and_back(
