@@ -8,7 +8,7 @@ Example: python -m tools.model_server_page
 import dataclasses
 from pathlib import Path
 
-from mlops_mini.serving.config import ServerConfig
+from mlops_mini.serving.config import ServerConfig, flag_type
 
 PAGE = Path(__file__).parents[1] / "docs" / "model-server.md"
 SECTIONS = {
@@ -246,7 +246,7 @@ def page() -> str:
         lines += ["", f"## {title}", "", *([words] if words else [])]
         lines += ["| flag | type | default | meaning |", "| --- | --- | --- | --- |"]
         lines += [
-            f"| `{f.name}` | {type(f.default).__name__} | {_shown(f)} | {f.metadata['help']} |"
+            f"| `{f.name}` | {flag_type(f).__name__} | {_shown(f)} | {f.metadata['help']} |"
             for f in dataclasses.fields(ServerConfig)
             if f.metadata["kind"] == kind
         ]

@@ -2,7 +2,7 @@
 
 What has come in one turn of the event loop is one batch: nobody waits for anybody, so a lone
 request loses nothing, and the more come, the less each costs. Batches are padded to a power of two
-by the last row, so that TensorFlow prepares itself for a few sizes only.
+by a row that is there, so that TensorFlow prepares itself for a few sizes only.
 
 Nobody has to ask for this, so it must not change an answer. A signature is batched if the first
 dimension of all its inputs and outputs is free and it reaches no op with a state of its own. Its
@@ -59,8 +59,9 @@ class Task:
     """A request that waits for its batch.
 
     Attributes:
-        blocks: What is fed, one block for each group of the layout of the signature's inputs.
-        axis: The dimension of the blocks that counts rows.
+        blocks: What is fed.
+        axis: The dimension of the blocks that counts rows: 0 if there is a block for each input, 1
+            if there is one for each group of the layout of the signature's inputs.
         n_rows: How many there are.
         n_elements: How many elements are fed, as `RunCosts` counts them.
         done: Told the results.
@@ -79,7 +80,11 @@ class Task:
     @property
     def kind(self) -> Hashable:
         """What tasks that share a batch have in common: the sizes of a row."""
-        return self.blocks[0].shape[1:] if self.axis == 0 else None
+        if self.axis:
+            return None
+        if len(self.blocks) == 1:
+            return self.blocks[0].shape[1:]
+        return tuple([block.shape[1:] for block in self.blocks])
 
 
 @dataclass(slots=True)
@@ -151,22 +156,23 @@ def padded_rows(tasks: Sequence[Task]) -> int:
     return n_rows if len(tasks) == 1 else 1 << (n_rows - 1).bit_length()
 
 
-def join(tasks: Sequence[Task], dtypes: Sequence[np.dtype[Any]]) -> list[Array]:
-    """Join the blocks of tasks of one kind, and pad them.
+def join(tasks: Sequence[Task], dtypes: Sequence[np.dtype[Any]], n_rows: int) -> list[Array]:
+    """Join the blocks of tasks of one kind, and pad them by the last task's first row.
 
     Args:
         tasks: At least one.
         dtypes: The type that each block is fed as.
+        n_rows: Of all tasks with the padding.
     """
     last = tasks[-1]
-    n_padding = padded_rows(tasks) - sum([task.n_rows for task in tasks])
+    n_padding = n_rows - sum([task.n_rows for task in tasks])
     joined = []
     with np.errstate(over="ignore"):  # 1e39 becomes Infinity
         for index, dtype in enumerate(dtypes):
             parts = [task.blocks[index] for task in tasks]
             if n_padding:
                 block = last.blocks[index]
-                row = block[-1:] if last.axis == 0 else block[:, -1:]
+                row = block[:1] if last.axis == 0 else block[:, :1]
                 parts += [row] * n_padding
             joined.append(np.concatenate(parts, axis=last.axis, dtype=dtype, casting="same_kind"))
     return joined
@@ -191,7 +197,7 @@ def run(queue: BatchQueue, tasks: Sequence[Task], run_batch: _Run) -> Outcome:
         DeadlineExceededError: They took too long.
     """
     if len(tasks) == 1:
-        return _run_alone(tasks, run_batch)
+        return run_alone(tasks, run_batch)
     if queue.is_on_trial:
         return _try(queue, tasks, run_batch)
     try:
@@ -202,13 +208,14 @@ def run(queue: BatchQueue, tasks: Sequence[Task], run_batch: _Run) -> Outcome:
         arrays = []
     if arrays and _is_whole(tasks, arrays):
         return Results(arrays)
-    outcomes = _run_alone(tasks, run_batch)
+    outcomes = run_alone(tasks, run_batch)
     if all(isinstance(outcome, Results) for outcome in outcomes):
         _refuse(queue, "fails, and each of its requests succeeds")
     return outcomes
 
 
-def _run_alone(tasks: Sequence[Task], run_batch: _Run) -> list[Results | MlopsMiniError]:
+def run_alone(tasks: Sequence[Task], run_batch: _Run) -> list[Results | MlopsMiniError]:
+    """Run each task on its own; each has its results or its error."""
     outcomes: list[Results | MlopsMiniError] = []
     for task in tasks:
         try:
@@ -222,7 +229,7 @@ def _try(
     queue: BatchQueue, tasks: Sequence[Task], run_batch: _Run
 ) -> list[Results | MlopsMiniError]:
     """Run tasks on their own and as a batch, and compare."""
-    outcomes = _run_alone(tasks, run_batch)
+    outcomes = run_alone(tasks, run_batch)
     try:
         together = run_batch(tasks)
     except MlopsMiniError:

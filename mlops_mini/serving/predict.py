@@ -22,14 +22,17 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 import numpy.typing as npt
 
 from mlops_mini import wire
 from mlops_mini.errors import (
     DeadlineExceededError,
 )
-from mlops_mini.serving import batching, lifecycle, servables
+from mlops_mini.serving import batch_scheduler, batching, json_fast, lifecycle, servables
+from mlops_mini.serving.batch_scheduler import BatchScheduler, LimitedQueue
 from mlops_mini.serving.batching import BatchQueue, Results, Task
+from mlops_mini.serving.batching_options import BatchingOptions
 from mlops_mini.serving.json_fast import InputLayout
 from mlops_mini.serving.lifecycle import ModelLifecycle
 from mlops_mini.serving.request_checks import CheckedRun, check_run
@@ -91,7 +94,12 @@ class Predictor:
     """
 
     def __init__(
-        self, models: Mapping[str, ModelLifecycle], workers: Workers, *, check_method: bool = False
+        self,
+        models: Mapping[str, ModelLifecycle],
+        workers: Workers,
+        *,
+        check_method: bool = False,
+        n_batch_threads: int = 1,
     ) -> None:
         """Answer for these models.
 
@@ -99,11 +107,14 @@ class Predictor:
             models: The models by name; others may change it at any time.
             workers: Where slow runs are made.
             check_method: Refuse signatures that were exported for another method.
+            n_batch_threads: Batches that run at the same time where `BatchingOptions` limit them.
         """
         self._models = models
         self._workers = workers
         self._check_method = check_method
-        self._queues: dict[int, dict[str, BatchQueue]] = {}  # by a servable's `id`, while it lives
+        self._scheduler = BatchScheduler(n_batch_threads)
+        # By a servable's `id`, while it lives.
+        self._queues: dict[int, dict[str, BatchQueue | LimitedQueue]] = {}
         self._under_way = set[asyncio.Task[None]]()
 
     def submit(
@@ -130,7 +141,9 @@ class Predictor:
         """
         if self._check_method:
             return False
-        queue = self._queue(servable, signature)
+        queue = self._queue(model, servable, signature)
+        if isinstance(queue, LimitedQueue):
+            return self._scheduler.schedule(queue, task)
         if not queue.waiting:
             queue.release = model.hold(servable)
             if queue.release is None:
@@ -147,17 +160,24 @@ class Predictor:
             self._call_soon(self._flush, servable, signature, queue)
         return True
 
-    def _queue(self, servable: Servable, signature: LoadedSignature) -> BatchQueue:
+    def _queue(
+        self, model: ModelLifecycle, servable: Servable, signature: LoadedSignature
+    ) -> BatchQueue | LimitedQueue:
         queues = self._queues.get(id(servable))
         if queues is None:
             queues = self._queues[id(servable)] = {}
             weakref.finalize(servable, self._queues.pop, id(servable))
         queue = queues.get(signature.name)
         if queue is None:
-            version = f"{{name: {servable.name} version: {servable.version}}}"
-            queue = queues[signature.name] = BatchQueue(
-                f"signature {signature.name} of {version}", is_alone=not signature.may_batch
-            )
+            if isinstance(servable.batching, BatchingOptions):
+                queue = _limited_queue(model, servable, signature, servable.batching)
+            else:
+                version = f"{{name: {servable.name} version: {servable.version}}}"
+                queue = BatchQueue(
+                    f"signature {signature.name} of {version}",
+                    is_alone=servable.batching == "alone" or not signature.may_batch,
+                )
+            queues[signature.name] = queue
         return queue
 
     def _call_soon(self, call: Callable[..., None], *arguments: Any) -> None:
@@ -307,7 +327,8 @@ class Predictor:
         )
         joined = None if output_filter else self._join(servable, checked, timeout_s, patience_s)
         if joined is not None:
-            results = await _within(joined, timeout_s)
+            is_limited = isinstance(servable.batching, BatchingOptions)  # the scheduler keeps time
+            results = await (joined if is_limited else _within(joined, timeout_s))
             return {s.alias: array for s, array in zip(checked.outputs, results, strict=True)}
         costs, n_elements = checked.signature.costs, _n_elements(checked.arrays)
         # What fetches other outputs is a callable of its own, which takes long to make.
@@ -325,14 +346,22 @@ class Predictor:
         self, servable: Servable, checked: CheckedRun, timeout_s: float | None, patience_s: float
     ) -> asyncio.Future[list[Array]] | None:
         """Let a checked request join the others; None if it must be run alone."""
-        signature, layout = checked.signature, checked.signature.layout
-        if layout is None or self._queue(servable, signature).is_alone:
-            return None
+        signature, arrays = checked.signature, checked.arrays
         model = self._models.get(servable.name)
-        aliases = [spec.alias for spec in signature.inputs]
-        blocks = layout.to_blocks(dict(zip(aliases, checked.arrays, strict=True)))
-        if model is None or blocks is None or blocks[1] > batching.MAX_TASK_ROWS:
+        if model is None or not arrays:
             return None
+        queue = self._queue(model, servable, signature)
+        is_limited = isinstance(queue, LimitedQueue)
+        if not is_limited and cast("BatchQueue", queue).is_alone:
+            return None
+        servable.check(signature.inputs, arrays)
+        if is_limited:
+            n_rows = batch_scheduler.count_rows(arrays)
+        else:
+            n_rows = _common_rows(signature, arrays)
+        if not n_rows or (not is_limited and n_rows > batching.MAX_TASK_ROWS):
+            return None
+        blocks, axis = _to_blocks(signature, arrays)
         future: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
 
         def done(results: Results, start: int, stop: int | None) -> None:
@@ -343,11 +372,48 @@ class Predictor:
             if not future.done():
                 future.set_exception(error)
 
-        n_elements = _n_elements(checked.arrays)
-        axis = 0 if layout.shape else 1
-        task = Task(blocks[0], axis, blocks[1], n_elements, done, failed, timeout_s)
+        task = Task(blocks, axis, n_rows, _n_elements(arrays), done, failed, timeout_s)
         is_joined = self.submit(model, servable, signature, task, patience_s=patience_s)
         return future if is_joined else None
+
+
+def _common_rows(signature: LoadedSignature, arrays: Sequence[Array]) -> int:
+    """Count the rows of a request of the declared shapes; 0 if it has others."""
+    are_fit = [
+        json_fast.fits(array.shape, spec.shape)
+        for array, spec in zip(arrays, signature.inputs, strict=True)
+    ]
+    return len(arrays[0]) if all(are_fit) and len({len(array) for array in arrays}) == 1 else 0
+
+
+def _to_blocks(signature: LoadedSignature, arrays: Sequence[Array]) -> tuple[Sequence[Array], int]:
+    """Make the blocks of a task, and tell which of their dimensions counts rows."""
+    layout = signature.layout
+    has_columns = len({array.shape for array in arrays}) == 1 and arrays[0].ndim == 1
+    if layout is None or layout.shape is not None or not has_columns:
+        return arrays, 0
+    by_alias = {spec.alias: array for spec, array in zip(signature.inputs, arrays, strict=True)}
+    return [np.stack([by_alias[a] for a in aliases]) for _, aliases in layout.groups], 1
+
+
+def _limited_queue(
+    model: ModelLifecycle,
+    servable: Servable,
+    signature: LoadedSignature,
+    options: BatchingOptions,
+) -> LimitedQueue:
+    """Make the queue of a signature, which must not keep the version in memory."""
+    version = weakref.ref(servable)
+
+    def run(tasks: Sequence[Task], n_rows: int, timeout_s: float | None) -> list[Array]:
+        held = cast("Servable", version())  # each task holds it
+        return _run_batch(held, signature, servables.limit_ms(timeout_s), tasks, n_rows)
+
+    def hold() -> Callable[[], None] | None:
+        held = version()
+        return None if held is None else model.hold(held)
+
+    return LimitedQueue(options, run, hold, may_run_again=signature.is_stateless)
 
 
 async def _within(future: asyncio.Future[list[Array]], timeout_s: float | None) -> list[Array]:
@@ -392,13 +458,18 @@ def _run_batch(
     signature: LoadedSignature,
     timeout_ms: int | None,
     tasks: Sequence[Task],
+    n_rows: int = 0,
 ) -> list[Array]:
-    """Run tasks of one kind as one batch."""
-    layout = cast("InputLayout", signature.layout)  # without one there are no tasks
-    arrays = batching.join(tasks, [dtype for dtype, _ in layout.groups])
-    if layout.shape is None:
+    """Run tasks of one kind as one batch, padded to so many rows; 0 for the next power of two."""
+    n_rows = n_rows or batching.padded_rows(tasks)
+    if tasks[0].axis == 0:
+        dtypes = [cast("np.dtype[Any]", spec.numpy) for spec in signature.inputs]
+        arrays = batching.join(tasks, dtypes, n_rows)
+    else:
+        groups = cast("InputLayout", signature.layout).groups
+        blocks = batching.join(tasks, [dtype for dtype, _ in groups], n_rows)
         named: dict[str, Array] = {}
-        for (_, aliases), block in zip(layout.groups, arrays, strict=True):
+        for (_, aliases), block in zip(groups, blocks, strict=True):
             named.update(zip(aliases, block, strict=True))
         arrays = [named[spec.alias] for spec in signature.inputs]
     run = functools.partial(servable.run_signature, signature, arrays, timeout_ms=timeout_ms)
