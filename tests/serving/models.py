@@ -244,6 +244,18 @@ def write_batched(folder: str) -> None:
             m=tf.TensorSpec([None, None], tf.float32, "m"),
             n=tf.TensorSpec([None], tf.int32, "n"),
         ),
+        "mixing_text": _signature(
+            lambda s: {"y": tf.strings.join([s, tf.strings.as_string(tf.size(s))])},
+            s=tf.TensorSpec([None], tf.string, "s"),
+        ),
+        "mixing_whole": _signature(
+            lambda n: {"y": n - tf.reduce_max(n)}, n=tf.TensorSpec([None], tf.int64, "n")
+        ),
+        "mixing_shapes": _signature(
+            lambda m, n: {"y": m[:, 0] + tf.cast(n - tf.reduce_max(n), tf.float32)},
+            m=tf.TensorSpec([None, None], tf.float32, "m"),
+            n=tf.TensorSpec([None], tf.int32, "n"),
+        ),
         "scalar": _signature(lambda x: {"y": tf.reduce_sum(x)}, x=x),
         "mixing": _signature(lambda x: {"y": x - tf.reduce_mean(x)}, x=x),
         "counting": _signature(lambda x: {"y": x * 0.0 + module.count.assign_add(1.0)}, x=x),

@@ -85,6 +85,55 @@ def test_rows_of_any_width_may_come_at_the_same_time(server: Server) -> None:
     ask_at_once(server, work)
 
 
+@pytest.mark.parametrize(
+    ("signature", "row", "answers"),
+    [
+        ("mixing_text", lambda n: f"text {n}", lambda n: f"text {n}1"),
+        ("mixing_whole", lambda n: 2**60 + n, lambda _: 0),
+        ("mixing_shapes", lambda n: {"m": [n * 1.0] * (1 + n % 2), "n": n}, lambda n: n * 1.0),
+    ],
+)
+def test_texts_integers_and_several_shapes_come_together_too(
+    server: Server, signature: str, row: Callable[[int], Any], answers: Callable[[int], Any]
+) -> None:
+    # These models mix rows: once their requests have shared a batch, the log says that none will.
+    found_out = f"requests of signature {signature} of {{name: m version: 1}} will run one by one"
+
+    def work(ask: Callable[[Any], Any], number: int) -> None:
+        for n in range(number, 1000 * N_THREADS, N_THREADS):
+            body = {"signature_name": signature, "instances": [row(n)]}
+            assert ask(body) == (200, {"predictions": [answers(n)]})
+            if found_out in server.err:
+                return
+        raise AssertionError(f"{signature} was not batched")
+
+    ask_at_once(server, work)
+
+
+@pytest.mark.parametrize(
+    ("signature", "row", "answers"),
+    [
+        ("text", lambda n: f"text {n}", lambda n: f"TEXT {n}"),
+        ("whole", lambda n: 2**60 + n, lambda n: 2**60 + n + 1),
+        (
+            "two_shapes",
+            lambda n: {"m": [n * 1.0] * (1 + n % 2), "n": 1},
+            lambda n: n * (1 + n % 2) + 1.0,
+        ),
+    ],
+)
+def test_each_text_integer_and_shape_gets_its_own_answer(
+    server: Server, signature: str, row: Callable[[int], Any], answers: Callable[[int], Any]
+) -> None:
+    def work(ask: Callable[[Any], Any], number: int) -> None:
+        for n in range(number, 200 * N_THREADS, N_THREADS):
+            body = {"signature_name": signature, "instances": [row(n)]}
+            assert ask(body) == (200, {"predictions": [answers(n)]})
+
+    ask_at_once(server, work)
+    assert f"requests of signature {signature} of" not in server.err
+
+
 def test_a_model_that_mixes_rows_is_not_batched(server: Server) -> None:
     def work(ask: Callable[[Any], Any], number: int) -> None:
         for n in range(200):
