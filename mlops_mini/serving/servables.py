@@ -205,6 +205,10 @@ class Servable:
         """Run a signature, all outputs, on arrays of its own types and ranks; else as `run`."""
         return self._call(*self._tensors[signature.name], timeout_ms, arrays)
 
+    def prepare(self, signature: LoadedSignature, timeout_ms: int | None) -> None:
+        """Make what `run_signature` needs, which takes longer than most runs."""
+        self._callable(*self._tensors[signature.name], timeout_ms)
+
     def _call(
         self,
         feeds: tuple[str, ...],

@@ -170,13 +170,19 @@ def _load(
     )
     if server_config.enable_model_warmup:
         iterations = server_config.num_request_iterations_for_warmup
+        timeout_s = _rest_timeout_s(server_config)
         try:
-            warmup.run(servable, folder, n_iterations=iterations)
+            warmup.run(servable, folder, n_iterations=iterations, timeout_s=timeout_s)
         except MlopsMiniError:
             logger.warning("warm-up in %s fails; --enable_model_warmup=false skips it", folder)
             servable.close()
             raise
     return servable
+
+
+def _rest_timeout_s(server_config: ServerConfig) -> float | None:
+    timeout_ms = server_config.rest_api_timeout_in_ms
+    return timeout_ms / 1000 if timeout_ms > 0 else None
 
 
 def _import_tensorflow() -> None:
@@ -219,14 +225,13 @@ async def _open(
         model_service=model_service,
         as_content=server_config.enable_serialization_as_tensor_content,
     )
-    timeout_ms = server_config.rest_api_timeout_in_ms
     rest = RestApi(
         models=models,
         workers=workers,
         predictor=predictor,
         examples=examples,
         model_service=model_service,
-        timeout_s=timeout_ms / 1000 if timeout_ms > 0 else None,
+        timeout_s=_rest_timeout_s(server_config),
         cors=server_config.rest_api_enable_cors_support,
     )
     addresses = dict[str, str]()
