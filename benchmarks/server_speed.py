@@ -164,22 +164,31 @@ def write_models(folder: Path) -> dict[str, Path]:
     return {name: folder / name for name in WRITERS}
 
 
-def start(folder: Path, name: str, module: str, *arguments: str) -> tuple[psutil.Process, str]:
+def start(
+    folder: Path,
+    name: str,
+    module: str,
+    *arguments: str,
+    api: str = "rest",
+    python: str = sys.executable,
+) -> tuple[psutil.Process, str]:
     """Start a server that writes where it listens into a file of its name."""
     log = (folder / f"{name}.log").open("wb")
-    command = [sys.executable, "-m", module, *arguments]
+    command = [python, "-m", module, *arguments]
     process = subprocess.Popen(command, stdout=log, stderr=log)
     file = folder / f"{name}.json"
 
     def look() -> str:
         if process.poll() is not None:
             raise InternalError(f"{module} has ended: see {log.name}")
-        return json.loads(file.read_text())["rest"] if file.exists() else ""
+        return json.loads(file.read_text())[api] if file.exists() else ""
 
     return psutil.Process(process.pid), wait_until(look, f"the ports of {name}")
 
 
-def start_ours(folder: Path, base_paths: Mapping[str, Path]) -> tuple[psutil.Process, str]:
+def start_ours(
+    folder: Path, base_paths: Mapping[str, Path], *, api: str = "rest"
+) -> tuple[psutil.Process, str]:
     """Start our server with all models."""
     config = "".join(
         f'config {{ name: "{name}" base_path: "{path}" model_platform: "tensorflow" }}\n'
@@ -188,7 +197,7 @@ def start_ours(folder: Path, base_paths: Mapping[str, Path]) -> tuple[psutil.Pro
     file = folder / "models.config"
     file.write_text(f"model_config_list {{ {config} }}")
     flags = [f"--model_config_file={file}", f"--address_file={folder / 'ours.json'}", "--port=0"]
-    return start(folder, "ours", "mlops_mini.serving.server", *flags)
+    return start(folder, "ours", "mlops_mini.serving.server", *flags, api=api)
 
 
 def start_bare(folder: Path, base_paths: Mapping[str, Path]) -> tuple[psutil.Process, str]:

@@ -20,7 +20,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,7 @@ from mlops_mini.wire import ModelSpec, PredictRequest, PredictResponse
 logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 _MAX_BATCHES_AWAY = os.cpu_count() or 1  # of a signature on threads: the rest gathers meanwhile
 
@@ -116,6 +117,15 @@ class Predictor:
         # By a servable's `id`, while it lives.
         self._queues: dict[int, dict[str, BatchQueue | LimitedQueue]] = {}
         self._under_way = set[asyncio.Task[None]]()
+
+    def find(self, spec: ModelSpec) -> tuple[ModelLifecycle, Servable, LoadedSignature] | None:
+        """Find what a request asks for, without holding it; None if it isn't there."""
+        model = self._models.get(spec.name)
+        servable = model.answering(spec.version, spec.version_label) if model else None
+        if model is None or servable is None:
+            return None
+        signature = servable.signatures.get(spec.signature_name or DEFAULT_SIGNATURE)
+        return None if signature is None else (model, servable, signature)
 
     def submit(
         self,
@@ -328,7 +338,7 @@ class Predictor:
         joined = None if output_filter else self._join(servable, checked, timeout_s, patience_s)
         if joined is not None:
             is_limited = isinstance(servable.batching, BatchingOptions)  # the scheduler keeps time
-            results = await (joined if is_limited else _within(joined, timeout_s))
+            results = await (joined if is_limited else within(joined, timeout_s))
             return {s.alias: array for s, array in zip(checked.outputs, results, strict=True)}
         costs, n_elements = checked.signature.costs, _n_elements(checked.arrays)
         # What fetches other outputs is a callable of its own, which takes long to make.
@@ -416,7 +426,14 @@ def _limited_queue(
     return LimitedQueue(options, run, hold, may_run_again=signature.is_stateless)
 
 
-async def _within(future: asyncio.Future[list[Array]], timeout_s: float | None) -> list[Array]:
+async def within(future: asyncio.Future[T], timeout_s: float | None) -> T:
+    """Wait for a run, but not longer than its request may take.
+
+    Raises:
+        DeadlineExceededError: It takes longer, in the words of a run that does.
+    """
+    if timeout_s is None:
+        return await future
     try:
         async with asyncio.timeout(timeout_s):
             return await future
