@@ -31,9 +31,11 @@ from benchmarks.server_speed import (
     median,
     start,
     start_ours,
+    table,
     write_models,
 )
 from mlops_mini.errors import InternalError
+from mlops_mini.model import training
 from mlops_mini.wire import PREDICT_METHOD, ModelSpec, PredictRequest, PredictResponse
 
 # Connections, and streams on each.
@@ -46,11 +48,17 @@ Server = tuple[psutil.Process, str]
 def requests() -> dict[str, PredictRequest]:
     """Name each load and its request."""
     rng = np.random.default_rng(7)
-    images = rng.random((32, 28, 28, 1)).astype(np.float32)
+    images = rng.random((32, 28, 28, 1)).round(6).astype(np.float32)  # those of server_speed
+    with_gaps = table(5, 20)
+    tables = {
+        "tabular": table(2, 4).dropna().iloc[:1],
+        "flight": with_gaps[with_gaps.isna().any(axis=1)].iloc[:1],
+    }
     arrays = {
         "half_plus_two": ("half_plus_two", {"x": np.float32([1, 2, 5])}),
         "cnn": ("cnn", {"keras_tensor": images[:1]}),
         "cnn_b32": ("cnn", {"keras_tensor": images}),
+        **{name: (name, training.as_inputs(rows)) for name, rows in tables.items()},
     }
     return {
         name: PredictRequest(model_spec=ModelSpec(name=model), inputs=inputs)
@@ -163,7 +171,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2)
-    parser.add_argument("--models", default=",".join(requests()), help="loads, with commas between")
+    parser.add_argument(
+        "--models", default="half_plus_two,cnn,cnn_b32", help="loads, with commas between"
+    )
     parser.add_argument("--folder", type=Path, help="keep the models there")
     parser.add_argument("--no-table", action="store_true", help="print only")
     options = parser.parse_args()

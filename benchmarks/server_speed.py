@@ -76,6 +76,16 @@ def write_half_plus_two(folder: str) -> None:
     x = tf.TensorSpec([None], tf.float32, "x")
     signature = tf.function(lambda x: {"y": 0.5 * x + 2.0}).get_concrete_function(x=x)
     tf.saved_model.save(tf.Module(), folder, signatures={"serving_default": signature})
+    import keras
+
+    write_keras(keras.Sequential([keras.Input(()), keras.layers.Rescaling(0.5, 2.0)]), folder)
+
+
+def write_keras(model: Any, folder: str) -> None:
+    """Write a Keras model beside its SavedModel, for servers that take that."""
+    file = Path(folder, "assets.extra", "model.keras")
+    file.parent.mkdir()
+    model.save(file)
 
 
 def write_dense(folder: str) -> None:
@@ -105,6 +115,7 @@ def write_cnn(folder: str) -> None:
         ]
     )
     model.export(folder, format="tf_saved_model", verbose=False)
+    write_keras(model, folder)
 
 
 def table(n_texts: int, n_numbers: int) -> pd.DataFrame:
@@ -223,14 +234,23 @@ def drain(process: psutil.Process) -> None:
         before = now
 
 
+def write_script(folder: Path, name: str, body: bytes) -> Path:
+    """Write what wrk sends, and the script that sends it."""
+    (folder / f"{name}.body").write_bytes(body)
+    script = folder / f"{name}.lua"
+    script.write_text(_SCRIPT.format(body=folder / f"{name}.body"))
+    return script
+
+
 def load(
-    server: tuple[psutil.Process, str], script: Path, model: str, connections: int, seconds: int
+    server: tuple[psutil.Process, str], script: Path, path: str, connections: int, seconds: int
 ) -> Measured:
     """Ask a server for some seconds over some connections."""
     process, address = server
-    url = f"http://{address}/v1/models/{model}:predict"
+    url = f"http://{address}{path}"
     before = cpu_s(process)
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), url]
+    limits = [f"-c{connections}", f"-d{seconds}s", "--timeout=60s"]
+    command = ["wrk", "-t1", *limits, "-s", str(script), url]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     used_s = cpu_s(process) - before
     drain(process)
@@ -261,10 +281,7 @@ def measure(
         loads = {}
         for name in names:
             model, body = bodies()[name]
-            (folder / f"{name}.body").write_bytes(body)
-            script = folder / f"{name}.lua"
-            script.write_text(_SCRIPT.format(body=folder / f"{name}.body"))
-            loads[name] = (script, model)
+            loads[name] = (write_script(folder, name, body), f"/v1/models/{model}:predict")
         for name, connections in itertools.product(names, (1, 64)):
             for server in servers.values():
                 load(server, *loads[name], connections, _WARM_UP_S)
