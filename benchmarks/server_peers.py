@@ -192,7 +192,7 @@ def start_all(
     )
     (port,) = free_ports(1)
     command = [python, "-m", "benchmarks.peer_mosec", f"--port={port}", "--address=127.0.0.1"]
-    socket_folder = str(folder / f"mosec-{model}")
+    socket_folder = tempfile.mkdtemp(prefix="mosec-", dir=folder)
     yield "mosec", start(
         [*command, f"--path={socket_folder}", "--timeout=60000"],
         folder, "mosec", port, "/predict", first, bodies, PEER_MODEL=str(version_folder),
@@ -252,6 +252,7 @@ def compare(
         finally:
             end(peers.values())
         compared[model] = peers
+        print(*table_lines(compared, loads), sep="\n", flush=True)
     return compared
 
 
@@ -356,7 +357,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=1)
-    loads = "half_plus_two,tabular,cnn,cnn_b32,flight"
+    loads = "cnn,cnn_b32,half_plus_two,tabular,flight"
     parser.add_argument("--models", default=loads, help="loads, with commas between")
     parser.add_argument("--folder", type=Path, help="keep the models there")
     parser.add_argument("--no-table", action="store_true", help="print only")
