@@ -37,7 +37,7 @@ from tests.serving.servers import run_in_child, wait_until
 
 CONNECTIONS = (1, 8, 64)
 _WARM_UP_S = 1
-_MAX_SECONDS = 30  # for a first answer under load
+MAX_SECONDS = 30  # for a first answer under load
 _SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
@@ -257,7 +257,7 @@ def load(
     drain(process)
     line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
     n_requests, micros, p50, p99, n_failed = map(int, line.split()[1:])
-    if not (n_failed or n_requests) and seconds < _MAX_SECONDS:  # it's slower than that
+    if not (n_failed or n_requests) and seconds < MAX_SECONDS:  # it's slower than that
         return load(server, script, path, connections, 4 * seconds)
     if n_failed or not n_requests:
         raise InternalError(f"{url}: {n_failed} of {n_requests} failed: {done.stdout}")
