@@ -21,7 +21,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -68,15 +68,16 @@ class _Waiting:
     """A task from its arrival to its answer, which it gets once, also if its time is over before.
 
     Attributes:
-        task: What is run; its results and errors come here first.
         is_running: True once a thread has taken it.
+        ends_at_s: When its time is over, on the event loop's clock.
     """
 
     def __init__(
         self, task: Task, release: Callable[[], None], give_up: Callable[[_Waiting], None]
     ) -> None:
         """Wait from now on; `release` lets the version go, `give_up` is told if time is over."""
-        self.task = replace(task, done=self._done, failed=self.fail)
+        self.blocks, self.axis, self.kind = task.blocks, task.axis, task.kind
+        self.n_rows, self.n_elements, self.timeout_s = task.n_rows, task.n_elements, task.timeout_s
         self.is_running = False
         self._asked: Task | None = task
         self._release = release
@@ -87,12 +88,13 @@ class _Waiting:
             self.ends_at_s = loop.time() + task.timeout_s
             self._timer = loop.call_later(task.timeout_s, give_up, self)
 
-    def _done(self, results: Results, start: int, stop: int | None) -> None:
+    def done(self, results: Results, start: int, stop: int | None) -> None:
+        """Answer with results, unless there was an answer before."""
         asked = self._answered()
         if asked is not None:
             asked.done(results, start, stop)
 
-    def fail(self, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
         """Answer with an error, unless there was an answer before."""
         asked = self._answered()
         if asked is not None:
@@ -178,14 +180,15 @@ class LimitedQueue:
     def split(self, task: Task) -> list[Task]:
         """Cut a task that doesn't fit into the batch that fills, if large ones are to be cut."""
         most_rows, filling = self.options.max_run_rows, self._batches[-1].n_rows
-        if not self.options.enable_large_batch_splitting or filling + task.n_rows <= most_rows:
+        is_split = self.options.enable_large_batch_splitting and task.n_rows > 1
+        if not is_split or filling + task.n_rows <= most_rows:
             return [task]
         cuts = [*range(most_rows - filling, task.n_rows, most_rows), task.n_rows]
         return _parts(task, [0, *cuts] if cuts[0] else cuts)
 
     def add(self, waiting: _Waiting, on_due: Callable[[], None]) -> None:
         """Put a task into the batch that fills, or into the next if it doesn't fit."""
-        n_rows = waiting.task.n_rows
+        n_rows = waiting.n_rows
         if self._batches[-1].n_rows + n_rows > self.options.max_run_rows:
             self._batches.append(_Batch())
         batch = self._batches[-1]
@@ -225,7 +228,7 @@ class LimitedQueue:
         for batch in self._batches:
             if waiting in batch.tasks:
                 batch.tasks.remove(waiting)
-                batch.n_rows -= waiting.task.n_rows
+                batch.n_rows -= waiting.n_rows
                 if not batch.tasks and batch.timer is not None:
                     batch.timer.cancel()
                 if not batch.tasks and batch is not self._batches[-1]:
@@ -233,11 +236,11 @@ class LimitedQueue:
                 return
 
     def run(
-        self, tasks: Sequence[Task], timeout_s: float | None
+        self, tasks: Sequence[_Waiting], timeout_s: float | None
     ) -> list[tuple[Sequence[Task], Outcome]]:
         """Run a batch, rows of other inner sizes apart unless they are padded."""
         if self.options.pad_variable_length_inputs:
-            tasks = _padded(tasks)
+            _pad(tasks)
         groups: dict[Any, list[Task]] = {}
         for task in tasks:
             groups.setdefault(task.kind, []).append(task)
@@ -324,8 +327,7 @@ class BatchScheduler:
         left_s = max(waiting.ends_at_s for waiting in batch) - loop.time()
         timeout_s = None if left_s == float("inf") else max(left_s, 0.001)
         self._n_free -= 1
-        tasks = [waiting.task for waiting in batch]
-        work = self._threads.submit(queue.run, tasks, timeout_s)
+        work = self._threads.submit(queue.run, batch, timeout_s)
         work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._end, batch, done))
 
     def _end(
@@ -338,7 +340,7 @@ class BatchScheduler:
         except Exception as exc:  # our own fault, whatever it is: nobody may wait for ever
             logger.exception("a batch has failed")
             for waiting in batch:
-                waiting.fail(exc)
+                waiting.failed(exc)
         for waiting in batch:
             waiting.end()
         self._start_batches()
@@ -346,66 +348,59 @@ class BatchScheduler:
     def _give_up(self, queue: LimitedQueue, waiting: _Waiting) -> None:
         """Answer a task whose time is over; its run, if it has begun, goes on."""
         if waiting.is_running:
-            waiting.fail(DeadlineExceededError("Timed out waiting for notification"))
+            waiting.failed(DeadlineExceededError("Timed out waiting for notification"))
             return
         queue.drop(waiting)
         waiting.end()
-        waiting.fail(
+        waiting.failed(
             ResourceExhaustedError("Run() timeout exceeded while waiting in batching queue")
         )
 
 
-def _parts(task: Task, cuts: Sequence[int]) -> list[Task]:
-    """Cut a task at these rows; it hears the results of all parts, or the first error."""
-    n_left, is_failed = len(cuts) - 1, False
-    results: dict[int, list[Array]] = {}
+class _Part:
+    """Some rows of a task that is cut; the task hears the results of all, or the first error."""
 
-    def done(start: int, part: Results, first: int, stop: int | None) -> None:
-        nonlocal n_left
-        n_left -= 1
-        results[start] = [array[first:stop] for array in part.arrays]
-        if not n_left and not is_failed:
-            in_order = [results[start] for start in sorted(results)]
-            task.done(
-                Results([np.concatenate(parts) for parts in zip(*in_order, strict=True)]), 0, None
-            )
-
-    def failed(error: Exception) -> None:
-        nonlocal n_left, is_failed
-        n_left -= 1
-        if not is_failed:
-            is_failed = True
-            task.failed(error)
-
-    parts = []
-    for start, stop in itertools.pairwise(cuts):
+    def __init__(self, task: Task, start: int, stop: int, results: dict[int, list[Array]]) -> None:
         rows = (slice(None),) * task.axis + (slice(start, stop),)
-        part = replace(
-            task,
-            blocks=[block[rows] for block in task.blocks],
-            n_rows=stop - start,
-            n_elements=task.n_elements * (stop - start) // task.n_rows,
-            done=functools.partial(done, start),
-            failed=failed,
-        )
-        parts.append(part)
-    return parts
+        self.blocks: Sequence[Any] = [block[rows] for block in task.blocks]
+        self.axis, self.kind, self.timeout_s = task.axis, task.kind, task.timeout_s
+        self.n_rows = stop - start
+        self.n_elements = task.n_elements * self.n_rows // task.n_rows
+        self._task, self._start, self._results = task, start, results
+
+    def done(self, results: Results, start: int, stop: int | None) -> None:
+        if self._start not in self._results:  # another part has failed
+            return
+        self._results[self._start] = [array[start:stop] for array in results.arrays]
+        parts = self._results.values()
+        if all(parts):
+            arrays = [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
+            self._task.done(Results(arrays), 0, None)
+
+    def failed(self, error: Exception) -> None:
+        if self._results:
+            self._results.clear()
+            self._task.failed(error)
 
 
-def _padded(tasks: Sequence[Task]) -> Sequence[Task]:
+def _parts(task: Task, cuts: Sequence[int]) -> list[Task]:
+    """Cut a task at these rows."""
+    results: dict[int, list[Array]] = {start: [] for start in cuts[:-1]}  # [] until it is there
+    return [_Part(task, start, stop, results) for start, stop in itertools.pairwise(cuts)]
+
+
+def _pad(tasks: Sequence[_Waiting]) -> None:
     """Pad inner dimensions to the longest of all tasks by each block's first element."""
-    if len({task.kind for task in tasks}) == 1 or len({task.axis for task in tasks}) > 1:
-        return tasks
+    if len({task.kind for task in tasks}) == 1 or any(task.axis for task in tasks):
+        return
     shapes = [[block.shape[1:] for block in task.blocks] for task in tasks]
     if any(len({len(shape) for shape in of_one}) > 1 for of_one in zip(*shapes, strict=True)):
-        return tasks  # other ranks can't be padded
+        return  # other ranks can't be padded
     longest = [tuple(map(max, zip(*of_one, strict=True))) for of_one in zip(*shapes, strict=True)]
-    padded = []
     for task in tasks:
         blocks = []
         for block, sizes in zip(task.blocks, longest, strict=True):
             full = np.full((task.n_rows, *sizes), block.flat[0] if block.size else 0, block.dtype)
             full[tuple(map(slice, block.shape))] = block
             blocks.append(full)
-        padded.append(replace(task, blocks=blocks))
-    return padded
+        task.blocks, task.kind = blocks, tuple(longest)

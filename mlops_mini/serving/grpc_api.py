@@ -23,14 +23,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, UnavailableError
-from mlops_mini.serving.batching import Results, Task
 from mlops_mini.serving.example_methods import ExampleMethods
 from mlops_mini.serving.grpc_fast import FastReader, can_write, write_response
+from mlops_mini.serving.joined import Joined, within
 from mlops_mini.serving.json_fast import fits
 from mlops_mini.serving.model_config import SslConfig
 from mlops_mini.serving.model_service import ModelService
 from mlops_mini.serving.models import Models
-from mlops_mini.serving.predict import Predictor, within
+from mlops_mini.serving.predict import Predictor
 from mlops_mini.serving.servables import CLASSIFY, REGRESS
 from mlops_mini.serving.workers import MAX_INLINE_BYTES, Workers
 from mlops_mini.wire import (
@@ -271,24 +271,16 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
             return None
         if (array.dtype, (alias,)) != layout.groups[0] or not can_write(o.dtype for o in outputs):
             return None
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-        def done(results: Results, start: int, stop: int | None) -> None:
-            if not future.done():  # its time may be over, or its client gone
-                arrays = [results_of_all[start:stop] for results_of_all in results.arrays]
-                answered = ModelSpec(
-                    name=spec.name, version=servable.version, signature_name=signature.name
-                )
-                aliases = [output.alias for output in outputs]
-                future.set_result(write_response(answered, aliases, arrays))
-
-        def failed(error: Exception) -> None:
-            if not future.done():
-                future.set_exception(error)
-
-        task = Task([array], 0, len(array), array.size, done, failed, timeout_s)
+        answered = ModelSpec(
+            name=spec.name, version=servable.version, signature_name=signature.name
+        )
+        aliases = [output.alias for output in outputs]
+        task = Joined(
+            [array], 0, len(array), n_elements=array.size, timeout_s=timeout_s,
+            answer=functools.partial(write_response, answered, aliases),
+        )  # fmt: skip
         is_joined = self.predictor.submit(model, servable, signature, task, patience_s=patience_s)
-        return future if is_joined else None
+        return task.future if is_joined else None
 
     async def _read(self, request_bytes: bytes) -> PredictRequest:
         """Read a message: here if that is quick, else where it stops nobody."""

@@ -20,6 +20,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -29,10 +30,11 @@ from mlops_mini import wire
 from mlops_mini.errors import (
     DeadlineExceededError,
 )
-from mlops_mini.serving import batch_scheduler, batching, json_fast, lifecycle, servables
+from mlops_mini.serving import batch_scheduler, batching, lifecycle, servables
 from mlops_mini.serving.batch_scheduler import BatchScheduler, LimitedQueue
-from mlops_mini.serving.batching import BatchQueue, Results, Task
+from mlops_mini.serving.batching import BatchQueue, Task
 from mlops_mini.serving.batching_options import BatchingOptions
+from mlops_mini.serving.joined import Joined, common_rows, to_blocks, within
 from mlops_mini.serving.json_fast import InputLayout
 from mlops_mini.serving.lifecycle import ModelLifecycle
 from mlops_mini.serving.request_checks import CheckedRun, check_run
@@ -68,7 +70,7 @@ class _Turn:
         servable: Servable,
         signature: LoadedSignature,
         queue: BatchQueue,
-        batches: deque[list[Task]],
+        batches: deque[Sequence[Task]],
         release: Callable[[], None],
     ) -> None:
         self.servable = servable
@@ -121,7 +123,8 @@ class Predictor:
     def find(self, spec: ModelSpec) -> tuple[ModelLifecycle, Servable, LoadedSignature] | None:
         """Find what a request asks for, without holding it; None if it isn't there."""
         model = self._models.get(spec.name)
-        servable = model.answering(spec.version, spec.version_label) if model else None
+        label = spec.version_label if spec.version is None else ""
+        servable = model.answering.get((spec.version, label)) if model else None
         if model is None or servable is None:
             return None
         signature = servable.signatures.get(spec.signature_name or DEFAULT_SIGNATURE)
@@ -135,6 +138,7 @@ class Predictor:
         task: Task,
         *,
         patience_s: float = 0.0,
+        is_alone: bool = False,
     ) -> bool:
         """Let a request that fits its signature join the others of this turn of the event loop.
 
@@ -144,6 +148,7 @@ class Predictor:
             signature: Its signature.
             task: The request, which hears of its results later.
             patience_s: How long it may wait for others, seconds; 0 for this turn only.
+            is_alone: No others can come in this turn: a short run is made at once.
 
         Returns:
             False if nothing was begun, since the version is on its way out, or more is to be
@@ -158,6 +163,10 @@ class Predictor:
             queue.release = model.hold(servable)
             if queue.release is None:
                 return False
+            if is_alone:
+                queue.waiting.append(task)
+                self._flush(servable, signature, queue)
+                return True
             if patience_s:
                 loop = asyncio.get_running_loop()
                 queue.timer = loop.call_later(patience_s, self._flush, servable, signature, queue)
@@ -368,42 +377,14 @@ class Predictor:
         if is_limited:
             n_rows = batch_scheduler.count_rows(arrays)
         else:
-            n_rows = _common_rows(signature, arrays)
+            n_rows = common_rows(signature, arrays)
         if not n_rows or (not is_limited and n_rows > batching.MAX_TASK_ROWS):
             return None
-        blocks, axis = _to_blocks(signature, arrays)
-        future: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
-
-        def done(results: Results, start: int, stop: int | None) -> None:
-            if not future.done():  # its time may be over
-                future.set_result([array[start:stop] for array in results.arrays])
-
-        def failed(error: Exception) -> None:
-            if not future.done():
-                future.set_exception(error)
-
-        task = Task(blocks, axis, n_rows, _n_elements(arrays), done, failed, timeout_s)
+        blocks, axis = to_blocks(signature, arrays)
+        n_elements = _n_elements(arrays)
+        task = Joined(blocks, axis, n_rows, n_elements=n_elements, timeout_s=timeout_s, answer=list)
         is_joined = self.submit(model, servable, signature, task, patience_s=patience_s)
-        return future if is_joined else None
-
-
-def _common_rows(signature: LoadedSignature, arrays: Sequence[Array]) -> int:
-    """Count the rows of a request of the declared shapes; 0 if it has others."""
-    are_fit = [
-        json_fast.fits(array.shape, spec.shape)
-        for array, spec in zip(arrays, signature.inputs, strict=True)
-    ]
-    return len(arrays[0]) if all(are_fit) and len({len(array) for array in arrays}) == 1 else 0
-
-
-def _to_blocks(signature: LoadedSignature, arrays: Sequence[Array]) -> tuple[Sequence[Array], int]:
-    """Make the blocks of a task, and tell which of their dimensions counts rows."""
-    layout = signature.layout
-    has_columns = len({array.shape for array in arrays}) == 1 and arrays[0].ndim == 1
-    if layout is None or layout.shape is not None or not has_columns:
-        return arrays, 0
-    by_alias = {spec.alias: array for spec, array in zip(signature.inputs, arrays, strict=True)}
-    return [np.stack([by_alias[a] for a in aliases]) for _, aliases in layout.groups], 1
+        return task.future if is_joined else None
 
 
 def _limited_queue(
@@ -426,32 +407,19 @@ def _limited_queue(
     return LimitedQueue(options, run, hold, may_run_again=signature.is_stateless)
 
 
-async def within(future: asyncio.Future[T], timeout_s: float | None) -> T:
-    """Wait for a run, but not longer than its request may take.
-
-    Raises:
-        DeadlineExceededError: It takes longer, in the words of a run that does.
-    """
-    if timeout_s is None:
-        return await future
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await future
-    except TimeoutError as exc:
-        raise DeadlineExceededError("Timed out waiting for notification") from exc
-
-
 def _timed(
     costs: RunCosts, run: Callable[[], list[Array]], n_elements: int, *, is_here: bool
 ) -> list[Array]:
     """Run a signature and let its costs be learned from; `is_here` if there is no limit."""
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.thread_time()
     try:
         return run()
     finally:
         seconds = time.perf_counter() - began
         # A short one more of those that are known to be short says nothing new.
         if not (is_here and costs.is_warm and seconds < INLINE_LIMIT_S):
+            if is_here:  # on this thread alone: what others take of its time is no cost of its own
+                seconds = min(seconds, time.thread_time() - cpu_began)
             costs.add(n_elements, seconds)
 
 
@@ -483,12 +451,9 @@ def _run_batch(
         dtypes = [cast("np.dtype[Any]", spec.numpy) for spec in signature.inputs]
         arrays = batching.join(tasks, dtypes, n_rows)
     else:
-        groups = cast("InputLayout", signature.layout).groups
-        blocks = batching.join(tasks, [dtype for dtype, _ in groups], n_rows)
-        named: dict[str, Array] = {}
-        for (_, aliases), block in zip(groups, blocks, strict=True):
-            named.update(zip(aliases, block, strict=True))
-        arrays = [named[spec.alias] for spec in signature.inputs]
+        layout = cast("InputLayout", signature.layout)
+        arrays = batching.join(tasks, [dtype for dtype, _ in layout.groups], n_rows)
+        arrays = [*layout.order([*chain.from_iterable(arrays)])]
     run = functools.partial(servable.run_signature, signature, arrays, timeout_ms=timeout_ms)
     return _timed(signature.costs, run, _batch_elements(tasks), is_here=timeout_ms is None)
 

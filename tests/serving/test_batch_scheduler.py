@@ -1,6 +1,7 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,16 @@ def play(
         def done(results: Results, start: int, stop: int | None) -> None:
             future.set_result(results.arrays[0][start:stop].tolist())
 
-        task = Task([block], 0, len(block), block.size, done, future.set_exception, timeout_s)
+        task = SimpleNamespace(
+            blocks=[block],
+            axis=0,
+            kind=block.shape[1:],
+            n_rows=len(block),
+            n_elements=block.size,
+            timeout_s=timeout_s,
+            done=done,
+            failed=future.set_exception,
+        )
         assert scheduler.schedule(at, task)
         return future
 
