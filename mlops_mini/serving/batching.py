@@ -2,7 +2,7 @@
 
 What has come in one turn of the event loop is one batch: nobody waits for anybody, so a lone
 request loses nothing, and the more come, the less each costs. Batches are padded to a power of two
-by the last row, so that TensorFlow prepares itself for a few sizes only.
+by a row that is there, so that TensorFlow prepares itself for a few sizes only.
 
 Nobody has to ask for this, so it must not change an answer. A signature is batched if the first
 dimension of all its inputs and outputs is free and it reaches no op with a state of its own. Its
@@ -56,7 +56,8 @@ class Task(Protocol):
     Attributes:
         blocks: What is fed, one array for each group of the layout of the signature's inputs, or
             where there is one row of several inputs their values.
-        axis: The dimension of the blocks that counts rows.
+        axis: The dimension of the blocks that counts rows: 0 if there is a block for each input, 1
+            if there is one for each group.
         kind: What tasks that share a batch have in common: the sizes of a row, the form of blocks.
         n_rows: How many there are.
         n_elements: How many elements are fed, as `RunCosts` counts them.
@@ -149,19 +150,19 @@ def padded_rows(tasks: Sequence[Task]) -> int:
     return 1 << (sum([task.n_rows for task in tasks]) - 1).bit_length()
 
 
-def join(tasks: Sequence[Task], dtypes: Sequence[np.dtype[Any]]) -> list[Array]:
-    """Join the blocks of tasks of one kind, and pad them.
+def join(tasks: Sequence[Task], dtypes: Sequence[np.dtype[Any]], n_rows: int) -> list[Array]:
+    """Join the blocks of tasks of one kind, and pad them by the last task's first row.
 
     Args:
         tasks: At least one.
         dtypes: The type that each block is fed as.
+        n_rows: Of all tasks with the padding.
 
     Returns:
         One array for each block; where rows aren't its first dimension, its first are the aliases.
     """
     last = tasks[-1]
-    n_rows = sum([task.n_rows for task in tasks])
-    n_padding = padded_rows(tasks) - n_rows
+    n_padding = n_rows - sum([task.n_rows for task in tasks])
     joined: list[Array] = []
     with np.errstate(over="ignore"):  # 1e39 becomes Infinity
         for index, dtype in enumerate(dtypes):
@@ -171,12 +172,12 @@ def join(tasks: Sequence[Task], dtypes: Sequence[np.dtype[Any]]) -> list[Array]:
                 n_values = len(parts) * len(parts[0])
                 rows = np.fromiter(chain.from_iterable(parts), dtype, n_values)
                 joined.append(np.ascontiguousarray(rows.reshape(len(parts), -1).T))
-            elif len(parts) == 1:
+            elif len(parts) == 1 and not n_padding:
                 joined.append(parts[0].astype(dtype, copy=False))
             else:
                 if n_padding:
                     block = parts[-1]
-                    row = block[-1:] if not last.axis else block[:, -1:]
+                    row = block[:1] if not last.axis else block[:, :1]
                     parts += [row] * n_padding
                 axis = last.axis
                 joined.append(np.concatenate(parts, axis, dtype=dtype, casting="same_kind"))
@@ -202,7 +203,7 @@ def run(queue: BatchQueue, tasks: Sequence[Task], run_batch: _Run) -> Outcome:
         DeadlineExceededError: They took too long.
     """
     if len(tasks) == 1:
-        return _run_alone(tasks, run_batch)
+        return run_alone(tasks, run_batch)
     if queue.is_on_trial:
         return _try(queue, tasks, run_batch)
     try:
@@ -213,13 +214,14 @@ def run(queue: BatchQueue, tasks: Sequence[Task], run_batch: _Run) -> Outcome:
         arrays = []
     if arrays and _is_whole(tasks, arrays):
         return Results(arrays)
-    outcomes = _run_alone(tasks, run_batch)
+    outcomes = run_alone(tasks, run_batch)
     if all(isinstance(outcome, Results) for outcome in outcomes):
         _refuse(queue, "fails, and each of its requests succeeds")
     return outcomes
 
 
-def _run_alone(tasks: Sequence[Task], run_batch: _Run) -> list[Results | MlopsMiniError]:
+def run_alone(tasks: Sequence[Task], run_batch: _Run) -> list[Results | MlopsMiniError]:
+    """Run each task on its own; each has its results or its error."""
     outcomes: list[Results | MlopsMiniError] = []
     for task in tasks:
         try:
@@ -233,7 +235,7 @@ def _try(
     queue: BatchQueue, tasks: Sequence[Task], run_batch: _Run
 ) -> list[Results | MlopsMiniError]:
     """Run tasks on their own and as a batch, and compare."""
-    outcomes = _run_alone(tasks, run_batch)
+    outcomes = run_alone(tasks, run_batch)
     try:
         together = run_batch(tasks)
     except MlopsMiniError:

@@ -94,20 +94,6 @@ class InputLayout:
             n_aliases=len(inputs),
         )
 
-    def to_blocks(self, arrays: Mapping[str, Array]) -> tuple[list[Array], int] | None:
-        """Turn one array per alias into blocks and their number of rows; None if they don't fit."""
-        if self.shape is not None:
-            (array,) = arrays.values()
-            is_fit = _fits(array.shape, self.shape) and array.dtype == self.groups[0][0]
-            return ([array], len(array)) if is_fit and array.size else None
-        shapes = {array.shape for array in arrays.values()}
-        if len(shapes) != 1 or len(shape := shapes.pop()) != 1 or not shape[0]:
-            return None
-        if any(arrays[a].dtype != dtype for dtype, aliases in self.groups for a in aliases):
-            return None
-        blocks = [np.stack([arrays[a] for a in aliases]) for _, aliases in self.groups]
-        return blocks, shape[0]
-
 
 class FastRequest(NamedTuple):
     """What a plain body asks.
@@ -183,7 +169,7 @@ class FastReader:
         if layout is None or flat.size != known.size:
             return None
         if layout is not known.fits:
-            if not _fits(known.shape, layout.shape):
+            if not fits(known.shape, layout.shape):
                 return None
             known.fits = layout
         block = flat.reshape(known.shape) if known.row_shape else flat
@@ -207,10 +193,10 @@ class FastReader:
         self._shapes[skeleton] = _Known(key, has_name, shape, math.prod(shape))
 
 
-def _fits(shape: tuple[int, ...], declared: tuple[int, ...] | None) -> bool:
+def fits(shape: tuple[int, ...], declared: tuple[int, ...] | None) -> bool:
     """Say whether a shape is what was declared.
 
-    >>> _fits((3, 28), (-1, 28)), _fits((3,), (-1, 28))
+    >>> fits((3, 28), (-1, 28)), fits((3,), (-1, 28))
     (True, False)
     """
     if declared is None or len(shape) != len(declared):

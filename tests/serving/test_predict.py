@@ -33,7 +33,7 @@ REQUEST = PredictRequest(model_spec=SPEC, inputs={"x": np.float32([1])})
 class HeldServable:
     """Answers its input once it is let go; on a worker thread, as a slow model does."""
 
-    version = 1
+    name, version, batching = "m", 1, "alone"
 
     def __init__(self) -> None:
         self.begun, self.let_go, self.is_closed = threading.Event(), threading.Event(), False

@@ -70,7 +70,7 @@ def _check_path(base: Path, folder: Path) -> None:
     config = ServerConfig(
         model_base_path=str(base), port=0, address_file=str(folder / "addresses.json")
     )
-    models = server._models(config)
+    models = server._models(config, "unasked")
     models.replace([ModelConfig(name="m", base_path=str(base))], timeout_s=60)
     with lifecycle.acquire(models.by_name, ModelSpec(name="m")) as servable:
         signature = servable.signatures["serving_default"]
@@ -89,7 +89,7 @@ def _check_path(base: Path, folder: Path) -> None:
         return answer
 
     async def trace() -> list[tuple[str, str]]:
-        listeners = await server._open(config, models, None)
+        listeners = await server._open(config, "unasked", models, None)
         paths = []
         for _ in range(5):  # a run that another process interrupts is long, and learned from
             steps = Steps()
