@@ -28,14 +28,22 @@ import logging
 import math
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Protocol, cast
+from typing import cast
 
 import httptools
 
 from mlops_mini.serving.http_answers import JSON_HEADERS, Answer, error_page, head_of
+from mlops_mini.serving.http_requests import (
+    DEFAULT_LIMITS,
+    MAX_KNOWN_HEAD_BYTES,
+    FindTaker,
+    Handler,
+    KnownHeads,
+    Limits,
+    RefusalError,
+    Request,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -45,75 +53,6 @@ _LINGER_S = 1.0  # for the client to read the last answer before what it still s
 _SLOWEST_BODY_BYTES_S = 500
 _COPIED_BYTES = 64 * 2**10
 _LAST_REQUESTS_S = 0.1  # for requests already on their way when the server begins to stop
-_MAX_KNOWN_HEADS, _MAX_KNOWN_HEAD_BYTES = 1024, 1024
-
-
-# Asked with the method, the target as it was sent (undecoded, with query and fragment), the headers
-# (names in lower case, the first of several values) and the body.
-Handler = Callable[[str, bytes, Mapping[bytes, bytes], bytes], Awaitable[Answer]]
-
-
-class Reply(Protocol):
-    """Where the answer to one request goes; called once, on the event loop."""
-
-    def send_json(self, body: bytes) -> None:
-        """Answer 200 with this body."""
-
-    def send(self, answer: Answer) -> None:
-        """Answer anything."""
-
-
-# Takes a body and where to reply to, now or later; False leaves the request to the handler. Also
-# told whether the request is alone: no other client is connected, and nothing more has come.
-Taker = Callable[[bytes, Reply, bool], bool]
-# Asked first, with a method, target and headers, and once for all requests with the same head: who
-# takes their bodies; None leaves them to the handler.
-FindTaker = Callable[[str, bytes, Mapping[bytes, bytes]], Taker | None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """What one connection may do.
-
-    Attributes:
-        head_bytes: Size of a request line and its headers; also of trailers, chunk extensions.
-        head_s: Seconds from the first byte of a request to the end of its headers.
-        idle_s: Seconds without a request, without progress of a body, or of an answer being read.
-        body_bytes: Size of a body; None for any.
-    """
-
-    head_bytes: int = 64 * 2**10
-    head_s: float = 20.0
-    idle_s: float = 75.0
-    body_bytes: int | None = None
-
-
-DEFAULT_LIMITS = Limits()
-
-
-class _RefusalError(Exception):
-    """A request that is refused for its head; carries the status."""
-
-
-class _Request:
-    __slots__ = (
-        "body", "head", "headers", "is_last", "method", "more_body", "n_body_bytes", "n_head_bytes",
-        "refusal", "take", "target", "version",
-    )  # fmt: skip
-
-    def __init__(self, refusal: int = 0) -> None:
-        self.head = b""  # what was sent, of a request that is kept as an example of those like it
-        self.take: Taker | None = None
-        self.n_body_bytes = 0  # announced
-        self.method = ""
-        self.target = b""
-        self.headers: dict[bytes, bytes] = {}
-        self.body = b""
-        self.more_body: io.BytesIO | None = None  # all of it, where it comes in pieces
-        self.n_head_bytes = 0
-        self.version = "1.1"
-        self.is_last = bool(refusal)
-        self.refusal = refusal
 
 
 class HttpListener:
@@ -125,9 +64,7 @@ class HttpListener:
         self, handler: Handler, limits: Limits, find_taker: FindTaker | None = None
     ) -> None:
         self.handler = handler
-        self.find_taker = find_taker
-        # By what was sent: requests that somebody takes, but for their bodies.
-        self.known_heads: dict[bytes, _Request] = {}
+        self.known_heads = KnownHeads(find_taker)
         self.limits = limits
         self.loop = asyncio.get_running_loop()
         self.connections: set[_Connection] = set()
@@ -199,20 +136,18 @@ class _Connection(asyncio.Protocol):
         self._listener = listener
         self._limits = listener.limits
         self._parser = httptools.HttpRequestParser(self)
-        self._request = _Request()  # the one that is being read
+        self._request = Request()  # the one that is being read
         self._is_reading = False  # a request has begun and is not complete
         self._in_head = False
         self._n_unparsed_bytes = 0  # since the parser last came to anything
-        self._waiting: deque[_Request] = deque()  # complete, in order
+        self._waiting: deque[Request] = deque()  # complete, in order
         self._answering: asyncio.Task[None] | None = None
-        self._replying: _Request | None = None  # what has been taken
-        self._unfinished: _Request | None = None  # like a known one, and its body isn't whole
+        self._replying: Request | None = None  # what has been taken
+        self._unfinished: Request | None = None  # like a known one, and its body isn't whole
         self._pieces: list[bytes] = []
         self._n_missing_bytes = 0
-        # Nothing of a request has come, and nothing is to be answered or sent.
-        self._is_idle = True
-        # A request like a known one has been taken, and nothing else has happened since.
-        self._is_quiet = False
+        self._is_idle = True  # nothing of a request has come, and nothing is to be answered or sent
+        self._is_quiet = False  # one like a known one was taken, and nothing has happened since
         self._owes_continue = False
         self._is_ending = False  # what still comes is not read any more
         self._has_eof = False
@@ -255,8 +190,8 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         end = 0
         if self._is_idle:
-            end = data.find(b"\r\n\r\n", 0, _MAX_KNOWN_HEAD_BYTES) + 4
-            known = self._listener.known_heads.get(data[:end])
+            end = data.find(b"\r\n\r\n", 0, MAX_KNOWN_HEAD_BYTES) + 4
+            known = self._listener.known_heads.requests.get(data[:end])
             if known is not None:
                 self._is_idle = False
                 if len(data) - end == known.n_body_bytes:
@@ -276,13 +211,14 @@ class _Connection(asyncio.Protocol):
         self._now = self._listener.loop.time()
         if was_idle and end > 4:
             self._feed(data[:end])
-            self._remember(data[:end])
+            if self._is_reading and not self._in_head:  # neither refused nor without a body
+                self._listener.known_heads.add(data[:end], self._request)
             data = data[end:]
         self._feed(data)
         if was_answering:
             self.transport.pause_reading()
 
-    def _add(self, known: _Request, data: bytes) -> bytes:
+    def _add(self, known: Request, data: bytes) -> bytes:
         """Add to the body of a request like a known one; return what is beyond its end."""
         piece = data[: self._n_missing_bytes]
         self._pieces.append(piece)
@@ -295,24 +231,6 @@ class _Connection(asyncio.Protocol):
         self._is_reading, self._is_quiet = False, True
         self._take(known, body)
         return data[len(piece) :]
-
-    def _remember(self, head: bytes) -> None:
-        """Remember a whole head, for equal bytes are equal requests, if somebody takes it."""
-        request, known = self._request, self._listener.known_heads
-        if (
-            not self._is_reading  # refused, or without a body
-            or self._in_head
-            or request.method != "POST"
-            or request.version != "1.1"
-            or request.is_last
-            or request.headers.keys() & {b"expect", b"transfer-encoding", b"upgrade"}
-            or (take := self._find_taker(request)) is None
-        ):
-            return
-        if len(known) >= _MAX_KNOWN_HEADS:
-            known.clear()
-        known[head] = example = copy.copy(request)
-        example.take = take
 
     def _feed(self, data: bytes) -> None:
         """Let the parser read."""
@@ -327,12 +245,12 @@ class _Connection(asyncio.Protocol):
             except httptools.HttpParserError as exc:
                 refusal = exc.__context__
                 if not self._is_ending:
-                    self._refuse(refusal.args[0] if isinstance(refusal, _RefusalError) else 400)
+                    self._refuse(refusal.args[0] if isinstance(refusal, RefusalError) else 400)
         if self._n_unparsed_bytes > self._limits.head_bytes and not self._is_ending:
             self._refuse(431)
 
     def on_message_begin(self) -> None:
-        self._request = _Request()
+        self._request = Request()
         self._is_idle = False
         self._is_reading = self._in_head = True
         self._deadline = self._now + self._limits.head_s
@@ -353,14 +271,14 @@ class _Connection(asyncio.Protocol):
         request.version = version = self._parser.get_http_version()
         encoding = request.headers.get(b"transfer-encoding")
         if request.n_head_bytes + len(request.target) > self._limits.head_bytes:
-            raise _RefusalError(431)
+            raise RefusalError(431)
         if version not in ("1.0", "1.1"):
-            raise _RefusalError(505)
+            raise RefusalError(505)
         request.is_last = not self._parser.should_keep_alive()
         if request.method not in _METHODS:
-            raise _RefusalError(501)
+            raise RefusalError(501)
         if encoding is not None and (encoding.lower() != b"chunked" or version == "1.0"):
-            raise _RefusalError(400)
+            raise RefusalError(400)
         length = request.headers.get(b"content-length", b"0")  # httptools lets only digits pass
         request.n_body_bytes = int(length)
         self._check_body(request.n_body_bytes)
@@ -393,7 +311,7 @@ class _Connection(asyncio.Protocol):
 
     def _check_body(self, n_bytes: int) -> None:
         if self._limits.body_bytes is not None and n_bytes > self._limits.body_bytes:
-            raise _RefusalError(413)
+            raise RefusalError(413)
 
     def _without_upgrade(self) -> bytes:
         """Write the head again without the offer: the parser would take the body for a request."""
@@ -411,13 +329,13 @@ class _Connection(asyncio.Protocol):
 
     def _refuse(self, status: int) -> None:
         self._is_reading = False
-        self._answer(_Request(refusal=status))
+        self._answer(Request(refusal=status))
 
     @property
     def _is_answering(self) -> bool:
         return self._answering is not None or self._replying is not None
 
-    def _answer(self, request: _Request) -> None:
+    def _answer(self, request: Request) -> None:
         self._is_ending = request.is_last
         if request.more_body is not None:
             request.body = request.more_body.getvalue()
@@ -425,16 +343,11 @@ class _Connection(asyncio.Protocol):
         if self._is_answering:
             self._waiting.append(request)
             return
-        request.take = None if request.refusal else self._find_taker(request)
+        if not request.refusal:
+            request.take = self._listener.known_heads.find_taker(request)
         self._take(request, request.body)
 
-    def _find_taker(self, request: _Request) -> Taker | None:
-        find_taker = self._listener.find_taker
-        if find_taker is None:
-            return None
-        return find_taker(request.method, request.target, request.headers)
-
-    def _take(self, request: _Request, body: bytes) -> None:
+    def _take(self, request: Request, body: bytes) -> None:
         """Have a request taken, or else answered by the handler."""
         if request.take is not None:
             self._replying = request
@@ -506,7 +419,7 @@ class _Connection(asyncio.Protocol):
             self._give(self._limits.head_s if self._in_head else self._limits.idle_s)
             self._is_idle = not self._is_reading and not self._n_unparsed_bytes
 
-    async def _ask(self, request: _Request) -> Answer:
+    async def _ask(self, request: Request) -> Answer:
         try:
             return await self._listener.handler(
                 request.method, request.target, request.headers, request.body
@@ -515,7 +428,7 @@ class _Connection(asyncio.Protocol):
             logger.exception("no answer to %s %r", request.method, request.target)
             return error_page(500)
 
-    def _write(self, request: _Request, answer: Answer) -> None:
+    def _write(self, request: Request, answer: Answer) -> None:
         if self.transport.is_closing():
             return
         body = answer.body

@@ -100,13 +100,8 @@ class _Version:
 class ModelLifecycle:
     """The versions of one model, also after it is no longer wanted.
 
-    All methods may be called from any thread.
-
-    Attributes:
-        name: Its name.
-        config: What is to be served.
-        answering: What `acquire` holds, by number, None for the latest, and label, empty for none.
-            It is replaced as a whole, and a servable in it may be closed unless it's then held.
+    All methods may be called from any thread. `answering` is what `acquire` holds, by number, None
+    for the latest, and label, empty for none; one in it may be closed unless it's then held.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ from mlops_mini.serving import json_fast, json_hint, json_request, json_response
 from mlops_mini.serving.batching import Results
 from mlops_mini.serving.example_methods import ExampleMethods
 from mlops_mini.serving.http_answers import JSON_HEADERS, Answer, error_page
-from mlops_mini.serving.http_protocol import Reply, Taker
+from mlops_mini.serving.http_requests import Reply, Taker
 from mlops_mini.serving.json_fast import FastReader, FastRequest
 from mlops_mini.serving.json_request import DecodedRequest
 from mlops_mini.serving.json_response import PreparedOutputs

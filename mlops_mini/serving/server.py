@@ -36,6 +36,7 @@ from mlops_mini.serving.config import ServerConfig
 from mlops_mini.serving.example_methods import ExampleMethods
 from mlops_mini.serving.grpc_api import GrpcApi, GrpcListener
 from mlops_mini.serving.http_protocol import HttpListener
+from mlops_mini.serving.http_requests import Limits
 from mlops_mini.serving.lifecycle import Retries
 from mlops_mini.serving.model_config import ModelConfig, SslConfig
 from mlops_mini.serving.model_service import ModelService
@@ -257,7 +258,7 @@ async def _open(
         logger.info("Running gRPC ModelServer at %s ...", addresses["grpc"])
     if rest_socket is not None:
         port = rest_socket.getsockname()[1]
-        limits = http_protocol.Limits(body_bytes=server_config.rest_max_body_bytes or None)
+        limits = Limits(body_bytes=server_config.rest_max_body_bytes or None)
         listeners.append(
             await http_protocol.serve(rest.respond, rest_socket, limits, find_taker=rest.find_taker)
         )
