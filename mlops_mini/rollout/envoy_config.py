@@ -1,6 +1,6 @@
-"""A traffic policy as Envoy's files: who listens (bootstrap), who is there (CDS), who gets what (RDS).
+"""A traffic policy as Envoy's files: who listens, who is there (CDS), who gets what (RDS).
 
-Envoy watches CDS and RDS and takes a file when it is renamed into place, without losing a request.
+Envoy watches the last two and takes a file that is renamed into place, without losing a request.
 
 Source:
     https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/api (the names of fields and types).
