@@ -139,7 +139,7 @@ class State:
         phase = self.paused_phase if self.phase is Phase.PAUSED else self.phase
         if phase is Phase.PROMOTED:
             return TrafficPolicy(model=model, stable=canary, sticky_header=strategy.sticky_header)
-        is_there = phase in (Phase.SHADOW, Phase.RAMP)
+        is_there = phase in (Phase.PENDING, Phase.SHADOW, Phase.RAMP)
         return TrafficPolicy(
             model=model,
             stable=stable,
@@ -176,12 +176,13 @@ def step(state: State, look: Look, strategy: Strategy) -> State:
         return state
     if state.phase is Phase.PENDING:
         return _pending(state, look, strategy)
+    counts = look.counts.get("error")
     state = replace(
         state,
         looks=(*state.looks, look),
         n_phase_looks=state.n_phase_looks + 1,
-        n_step_requests=state.n_step_requests + _n_canary(state, look),
-        n_silent=state.n_silent + 1 if _is_silent(state, look, strategy) else 0,
+        n_step_requests=state.n_step_requests + (counts.n_canary if counts else 0),
+        n_silent=state.n_silent + 1 if _is_silent(look) else 0,
     )
     evidence = guardrails.judge(state.looks, strategy.guardrails, alpha=strategy.alpha)
     worst = max(evidence, key=lambda one: one.log_e - one.limit)
@@ -189,26 +190,11 @@ def step(state: State, look: Look, strategy: Strategy) -> State:
         return _moved(state, Phase.ROLLED_BACK, worst.sentence())
     if state.phase is Phase.PROMOTED:
         return state
-    if not look.is_healthy:
-        return _moved(state, Phase.ROLLED_BACK, "the canary fails its health checks")
-    if state.n_silent >= _SILENT_LOOKS:
-        return _moved(
-            state, Phase.ROLLED_BACK, f"the canary answered nothing in {_SILENT_LOOKS} looks"
-        )
-    if state.phase is Phase.RAMP and guardrails.split_is_off(_since_ramp(state)):
-        return _pause(
-            state,
-            f"the canary gets another share of the requests than {look.weight_pct:g} %: until that "
-            "is explained, no comparison can be trusted",
-        )
-    moved = _forward(state, evidence, strategy)
-    if moved is None and state.n_phase_looks >= strategy.max_looks:
-        return _pause(
-            state,
-            f"undecided after {state.n_phase_looks} looks and {state.n_step_requests:,} canary "
-            f"requests: {worst.sentence()}",
-        )
-    return moved or state
+    return (
+        _stopped(state, look)
+        or _forward(state, evidence, strategy)
+        or _waited(state, worst, strategy)
+    )
 
 
 def pause(state: State, reason: str) -> State:
@@ -298,25 +284,41 @@ def _forward(state: State, evidence: Sequence[Evidence], strategy: Strategy) -> 
     return None
 
 
-def _n_canary(state: State, look: Look) -> int:
-    """Count requests that the canary answered, or was mirrored."""
-    metric = "mirrored" if state.phase is Phase.SHADOW else "error"
-    counts = look.counts.get(metric)
-    return counts.n_canary if counts else 0
+def _stopped(state: State, look: Look) -> State | None:
+    """Stop it for what needs no statistics, or makes them worthless."""
+    if not look.is_healthy:
+        return _moved(state, Phase.ROLLED_BACK, "the canary fails its health checks")
+    if state.n_silent >= _SILENT_LOOKS:
+        return _moved(
+            state, Phase.ROLLED_BACK, f"the canary answered nothing in {_SILENT_LOOKS} looks"
+        )
+    if guardrails.split_is_off([look for look in state.looks if look.weight_pct]):
+        return _pause(
+            state,
+            f"the canary gets another share of the requests than {look.weight_pct:g} %: until that "
+            "is explained, no comparison can be trusted",
+        )
+    return None
 
 
-def _is_silent(state: State, look: Look, strategy: Strategy) -> bool:
+def _waited(state: State, worst: Evidence, strategy: Strategy) -> State:
+    """Pause it if it has gone nowhere for too long."""
+    if state.n_phase_looks < strategy.max_looks:
+        return state
+    return _pause(
+        state,
+        f"undecided after {state.n_phase_looks} looks and {state.n_step_requests:,} canary "
+        f"requests: {worst.sentence()}",
+    )
+
+
+def _is_silent(look: Look) -> bool:
     """Tell whether the canary should have answered something and didn't."""
     counts = look.counts.get("error")
-    if state.phase is not Phase.RAMP or counts is None:
+    if not look.weight_pct or counts is None:
         return False
-    share = strategy.steps_pct[state.i_step] / 100
-    expected = share * (counts.n_canary + counts.n_stable)
+    expected = look.weight_pct / 100 * (counts.n_canary + counts.n_stable)
     return counts.n_canary == counts.bad_canary and expected >= _EXPECTED_REQUESTS
-
-
-def _since_ramp(state: State) -> tuple[Look, ...]:
-    return tuple(look for look in state.looks if look.weight_pct)
 
 
 def _moved(state: State, phase: Phase, reason: str) -> State:

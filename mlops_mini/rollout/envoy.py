@@ -140,6 +140,7 @@ class Envoy:
                 *("--admin-address-path", str(admin)),
                 *("--base-id", str(self._base_id), "--restart-epoch", str(self._epoch)),
                 *("--drain-time-s", "1", "--parent-shutdown-time-s", "2"),
+                *("--file-flush-interval-msec", "50"),  # the log of attempts; else 10 s
                 *("--concurrency", "1", "--log-level", "warning"),
             ],
             name="Envoy",
@@ -179,7 +180,7 @@ class Router:
         Args:
             folder: The folder that `Envoy` was given.
         """
-        self._folder = folder.resolve()
+        self.folder = self._folder = folder.resolve()
         self._http = urllib3.PoolManager(retries=False, timeout=5.0)
 
     @property
@@ -218,37 +219,21 @@ class Router:
         """
         version = secrets.token_hex(4)
         wanted = {message["name"]: message for message in envoy_config.clusters(policy)}
-        routes, old_routes = self._folder / "routes.json", self._read("routes.json")
         old_clusters = self._read("clusters.json")
         both = {m["name"]: m for m in json.loads(old_clusters)["resources"]} | wanted
         self._write_clusters(version, both)
-        new = sorted(wanted.keys() - {m["name"] for m in json.loads(old_clusters)["resources"]})
+        known = {m["name"] for m in json.loads(old_clusters)["resources"]}
+        new = sorted(set(envoy_config.clusters_in_use(policy)) - known)
         try:
-            if new:
-                self._wait(
-                    lambda: self._all_healthy(new) or None,
-                    f"{', '.join(new)} to pass a health check",
-                    timeout_s,
-                )
+            self._wait(
+                lambda: self._all_healthy(new) or None,
+                f"{', '.join(new)} to pass a health check",
+                timeout_s,
+            )
         except DeadlineExceededError as exc:
             _write(self._folder / "clusters.json", old_clusters)
             raise UnavailableError(f"{exc}; the old policy still holds") from exc
-        refused_before = self._refusals()
-        _write(routes, envoy_config.resources(version, [envoy_config.routes(policy)], "route"))
-        try:
-            self._wait(
-                lambda: self._version() == version or self._refusals() > refused_before or None,
-                "Envoy to take the routes",
-                timeout_s,
-            )
-        finally:
-            if self._version() != version:
-                _write(routes, old_routes)
-        if self._version() != version:
-            raise FailedPreconditionError(
-                f"Envoy refused the routes; the old ones still hold. Its log says why: "
-                f"{self._folder / 'envoy.log'}"
-            )
+        self._apply_routes(version, envoy_config.routes(policy), timeout_s)
         self._write_clusters(version, wanted)
         logger.info(
             "policy applied: stable=%s canary=%s weight_pct=%g mirror_pct=%g",
@@ -257,6 +242,29 @@ class Router:
             policy.weight_pct,
             policy.mirror_pct,
         )
+
+    def _apply_routes(self, version: str, routes: envoy_config.Message, timeout_s: float) -> None:
+        path, old_text = self._folder / "routes.json", self._read("routes.json")
+        text = envoy_config.resources(version, [routes], "route")
+        if json.loads(old_text)["resources"] == json.loads(text)["resources"]:
+            return  # Envoy would not even name the new version
+        refused_before = self._refusals()
+        _write(path, text)
+        try:
+            self._wait(
+                lambda: self._version() == version or self._refusals() > refused_before or None,
+                "Envoy to take the routes",
+                timeout_s,
+            )
+        except DeadlineExceededError:
+            _write(path, old_text)
+            raise
+        if self._version() != version:
+            _write(path, old_text)
+            raise FailedPreconditionError(
+                f"Envoy refused the routes; the old ones still hold. Its log says why: "
+                f"{self._folder / 'envoy.log'}"
+            )
 
     def counts(self) -> dict[str, AttemptCounts]:
         """Count attempts by cluster (`v7-rest`, `v7-grpc-shadow`), since Envoy knows the cluster.
@@ -270,6 +278,10 @@ class Router:
             for status in statuses
             if status.get("host_statuses")
         }
+
+    def reopen_logs(self) -> None:
+        """Have Envoy write on to a new file under the same name, after the old one was renamed."""
+        self._ask("/reopen_logs", method="POST", as_json=False)
 
     def _all_healthy(self, names: list[str]) -> bool:
         counts = self.counts()
@@ -301,10 +313,10 @@ class Router:
             time.sleep(_POLL_S)
         return result
 
-    def _ask(self, path: str, *, as_json: bool = True) -> Any:
+    def _ask(self, path: str, *, method: str = "GET", as_json: bool = True) -> Any:
         try:
             address = self._read("admin-address")
-            answer = self._http.request("GET", f"http://{address}{path}")
+            answer = self._http.request(method, f"http://{address}{path}")
             text = answer.data.decode()
             return json.loads(text) if as_json else text
         except (OSError, urllib3.exceptions.HTTPError, ValueError) as exc:

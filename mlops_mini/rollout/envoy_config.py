@@ -43,8 +43,8 @@ def bootstrap(folder: Path, *, host: str = "127.0.0.1", port: int = 0) -> Messag
     """
     log_format = {
         "text_format_source": {
-            "inline_string": "%UPSTREAM_CLUSTER_RAW% %RESPONSE_CODE% %RESPONSE_FLAGS% "
-            "%COMMON_DURATION(US_TX_BEG:US_RX_END:us)% %REQ(X-REQUEST-ID)%\n"
+            "inline_string": "%UPSTREAM_CLUSTER_RAW% %RESPONSE_CODE% %GRPC_STATUS_NUMBER% "
+            "%COMMON_DURATION(US_TX_BEG:US_RX_END:us)% %REQ(X-REQUEST-ID)% %RESPONSE_FLAGS%\n"
         }
     }
     router = {
@@ -144,6 +144,20 @@ def clusters(policy: TrafficPolicy) -> list[Message]:
             for protocol in ("rest", "grpc")
         ]
     return messages
+
+
+def clusters_in_use(policy: TrafficPolicy) -> list[str]:
+    """List the clusters that get requests, or copies of them."""
+    backends = [(policy.stable, False)]
+    if policy.canary is not None and policy.weight_pct:
+        backends.append((policy.canary, False))
+    if policy.canary is not None and policy.mirror_pct:
+        backends.append((policy.canary, True))
+    return [
+        cluster_name(backend, protocol, is_shadow=is_shadow)
+        for backend, is_shadow in backends
+        for protocol in ("rest", "grpc")
+    ]
 
 
 def routes(policy: TrafficPolicy) -> Message:
