@@ -292,7 +292,9 @@ def _stopped(state: State, look: Look) -> State | None:
         return _moved(
             state, Phase.ROLLED_BACK, f"the canary answered nothing in {_SILENT_LOOKS} looks"
         )
-    if guardrails.split_is_off([look for look in state.looks if look.weight_pct]):
+    # Of a canary that has gone silent the share is off too, and that explains it.
+    split = [look for look in state.looks if look.weight_pct]
+    if not state.n_silent and guardrails.split_is_off(split):
         return _pause(
             state,
             f"the canary gets another share of the requests than {look.weight_pct:g} %: until that "

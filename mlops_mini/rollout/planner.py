@@ -63,6 +63,7 @@ def plan(
     this needs about 4,200 canary requests (42,000 in all): at your traffic 8.9 h
     """
     weight = weight_pct / 100
+    _check(0 < alpha < 1, "alpha", "between 0 and 1", alpha)
     _check(0 < bad_rate < 1, "bad_rate", "between 0 and 1", bad_rate)
     _check(ratio > 1, "ratio", "above 1", ratio)
     _check(0 < weight < 1, "weight_pct", "between 0 and 100", weight_pct)
@@ -70,7 +71,7 @@ def plan(
     share = weight * ratio / (1 - weight + weight * ratio)
     bad_events = (math.log(1 / alpha) + 1) / _divergence(share, weight)
     requests = bad_events / (bad_rate * (1 - weight + weight * ratio))
-    return _in_time(bad_events, requests, weight * requests, requests_per_s, alpha, max_hours)
+    return _in_time(bad_events, requests, weight * requests, requests_per_s, max_hours)
 
 
 def plan_paired(
@@ -107,10 +108,11 @@ def plan_paired(
     _check(0 < only_stable_bad < 1, "only_stable_bad", "between 0 and 1", only_stable_bad)
     _check(only_stable_bad < only_canary_bad < 1, "only_canary_bad", "larger", only_canary_bad)
     _check(0 < mirror_pct <= 100, "mirror_pct", "above 0 and at most 100", mirror_pct)
+    _check(0 < alpha < 1, "alpha", "between 0 and 1", alpha)
     discordant = only_canary_bad + only_stable_bad
     pairs = (math.log(1 / alpha) + 1) / _divergence(only_canary_bad / discordant, 0.5) / discordant
     requests = pairs / (mirror_pct / 100)
-    return _in_time(pairs * discordant, requests, pairs, requests_per_s, alpha, max_hours)
+    return _in_time(pairs * discordant, requests, pairs, requests_per_s, max_hours)
 
 
 def _in_time(
@@ -118,10 +120,8 @@ def _in_time(
     requests: float,
     canary_requests: float,
     requests_per_s: float,
-    alpha: float,
     max_hours: float,
 ) -> Plan:
-    _check(0 < alpha < 1, "alpha", "between 0 and 1", alpha)
     _check(requests_per_s > 0, "requests_per_s", "above 0", requests_per_s)
     plan = Plan(
         bad_events=bad_events,
