@@ -140,6 +140,10 @@ class Watcher:
             counts=counts,
         )
 
+    def skip(self) -> None:
+        """Leave out what has ended so far: attempts under a policy that holds no more."""
+        self._log.read()
+
     def _learn_limits(self, stable_attempts: Iterable[Attempt]) -> None:
         self._stable_us += [a.duration_us for a in stable_attempts if a.duration_us is not None]
         if len(self._stable_us) >= _N_FOR_LIMITS:

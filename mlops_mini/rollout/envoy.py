@@ -140,7 +140,7 @@ class Envoy:
                 *("--admin-address-path", str(admin)),
                 *("--base-id", str(self._base_id), "--restart-epoch", str(self._epoch)),
                 *("--drain-time-s", "1", "--parent-shutdown-time-s", "2"),
-                *("--file-flush-interval-msec", "50"),  # the log of attempts; else 10 s
+                *("--file-flush-interval-msec", str(round(envoy_config.LOG_FLUSH_S * 1000))),
                 *("--concurrency", "1", "--log-level", "warning"),
             ],
             name="Envoy",

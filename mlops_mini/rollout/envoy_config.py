@@ -17,6 +17,7 @@ Message = dict[str, Any]
 
 ROUTE_CONFIG = "policy"
 REQUEST_LOG = "attempts.log"
+LOG_FLUSH_S = 0.05
 SHADOW_HEADER = "x-shadow"
 
 _TYPE = "type.googleapis.com/envoy."
@@ -78,6 +79,7 @@ def bootstrap(folder: Path, *, host: str = "127.0.0.1", port: int = 0) -> Messag
     listener = {
         "name": "ingress",
         "address": _socket(host, port),
+        "enable_reuse_port": False,  # a port that another program has is an error
         "filter_chains": [
             {
                 "filters": [

@@ -27,7 +27,7 @@ from mlops_mini.errors import (
     NotFoundError,
 )
 from mlops_mini.files import is_locked, locked, whole_file
-from mlops_mini.rollout import controller, guardrails
+from mlops_mini.rollout import controller, envoy_config, guardrails
 from mlops_mini.rollout.attempts import AttemptLog, Watcher
 from mlops_mini.rollout.controller import Phase, State, Strategy
 from mlops_mini.rollout.envoy import Router
@@ -212,7 +212,7 @@ def run(
         try:
             running = _Running(
                 folder=folder, router=router, sources=sources, on_look=on_look, now=now,
-                wait=lambda: sleep(look_s),
+                sleep=sleep,
             )  # fmt: skip
             return running.to_the_end(
                 release, Watcher(log, slow_limits_us=release.slow_limits_us), look_s
@@ -229,7 +229,7 @@ class _Running:
     router: Router
     sources: Sequence[Source]
     on_look: Callable[[Release], None]
-    wait: Callable[[], None]
+    sleep: Callable[[float], None]
     now: Callable[[], datetime]
 
     def to_the_end(self, release: Release, watcher: Watcher, look_s: float) -> Release:
@@ -241,15 +241,17 @@ class _Running:
                 if release.policy != applied:
                     self.router.apply(release.policy)
                     applied = release.policy
+                    self.sleep(2 * envoy_config.LOG_FLUSH_S)
+                    watcher.skip()
                 if _is_done(release):
                     return release
-                self.wait()
+                self.sleep(look_s)
                 look = watcher.look(applied, self.router, seconds=look_s)
                 n_blind = 0
             except MlopsMiniError as exc:
                 n_blind += 1
                 release = self._blind(release, n_blind, exc)
-                self.wait()
+                self.sleep(look_s)
                 continue
             release = replace(release, slow_limits_us=watcher.slow_limits_us)
             release = self._looked(release, look)
