@@ -100,7 +100,7 @@ class Watcher:
 
         Args:
             policy: What has held meanwhile.
-            router: Asked for the canary's health.
+            router: Asked for the canary's health, or that of who serves alone.
             seconds: How long it was.
 
         Returns:
@@ -132,7 +132,7 @@ class Watcher:
             for metric, limit_us in zip((SLOW_P50, SLOW_P95), self.slow_limits_us, strict=True):
                 counts[metric] = _slow(canary_attempts, stable_attempts, limit_us)
         health = router.counts()
-        names = [name for name in of_canary if name in health]
+        names = [name for name in (of_canary if canary else of_stable) if name in health]
         return Look(
             seconds=seconds,
             weight_pct=policy.weight_pct,

@@ -188,7 +188,7 @@ def step(state: State, look: Look, strategy: Strategy) -> State:
     worst = max(evidence, key=lambda one: one.log_e - one.limit)
     if worst.is_alarm:
         return _moved(state, Phase.ROLLED_BACK, worst.sentence())
-    if state.phase is Phase.PROMOTED:
+    if state.phase is Phase.PROMOTED and look.is_healthy:
         return state
     return (
         _stopped(state, look)

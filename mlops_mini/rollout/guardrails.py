@@ -132,7 +132,7 @@ class Evidence:
         return (
             f"{self.guardrail}: {c.bad_canary:,} of {c.n_canary:,} on the canary, "
             f"{c.bad_stable:,} of {c.n_stable:,} on the stable; evidence e = "
-            f"{_e_value(self.log_e)}, alarm at {_e_value(self.limit)}"
+            f"{e_value(self.log_e)}, alarm at {e_value(self.limit)}"
         )
 
 
@@ -231,6 +231,18 @@ def log_e_by_look(looks: Sequence[Look], guardrail: Guardrail) -> Floats:
     return eprocesses.mean_of(log_e, weights=[0.5, *[0.5 / n_classes] * n_classes])
 
 
+def e_value(log_e: float) -> str:
+    """Write an e-value as people read it: two digits, and a power of ten beyond a million.
+
+    >>> e_value(3.0), e_value(30.0)
+    ('20', '10^13')
+    """
+    if log_e > math.log(1e6):
+        return f"10^{log_e / math.log(10):.0f}"
+    e = math.exp(log_e)
+    return f"{e:.2g}" if e < 100 else f"{round(e, 1 - math.floor(math.log10(e))):,.0f}"
+
+
 def _test(looks: Looks, guardrail: Guardrail) -> Floats:
     if guardrail.test == "paired":
         return eprocesses.mcnemar(looks.bad_treatment, looks.bad_control)
@@ -273,11 +285,3 @@ def _looks(looks: Sequence[Look], metric: str) -> Looks:
 
 def _last(log_e: Floats) -> float:
     return float(log_e[-1]) if len(log_e) else 0.0
-
-
-def _e_value(log_e: float) -> str:
-    """Write an e-value as people read it: two digits, and powers of ten beyond a million."""
-    if log_e > math.log(1e6):
-        return f"10^{log_e / math.log(10):.0f}"
-    e = math.exp(log_e)
-    return f"{e:.2g}" if e < 100 else f"{round(e, 1 - math.floor(math.log10(e))):,.0f}"

@@ -258,8 +258,11 @@ class _Running:
             self.on_look(release)
 
     def _looked(self, release: Release, look: Look) -> Release:
-        from_sources = {metric: c for source in self.sources for metric, c in source().items()}
-        look = replace(look, counts={**look.counts, **from_sources})
+        counts = {metric: c for source in self.sources for metric, c in source().items()}
+        if release.state.phase is Phase.PROMOTED:  # nobody is left to compare its requests with
+            look = replace(look, weight_pct=100.0, counts=counts)
+        else:
+            look = replace(look, counts={**look.counts, **counts})
         state = controller.step(release.state, look, release.strategy)
         if len(state.looks) > len(release.state.looks):
             _append(self.folder / _LOOKS, _LOOK_ADAPTER.dump_json(look).decode())
