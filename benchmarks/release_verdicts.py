@@ -1,4 +1,4 @@
-"""How often release verdicts are wrong, and how soon they are right, when somebody looks every time.
+"""How often release verdicts are wrong, and how soon right, when somebody looks every time.
 
 A simulated world: a look is 500 requests, of which the canary gets a tenth; 200 looks. Ours are set
 beside what people use: a z-test at each look, and the default rules of Kayenta, Argo Rollouts and

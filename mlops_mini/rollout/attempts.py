@@ -20,6 +20,8 @@ from mlops_mini.rollout.policy import TrafficPolicy
 
 _ROTATE_BYTES = 64 << 20
 _N_FOR_LIMITS = 500
+# A version that has just been loaded is slow at first, and that says nothing about it.
+_N_COLD = 100
 # gRPC statuses that are the server's fault or say that it can't answer such a request.
 _GRPC_OK, _GRPC_NONE = "0", "-"
 
@@ -94,6 +96,7 @@ class Watcher:
         self.slow_limits_us = slow_limits_us
         self._stable_us: list[int] = []
         self._failed_ids: dict[str, None] = {}
+        self._n_canary = 0
 
     def look(self, policy: TrafficPolicy, router: Router, *, seconds: float) -> Look:
         """Count what happened since the last look.
@@ -105,7 +108,8 @@ class Watcher:
 
         Returns:
             The look, with the metrics `error`, and `slow_p50` and `slow_p95` as soon as the stable
-            has answered 500 requests, whose quantiles become the limits for good.
+            has answered 500 requests, whose quantiles become the limits for good. The canary's
+            first 100 requests, while it's cold, aren't among the latter two.
         """
         canary = policy.canary.name if policy.canary else None
         shadow = "-shadow" if policy.mirror_pct else ""
@@ -129,8 +133,10 @@ class Watcher:
         if self.slow_limits_us is None:
             self._learn_limits(stable_attempts)
         else:
+            warm_attempts = canary_attempts[max(_N_COLD - self._n_canary, 0) :]
             for metric, limit_us in zip((SLOW_P50, SLOW_P95), self.slow_limits_us, strict=True):
-                counts[metric] = _slow(canary_attempts, stable_attempts, limit_us)
+                counts[metric] = _slow(warm_attempts, stable_attempts, limit_us)
+        self._n_canary += len(canary_attempts)
         health = router.counts()
         names = [name for name in (of_canary if canary else of_stable) if name in health]
         return Look(
