@@ -2,8 +2,9 @@
 
 Healthy canaries must be promoted, broken ones rolled back, and no client may notice either. Both
 versions answer 503 to a share of the requests: an Envoy with a fault filter stands in front of
-each, for the server has no switch for failures. Needs wrk. `python -m benchmarks.release_end_to_end`
-writes `release_end_to_end.md`.
+each, for the server has no switch for failures. Needs wrk.
+
+`python -m benchmarks.release_end_to_end` writes `release_end_to_end.md`.
 """
 
 from __future__ import annotations
@@ -250,9 +251,9 @@ def main() -> None:
             "# Releases, end to end",
             "",
             (
-                "Real model servers, Envoy and wrk (16 connections); the stable answers 503 to 1 % of"
-                f" the requests. A look every {LOOK_S} s, steps {STRATEGY.steps_pct} %, guardrails for"
-                " errors and latency. Made by `python -m benchmarks.release_end_to_end`."
+                "Real model servers, Envoy and wrk (16 connections); the stable answers 503 to 1 %"
+                f" of the requests. A look every {LOOK_S} s, steps {STRATEGY.steps_pct} %,"
+                " guardrails for errors and latency. Made by `python -m benchmarks.release_end_to_end`."
             ),
             "",
             "| canary | ended | canary requests | seconds (after the kill) | failed for clients |",

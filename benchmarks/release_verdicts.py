@@ -278,8 +278,8 @@ def main() -> None:
             " brackets the median number of canary requests until then. Made by"
             " `python -m benchmarks.release_verdicts`;"
             f" {N_HEALTHY:,} healthy and {N_WORSE:,} worse releases for each cell"
-            f" ({N_KAYENTA} for Kayenta), {N_LOOKS} looks of {N_REQUESTS} requests, a tenth of them the"
-            f" canary's, level {100 * ALPHA:g} %, seed {SEED}."
+            f" ({N_KAYENTA} for Kayenta), {N_LOOKS} looks of {N_REQUESTS} requests, a tenth of them"
+            f" the canary's, level {100 * ALPHA:g} %, seed {SEED}."
         ),
         *table(0.01, (1.5, 2, 5), one_percent),
         *table(0.001, (5, 20), {**z, "Kayenta, every 10 looks": kayenta(10), **ours}),
