@@ -253,7 +253,8 @@ def main() -> None:
             (
                 "Real model servers, Envoy and wrk (16 connections); the stable answers 503 to 1 %"
                 f" of the requests. A look every {LOOK_S} s, steps {STRATEGY.steps_pct} %,"
-                " guardrails for errors and latency. Made by `python -m benchmarks.release_end_to_end`."
+                " guardrails for errors and latency. Made by"
+                " `python -m benchmarks.release_end_to_end`."
             ),
             "",
             "| canary | ended | canary requests | seconds (after the kill) | failed for clients |",

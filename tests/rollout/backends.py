@@ -56,8 +56,8 @@ class FakeVersion:
 class Load:
     """Clients that ask without a pause until the `with` ends, and count what they get."""
 
-    def __init__(self, router: Router, *, n_clients: int = 4) -> None:
-        self._url = f"http://{router.address}/v1/models/{MODEL}:predict"
+    def __init__(self, address: str, *, n_clients: int = 4) -> None:
+        self._url = f"http://{address}/v1/models/{MODEL}:predict"
         self._is_over = threading.Event()
         self._counts: list[Counter[int | str]] = [Counter() for _ in range(n_clients)]
         self._threads = [threading.Thread(target=self._ask, args=(c,)) for c in self._counts]

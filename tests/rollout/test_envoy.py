@@ -66,7 +66,7 @@ def test_a_ramp_under_load_loses_no_request_and_keeps_its_weights(
 ) -> None:
     log = AttemptLog(router.router.folder, router.router)
     p_values = []
-    with Load(router.router) as load:
+    with Load(router.router.address) as load:
         for weight_pct in (0, 5, 25, 50, 100, 25, 0):
             held = policy(stable, canary, weight_pct=weight_pct)
             router.router.apply(held)
@@ -147,7 +147,7 @@ def test_a_canary_that_dies_or_hangs_costs_no_client_anything(
 ) -> None:
     with FakeVersion("v2") as dying:
         router.router.apply(policy(stable, dying.backend, weight_pct=25))
-        with Load(router.router) as load:
+        with Load(router.router.address) as load:
             wait_until(lambda: load.counts.total() > 200, "requests")
             dying.process.send_signal(how)
             asked = load.counts.total()
@@ -253,7 +253,7 @@ def test_an_envoy_that_was_killed_comes_back_with_its_policy_and_port(
 
 def test_a_hot_restart_loses_no_request(router: Envoy) -> None:
     old = router.pid
-    with Load(router.router) as load:
+    with Load(router.router.address) as load:
         router.hot_restart()
         asked = load.counts.total()
         wait_until(lambda: load.counts.total() > asked + 50, "requests after it")

@@ -68,7 +68,7 @@ def test_a_healthy_canary_is_promoted_by_what_was_seen_at_the_router(
     strategy = replace(QUICK, mirror_pct=100, shadow_requests=50)
     release.start(tmp_path / "r", replace(made, strategy=strategy))
 
-    with Load(router) as load:
+    with Load(router.address) as load:
         end = release.run(tmp_path / "r", router, look_s=0.05)
 
     assert end.state.phase is Phase.PROMOTED, end.state.reason
@@ -81,7 +81,7 @@ def test_a_healthy_canary_is_promoted_by_what_was_seen_at_the_router(
 def test_a_broken_canary_is_rolled_back_and_no_client_notices(
     tmp_path: Path, router: Router, made: Release
 ) -> None:
-    with FakeVersion("v3", share=0.3) as broken, Load(router) as load:
+    with FakeVersion("v3", share=0.3) as broken, Load(router.address) as load:
         release.start(tmp_path / "r", replace(made, canary=broken.backend))
         end = release.run(tmp_path / "r", router, look_s=0.05)
 
@@ -95,7 +95,7 @@ def test_a_canary_that_is_killed_is_rolled_back(
     tmp_path: Path, router: Router, made: Release
 ) -> None:
     strategy = replace(QUICK, steps_pct=(50,), step_requests=100_000)
-    with FakeVersion("v3") as dying, Load(router) as load:
+    with FakeVersion("v3") as dying, Load(router.address) as load:
         release.start(tmp_path / "r", replace(made, canary=dying.backend, strategy=strategy))
 
         def kill_it(running: Release) -> None:
@@ -113,7 +113,7 @@ def test_a_controller_that_was_killed_is_followed_by_another_at_the_same_weight(
 ) -> None:
     strategy = replace(QUICK, step_requests=300)
     release.start(tmp_path / "r", replace(made, strategy=strategy))
-    with Load(router) as load:
+    with Load(router.address) as load:
         first = _controller(tmp_path / "r", router)
         seen = wait_until(
             lambda: release.read(tmp_path / "r").state.looks[4:], "five looks of the first"
