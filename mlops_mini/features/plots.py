@@ -48,7 +48,7 @@ def known_when(
         at_row = np.flatnonzero(day["id"] == row_id)[0]
         dot = (hours.iloc[at_row], day["value"].iloc[at_row])
         arrow = {"arrowstyle": "->", "color": "0.2"}
-        top.annotate(name, dot, (dot[0] - 0.6, dot[1] + 230), ha="right", arrowprops=arrow)
+        top.annotate(name, dot, (dot[0] + 0.3, dot[1] + 300), arrowprops=arrow)
     top.set(ylabel="delay (min)", ylim=(day["value"].min() - 25, day["value"].max() * 1.25))
     ways = {
         "whole day": (hours.min(), hours.max(), _UNKNOWN, hours > -np.inf),
