@@ -5,14 +5,14 @@ Example: python -m tools.figures
 
 from pathlib import Path
 
-from tools.figures import loop
+from tools.figures import loop, pipelines, validation
 
 FIGURES = Path(__file__).resolve().parents[2] / "notebooks" / "figures"
 
 
 def draw_all() -> dict[str, str]:
     """Draw every figure: SVG text by file name."""
-    return {**loop.draw_all()}
+    return {**loop.draw_all(), **pipelines.draw_all(), **validation.draw_all()}
 
 
 def main() -> None:
