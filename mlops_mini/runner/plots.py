@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # Fill and edge by state; the state is written into the box as well.
 _FILLS = {"SUCCEEDED": "#f7d9a8", "CACHED": "#cfe3f1", "FAILED": "#f3c4a5"}
+_WORDS = {"SUCCEEDED": "ran", "NOT_TRIGGERED": "not run"}
 _PLAIN, _EDGE = "#f2f2f2", "#555555"
 
 
@@ -90,7 +91,9 @@ def draw_graph(package: Package, ax: Axes, *, states: Mapping[str, str]) -> Axes
             "fc": _FILLS.get(state, _PLAIN),
             "ls": "--" if name in dashed else "-",
         }
-        label = name.replace("-", "-\n") + (f"\n{state.lower()}" if state else "")
+        label = name.replace("-", "-\n") + (
+            f"\n{_WORDS.get(state, state.lower())}" if state else ""
+        )
         text = ax.text(x, y, label, ha="center", va="center", size=9, bbox=style)
         boxes[name] = text.get_bbox_patch()
     ax.set(xlim=(-0.5, max(x for x, _ in place.values()) + 0.5))
