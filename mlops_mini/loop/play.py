@@ -22,7 +22,7 @@ from mlops_mini import processes, use_case
 from mlops_mini import workspace as workspaces
 from mlops_mini.data import rules
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.features import events, feature_set, online
+from mlops_mini.features import feature_set, online
 from mlops_mini.features.store import Store
 from mlops_mini.local_server import LocalServer, Transport
 from mlops_mini.loop.report import Questions, Report, Sorted
@@ -192,18 +192,14 @@ def _sorted(part: PeriodOfExamples, quarantined: pd.DataFrame, table: str) -> So
 def _metrics(run: RunRecord) -> dict[str, Metrics]:
     """Read how good the models are that a run has measured, by what they are in it."""
     evaluated, scored = (
-        evaluation.overall(Path(task.outputs["artifacts"]["metrics"]["uri"]))
-        for name in ("evaluate", "score")
-        for task in run.tasks.values()
-        if task.component == name
+        evaluation.overall(run.task(name).artifact("metrics")) for name in ("evaluate", "score")
     )
     return {**evaluated, "challenger": scored["candidate"]}
 
 
 def _verdict(run: RunRecord) -> Verdict:
-    (gate,) = (task for task in run.tasks.values() if task.component == "gate")
-    said = gate.outputs["parameters"]
-    return Verdict(is_blessed=said["blessed"], reason=said["reason"])
+    gate = run.task("gate")
+    return Verdict(is_blessed=gate.parameter("blessed"), reason=gate.parameter("reason"))
 
 
 def _replay(
@@ -218,15 +214,15 @@ def _replay(
     newest, features = known.periods[-1], known.use_case.feature_set
     due = newest.rows[features.time] + feature_set.offset(features.due)
     first = due.sort_values(kind="stable").index[:n_questions]
-    computed = online.requests(
-        newest.rows.loc[first], features, prepare=known.use_case.examples.prepare, store=store
+    asked = newest.rows.loc[first]
+    served = online.replay(
+        asked, features, known.stream, store=store, prepare=known.use_case.examples.prepare
     )
-    requests = []
-    for index in first:
-        at = due[index].to_pydatetime()
-        store.apply(events.between(known.stream, store.as_of, at), up_to=at)
-        requests.append({name: _array_of_one(v) for name, v in next(computed).items()})
-    return requests, newest.features.loc[newest.rows.loc[first, features.key]]
+    requests = [
+        {str(name): _array_of_one(value) for name, value in row.items()}
+        for row in served.to_dict("records")
+    ]
+    return requests, newest.features.loc[asked[features.key]]
 
 
 def _array_of_one(value: str | float) -> Array:
