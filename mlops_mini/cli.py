@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import logging
 import os
-import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlops_mini import terminal
+from mlops_mini import cli_release, terminal
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, NotFoundError
 
 if TYPE_CHECKING:
@@ -36,6 +33,7 @@ data_app = typer.Typer(help="Data sets: check ours, send yours.", no_args_is_hel
 app.add_typer(data_app, name="data")
 pipeline_app = typer.Typer(help="The pipeline of continuous training.", no_args_is_help=True)
 app.add_typer(pipeline_app, name="pipeline")
+app.add_typer(cli_release.app, name="release")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 DataFolder = Annotated[
@@ -101,7 +99,7 @@ def loop(
     from mlops_mini.loop import report as report_module
     from mlops_mini.workspace import runs_folder
 
-    with terminal.steps() as (on_step, on_task), _canceled_by_sigterm():
+    with terminal.steps() as (on_step, on_task), terminal.canceled_by_sigterm():
         report = play.play(
             use_case,
             first=first,
@@ -320,7 +318,7 @@ def run_pipeline(  # noqa: PLR0917 - typer passes them by name
     with (
         terminal.tasks() as on_task,
         Runner(folder / "runs", mode="inline" if inline else "fork", on_task=on_task) as runner,
-        _canceled_by_sigterm(),
+        terminal.canceled_by_sigterm(),
     ):
         if resume:
             run = runner.resume(resume, definition.continuous_training)
@@ -428,16 +426,6 @@ def _runner(workspace: Path | None) -> Runner:
             f"no runs in {folder}: name the workspace of an earlier run by --workspace"
         )
     return Runner(folder / "runs")
-
-
-@contextlib.contextmanager
-def _canceled_by_sigterm() -> Iterator[None]:
-    """Let a SIGTERM do what Ctrl-C does: end what runs in good order."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _print_run(run: RunRecord, *, as_json: bool) -> None:

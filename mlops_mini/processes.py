@@ -112,6 +112,17 @@ class ChildProcess:
             time.sleep(_POLL_S)
         return result
 
+    def wait_for_end(self, *, timeout_s: float) -> None:
+        """Wait for a child that ends by itself; `close` it if it doesn't in time.
+
+        Args:
+            timeout_s: Seconds to wait.
+        """
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.close()
+
     def close(self) -> None:
         """Ask the child to stop (SIGTERM), and kill it if it does not."""
         if self._process.poll() is not None:

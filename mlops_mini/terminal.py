@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from mlops_mini.runner.records import TaskRecord
 
 _COLORS = {"SUCCEEDED": "green", "CACHED": "cyan", "FAILED": "red", "CANCELLED": "yellow"}
@@ -16,8 +19,15 @@ _COLORS = {"SUCCEEDED": "green", "CACHED": "cyan", "FAILED": "red", "CANCELLED":
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table on stdout; columns of numbers to the right."""
-    from rich import box
     from rich.console import Console
+
+    console = Console()
+    console.print(title, style="bold", highlight=False)
+    console.print(_table(header, rows), "")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
@@ -32,9 +42,45 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
         )
     for row in rows:
         table.add_row(*row)
-    console = Console()
-    console.print(title, style="bold", highlight=False)
-    console.print(table, "")
+    return table
+
+
+@contextlib.contextmanager
+def live_tables() -> Iterator[Callable[..., None]]:
+    """Give a function that shows tables on stderr, in place of those that it showed before.
+
+    Each is a title, a header and rows, as `print_table` takes them. Where stderr is no terminal,
+    only titles are written, and each once.
+    """
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    shown: list[str] = []
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+
+        def show(*tables: tuple[str, Sequence[str], Sequence[Sequence[str]]]) -> None:
+            if console.is_terminal:
+                parts = [p for t, h, r in tables for p in (Text(t, "bold"), _table(h, r))]
+                live.update(Group(*parts), refresh=True)
+                return
+            titles = [title for title, _, _ in tables]
+            if titles != shown:
+                shown[:] = titles
+                console.print(*titles, sep="\n", highlight=False)
+
+        yield show
+
+
+@contextlib.contextmanager
+def canceled_by_sigterm() -> Iterator[None]:
+    """Let a SIGTERM do what Ctrl-C does: end what runs in good order."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

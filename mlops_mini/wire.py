@@ -179,7 +179,7 @@ class PredictResponse:
             tensor = response.outputs[alias]
             _fill_tensor(tensor, array, as_content=as_content)
             if as_content and tensor.string_val:  # of strings the lengths, then the bytes
-                lengths = _varints(list(map(len, tensor.string_val)))
+                lengths = varints(list(map(len, tensor.string_val)))
                 tensor.tensor_content = lengths + b"".join(tensor.string_val)
                 tensor.ClearField("string_val")
         return bytes(response.SerializeToString())
@@ -391,10 +391,10 @@ def _read_string_content(content: bytes, n_values: int) -> Array | None:
     return values
 
 
-def _varints(numbers: Sequence[int]) -> bytes:
+def varints(numbers: Sequence[int]) -> bytes:
     r"""Write numbers as protobuf does, seven bits a byte, the lowest first.
 
-    >>> _varints([1, 200])
+    >>> varints([1, 200])
     b'\x01\xc8\x01'
     """
     if max(numbers) < 0x80:

@@ -8,7 +8,7 @@ Example: python -m tools.model_server_page
 import dataclasses
 from pathlib import Path
 
-from mlops_mini.serving.config import ServerConfig
+from mlops_mini.serving.config import ServerConfig, flag_type
 
 PAGE = Path(__file__).parents[1] / "docs" / "model-server.md"
 SECTIONS = {
@@ -93,6 +93,45 @@ DIFFERENCES = (
         "A limit or deadline that passes while one long operation runs",
         "is answered when that operation ends",
         "is answered at once; the operation goes on until it ends",
+        "none",
+    ),
+    (
+        "Without `--enable_batching`",
+        "each request is run on its own",
+        "requests that come together are run together where that can't change an answer",
+        "`--enable_batching=false`",
+    ),
+    (
+        "With `--enable_batching`, a bad request in a batch",
+        "fails all of it, with one message",
+        (
+            "fails alone: the batch is run again, one by one, once, unless a run may change the"
+            " model"
+        ),
+        "none",
+    ),
+    (
+        "Requests of other inner shapes in such a batch, without padding",
+        "fail together (FAILED_PRECONDITION)",
+        "are run apart",
+        "none",
+    ),
+    (
+        "A request of 0 rows with `--enable_batching`",
+        "is never answered",
+        "is answered at once",
+        "none",
+    ),
+    (
+        "A request whose time ends while it waits for its batch",
+        "is answered when the batch is full (RESOURCE_EXHAUSTED)",
+        "is answered at once, in the same words, and isn't run",
+        "none",
+    ),
+    (
+        "Classify, Regress and MultiInference with `--enable_batching`",
+        "are batched",
+        "run on their own",
         "none",
     ),
     (
@@ -232,6 +271,47 @@ What can still hold everybody up for a moment:
 """
 
 
+BATCHES = """
+## Requests that are run together
+
+Without any flag, what has come in one turn of the event loop is one run, padded to a power of two,
+of up to 64 rows; gRPC calls wait up to 2 ms for each other where several are under way. A request
+of more than 8 rows runs alone, so that small ones don't wait for it. This is done only where it
+can't change an answer: the first dimension of all inputs and outputs is free, the shapes are the
+declared ones, no op that keeps a state is reached, and the first twenty batches of a signature are
+also run one by one. Clients get those answers, and one that differs from the batch's by more than
+1e-5 means that its requests run alone for good, with a line in the log. `--enable_batching=false`,
+given explicitly, runs every request on its own, from the first one.
+
+`--enable_batching` replaces all this by TensorFlow Serving's batches, for Predict on any model,
+also one that keeps a state or mixes rows: whoever sets the flag has decided that it may be batched.
+
+```
+max_batch_size { value: 64 }              # rows of a request and of a batch: default 1000
+batch_timeout_micros { value: 1000 }      # longest wait for more rows: 0
+max_enqueued_batches { value: 100 }       # batches that wait, for each signature: 10
+num_batch_threads { value: 2 }            # batches that run, of all models: the CPUs
+allowed_batch_sizes: 16                   # pad to these; the last one is max_batch_size: none
+allowed_batch_sizes: 64
+pad_variable_length_inputs: true          # pad inner dimensions, too: false
+enable_large_batch_splitting { value: true }   # cut large requests: false
+max_execution_batch_size { value: 64 }    # into that many rows: max_batch_size
+```
+
+is a file for `--batching_parameters_file`, and, with `--enable_per_model_batching_parameters`,
+`batching_params.pbtxt` in a version's folder; a version without it isn't batched, and the threads
+stay those of the first file. Waits are kept to the millisecond. A full queue answers UNAVAILABLE
+(503). A file that has unknown fields, or numbers that cannot be, ends the start; in a version's
+folder it fails the load of that version.
+
+`assets.extra/tf_serving_warmup_requests` is replayed at the load, each record once, and nothing
+else is run; what a request would have to wait for, the ways to call the signature, is made then,
+too. Whether batches change an answer is still tried on the first twenty real ones.
+`mlops_mini.model.training` writes a record for each batch size, 1 to 64, from training rows, and
+`publish` takes it along.
+"""
+
+
 def page() -> str:
     """Write the page as text."""
     lines = [
@@ -246,14 +326,14 @@ def page() -> str:
         lines += ["", f"## {title}", "", *([words] if words else [])]
         lines += ["| flag | type | default | meaning |", "| --- | --- | --- | --- |"]
         lines += [
-            f"| `{f.name}` | {type(f.default).__name__} | {_shown(f)} | {f.metadata['help']} |"
+            f"| `{f.name}` | {flag_type(f).__name__} | {_shown(f)} | {f.metadata['help']} |"
             for f in dataclasses.fields(ServerConfig)
             if f.metadata["kind"] == kind
         ]
     lines += ["", "## Differences from TensorFlow Serving", ""]
     lines += ["| what | there | here | restored by |", "| --- | --- | --- | --- |"]
     lines += [f"| {' | '.join(row)} |" for row in DIFFERENCES]
-    lines += WAITS.rstrip().split("\n")
+    lines += BATCHES.rstrip().split("\n") + WAITS.rstrip().split("\n")
     return "\n".join(lines) + "\n"
 
 

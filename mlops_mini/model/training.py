@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from mlops_mini.errors import InvalidArgumentError, NotFoundError
+from mlops_mini.model import warmup_requests
 from mlops_mini.model.digest import check_digest
 
 KERAS_FILE = "assets.extra/model.keras"
@@ -186,7 +187,7 @@ def train_from_file(
     parent: Path | None = None,
     parent_digest: str = "",
 ) -> None:
-    """Train on examples in a file and export the model.
+    """Train on examples in a file and export the model, with requests that warm a server up.
 
     Args:
         train_file: Parquet, one row per example.
@@ -211,6 +212,7 @@ def train_from_file(
         examples[list(features)], examples[label], seed=seed, epochs=epochs, parent=parent
     )
     export(model, folder)
+    warmup_requests.write(folder, as_inputs(examples[list(features)]))
 
 
 def export(model: Any, folder: Path) -> None:

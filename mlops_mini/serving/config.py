@@ -27,7 +27,15 @@ _N_CPUS = os.cpu_count() or 1
 
 
 def _flag(default: Any, help_text: str, *, kind: str = "served", **more: Any) -> Any:
-    """Make a field; `more` may hold `most`, a larger limit, and `shown`, words for the default."""
+    """Make a field.
+
+    Args:
+        default: Its value if the flag isn't given.
+        help_text: What it means.
+        kind: In which list it is shown.
+        **more: `most`, a larger limit; `shown`, words for the default; `type`, unless the default
+            has it.
+    """
     return field(default=default, metadata={"help": help_text, "kind": kind, **more})
 
 
@@ -85,12 +93,18 @@ class ServerConfig:
     tensorflow_intra_op_parallelism: int = _flag(0, "threads inside one operation")
     tensorflow_inter_op_parallelism: int = _flag(0, "operations at the same time")
     tensorflow_session_config_file: str = _flag("", "ConfigProto text for the models' sessions")
-
-    enable_batching: bool = _inert(
-        False, "not yet: without it, too, requests that come together run together"
+    enable_batching: bool | None = _flag(
+        None,
+        "run requests together within the limits of the next flag; if false, each on its own;"
+        " if not given, together where that can't change an answer",
+        type=bool,
+        shown="not given",
     )
-    batching_parameters_file: str = _inert("", "not yet")
-    enable_per_model_batching_parameters: bool = _inert(False, "not yet")
+    batching_parameters_file: str = _flag("", "BatchingParameters text: these limits")
+    enable_per_model_batching_parameters: bool = _flag(
+        False, "take them from batching_params.pbtxt in each version's folder instead"
+    )
+
     monitoring_config_file: str = _inert("", "not yet: there are no metrics")
     enable_profiler: bool = _inert(True, "not yet: there is no profiler")
     prefer_tflite_model: bool = _inert(False, "not yet: the SavedModel is served")
@@ -171,8 +185,8 @@ class ServerConfig:
     def inert(self) -> list[str]:
         """Name the flags that were given a value of their own and do nothing.
 
-        >>> ServerConfig(model_base_path="/m", enable_batching=True).inert
-        ['enable_batching']
+        >>> ServerConfig(model_base_path="/m", num_unload_threads=2).inert
+        ['num_unload_threads']
         """
         return [
             f.name
@@ -211,11 +225,17 @@ def parse_flags(argv: Sequence[str]) -> tuple[ServerConfig, list[str]]:
         if not argument.startswith("--") or name not in flags:
             unknown.append(argument)
             continue
-        kind = type(flags[name].default)
+        kind = flag_type(flags[name])
         if not equals and kind is not bool and waiting and waiting[0][:2] != "--":
             equals, text = "=", waiting.pop(0)
         values[name] = _read(name, kind, text if equals else None, flags[name].metadata)
     return ServerConfig(**values), unknown
+
+
+def flag_type(flag: dataclasses.Field[Any]) -> type:
+    """Return the type of a flag's value."""
+    kind: type = flag.metadata.get("type", type(flag.default))
+    return kind
 
 
 def _read(name: str, kind: type, text: str | None, metadata: Mapping[str, Any]) -> Any:
@@ -242,7 +262,7 @@ def usage() -> str:
             "usage: mini-model-server --model_base_path=FOLDER [--flag=value ...]",
             "Flags:",
             *(
-                f"\t--{f.name}={f.default!r:<12}\t{type(f.default).__name__}\t{f.metadata['help']}"
+                f"\t--{f.name}={f.default!r:<12}\t{flag_type(f).__name__}\t{f.metadata['help']}"
                 for f in dataclasses.fields(ServerConfig)
             ),
         ]

@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import functools
 import importlib
+import time
+from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +24,23 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, UnavailableError
 from mlops_mini.serving.example_methods import ExampleMethods
+from mlops_mini.serving.grpc_fast import FastReader, can_write, write_response
+from mlops_mini.serving.joined import Joined, within
+from mlops_mini.serving.json_fast import fits
 from mlops_mini.serving.model_config import SslConfig
 from mlops_mini.serving.model_service import ModelService
 from mlops_mini.serving.models import Models
 from mlops_mini.serving.predict import Predictor
 from mlops_mini.serving.servables import CLASSIFY, REGRESS
 from mlops_mini.serving.workers import MAX_INLINE_BYTES, Workers
-from mlops_mini.wire import NotQuickError, PredictRequest, PredictResponse, n_bytes
+from mlops_mini.wire import (
+    PREDICT_METHOD,
+    ModelSpec,
+    NotQuickError,
+    PredictRequest,
+    PredictResponse,
+    n_bytes,
+)
 
 _PREDICTION, _MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 _HEALTH_NAMES = ("", "ModelService", "PredictionService")
@@ -39,6 +51,7 @@ _INT32_MAX = 2**31 - 1
 # `grpc.aio` wakes the event loop for each call, so that a turn brings only one: where several are
 # under way, each waits that long for others. A lone client's calls don't wait.
 _PATIENCE_S = 0.002
+_COMING_S = 0.2  # a call whose message takes longer isn't waited for
 _Method = Callable[[bytes, float | None], Awaitable[bytes]]
 
 
@@ -179,6 +192,8 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
 
     def __post_init__(self) -> None:
         self._n_predicts = 0  # under way
+        self._coming_s = deque[float]()  # when those calls were begun whose message isn't here yet
+        self._reader = FastReader()
         methods: dict[str, _Method] = {
             f"/{_PREDICTION}/Predict": self.predict,
             f"/{_PREDICTION}/Classify": self.classify,
@@ -195,6 +210,8 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
 
     def service(self, handler_call_details: Any) -> Any:
         """Return the handler of a method by its full name; None if there is none."""
+        if handler_call_details.method == PREDICT_METHOD:
+            self._coming_s.append(time.monotonic())
         return self._handlers.get(handler_call_details.method)
 
     async def _answer(self, method: _Method, request_bytes: bytes, context: Any) -> bytes:
@@ -212,15 +229,58 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
             request_bytes: The message.
             timeout_s: Longest run, seconds; None for no limit. So for the methods below.
         """
-        request = await self._read(request_bytes)
         self._n_predicts += 1
+        patience_s = self._patience_s()
         try:
+            soon = self._predict_soon(request_bytes, timeout_s, patience_s)
+            if soon is not None:
+                return await within(soon, timeout_s)
+            request = await self._read(request_bytes)
             response = await self.predictor.predict(
-                request, timeout_s=timeout_s, patience_s=_PATIENCE_S if self._n_predicts > 1 else 0
+                request, timeout_s=timeout_s, patience_s=patience_s
             )
         finally:
             self._n_predicts -= 1
+        if len(request_bytes) <= MAX_INLINE_BYTES:
+            self._reader.learn(request_bytes, request)
         return await self._write(response)
+
+    def _patience_s(self) -> float:
+        """Say how long a call may wait for others: not at all if no other is under way."""
+        coming_s = self._coming_s
+        if coming_s:
+            coming_s.pop()  # the youngest: one whose client has gone grows old at the other end
+        while coming_s and time.monotonic() - coming_s[0] > _COMING_S:
+            coming_s.popleft()
+        return _PATIENCE_S if coming_s or self._n_predicts > 1 else 0.0
+
+    def _predict_soon(
+        self, request_bytes: bytes, timeout_s: float | None, patience_s: float
+    ) -> asyncio.Future[bytes] | None:
+        """Let a plain request join the others; None leaves it to the exact way."""
+        read = self._reader.read(request_bytes)
+        if read is None or self.as_content:
+            return None
+        spec, alias, array = read
+        found = self.predictor.find(spec)
+        if found is None:
+            return None
+        model, servable, signature = found
+        layout, outputs = signature.layout, signature.outputs
+        if layout is None or not fits(array.shape, layout.shape):
+            return None
+        if (array.dtype, (alias,)) != layout.groups[0] or not can_write(o.dtype for o in outputs):
+            return None
+        answered = ModelSpec(
+            name=spec.name, version=servable.version, signature_name=signature.name
+        )
+        aliases = [output.alias for output in outputs]
+        task = Joined(
+            [array], 0, len(array), n_elements=array.size, timeout_s=timeout_s,
+            answer=functools.partial(write_response, answered, aliases),
+        )  # fmt: skip
+        is_joined = self.predictor.submit(model, servable, signature, task, patience_s=patience_s)
+        return task.future if is_joined else None
 
     async def _read(self, request_bytes: bytes) -> PredictRequest:
         """Read a message: here if that is quick, else where it stops nobody."""

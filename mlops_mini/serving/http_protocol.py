@@ -21,20 +21,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import functools
 import io
 import logging
 import math
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from email.utils import formatdate
 from typing import cast
 
 import httptools
 
 from mlops_mini.serving.http_answers import JSON_HEADERS, Answer, error_page, head_of
+from mlops_mini.serving.http_requests import (
+    DEFAULT_LIMITS,
+    MAX_KNOWN_HEAD_BYTES,
+    FindTaker,
+    Handler,
+    KnownHeads,
+    Limits,
+    RefusalError,
+    Request,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -46,67 +55,16 @@ _COPIED_BYTES = 64 * 2**10
 _LAST_REQUESTS_S = 0.1  # for requests already on their way when the server begins to stop
 
 
-# Asked with the method, the target as it was sent (undecoded, with query and fragment), the headers
-# (names in lower case, the first of several values) and the body.
-Handler = Callable[[str, bytes, Mapping[bytes, bytes], bytes], Awaitable[Answer]]
-Reply = Callable[[Answer], None]
-# Asked first, the same and where to reply to: never at once, but from the loop, once. False leaves
-# the request to the handler.
-FastHandler = Callable[[str, bytes, Mapping[bytes, bytes], bytes, Reply], bool]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """What one connection may do.
-
-    Attributes:
-        head_bytes: Size of a request line and its headers; also of trailers, chunk extensions.
-        head_s: Seconds from the first byte of a request to the end of its headers.
-        idle_s: Seconds without a request, without progress of a body, or of an answer being read.
-        body_bytes: Size of a body; None for any.
-    """
-
-    head_bytes: int = 64 * 2**10
-    head_s: float = 20.0
-    idle_s: float = 75.0
-    body_bytes: int | None = None
-
-
-DEFAULT_LIMITS = Limits()
-
-
-class _RefusalError(Exception):
-    """A request that is refused for its head; carries the status."""
-
-
-class _Request:
-    __slots__ = (
-        "body", "headers", "is_last", "method", "more_body", "n_head_bytes", "refusal", "target",
-        "version",
-    )  # fmt: skip
-
-    def __init__(self, refusal: int = 0) -> None:
-        self.method = ""
-        self.target = b""
-        self.headers: dict[bytes, bytes] = {}
-        self.body = b""
-        self.more_body: io.BytesIO | None = None  # all of it, where it comes in pieces
-        self.n_head_bytes = 0
-        self.version = "1.1"
-        self.is_last = bool(refusal)
-        self.refusal = refusal
-
-
 class HttpListener:
     """A listening socket and its connections; `serve` makes it."""
 
     acceptor: asyncio.AbstractServer
 
     def __init__(
-        self, handler: Handler, limits: Limits, fast_handler: FastHandler | None = None
+        self, handler: Handler, limits: Limits, find_taker: FindTaker | None = None
     ) -> None:
         self.handler = handler
-        self.fast_handler = fast_handler
+        self.known_heads = KnownHeads(find_taker)
         self.limits = limits
         self.loop = asyncio.get_running_loop()
         self.connections: set[_Connection] = set()
@@ -149,7 +107,7 @@ async def serve(
     bound_socket: socket.socket,
     limits: Limits = DEFAULT_LIMITS,
     *,
-    fast_handler: FastHandler | None = None,
+    find_taker: FindTaker | None = None,
 ) -> HttpListener:
     """Answer HTTP requests on a socket.
 
@@ -157,12 +115,12 @@ async def serve(
         handler: Answers one request. If it fails, the client gets a 500 and the log the reason.
         bound_socket: Bound and listening, TCP or Unix; the listener closes it.
         limits: What one connection may do.
-        fast_handler: Asked before the handler.
+        find_taker: Asked before the handler.
 
     Returns:
         The listener, which accepts connections already; end it with `drain`.
     """
-    listener = HttpListener(handler, limits, fast_handler)
+    listener = HttpListener(handler, limits, find_taker)
     listener.acceptor = await listener.loop.create_server(
         functools.partial(_Connection, listener), sock=bound_socket
     )
@@ -178,13 +136,18 @@ class _Connection(asyncio.Protocol):
         self._listener = listener
         self._limits = listener.limits
         self._parser = httptools.HttpRequestParser(self)
-        self._request = _Request()  # the one that is being read
+        self._request = Request()  # the one that is being read
         self._is_reading = False  # a request has begun and is not complete
         self._in_head = False
         self._n_unparsed_bytes = 0  # since the parser last came to anything
-        self._waiting: deque[_Request] = deque()  # complete, in order
+        self._waiting: deque[Request] = deque()  # complete, in order
         self._answering: asyncio.Task[None] | None = None
-        self._replying: _Request | None = None  # what the fast handler has taken
+        self._replying: Request | None = None  # what has been taken
+        self._unfinished: Request | None = None  # like a known one, and its body isn't whole
+        self._pieces: list[bytes] = []
+        self._n_missing_bytes = 0
+        self._is_idle = True  # nothing of a request has come, and nothing is to be answered or sent
+        self._is_quiet = False  # one like a known one was taken, and nothing has happened since
         self._owes_continue = False
         self._is_ending = False  # what still comes is not read any more
         self._has_eof = False
@@ -205,12 +168,14 @@ class _Connection(asyncio.Protocol):
         if self._answering is not None:
             self._answering.cancel()
         self._replying = None  # its answer will be dropped
+        self._is_idle = self._is_quiet = False
         del self._parser  # it refers to us: a cycle would be left as garbage
         self._listener.connections.discard(self)
         if not self._listener.connections:
             self._listener.all_gone.set()
 
     def pause_writing(self) -> None:
+        self._is_idle = self._is_quiet = False
         self._writable.clear()
 
     def resume_writing(self) -> None:
@@ -219,14 +184,57 @@ class _Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Keep the connection open for the answers that are due."""
         self._is_ending = self._has_eof = True
+        self._is_idle = self._is_quiet = False
         return self._is_answering
 
     def data_received(self, data: bytes) -> None:
+        end = 0
+        if self._is_idle:
+            end = data.find(b"\r\n\r\n", 0, MAX_KNOWN_HEAD_BYTES) + 4
+            known = self._listener.known_heads.requests.get(data[:end])
+            if known is not None:
+                self._is_idle = False
+                if len(data) - end == known.n_body_bytes:
+                    self._is_quiet = True
+                    self._take(known, data[end:])
+                    return
+                self._unfinished, self._n_missing_bytes = known, known.n_body_bytes
+                self._is_reading = True
+                self._deadline = self._listener.loop.time() + self._limits.idle_s
+                data, end = data[end:], 0
         if self._is_ending:
             return
-        was_answering = self._is_answering
-        self._n_unparsed_bytes += len(data)
+        if self._unfinished is not None and not (data := self._add(self._unfinished, data)):
+            return
+        was_answering, was_idle = self._is_answering, self._is_idle
+        self._is_idle = self._is_quiet = False
         self._now = self._listener.loop.time()
+        if was_idle and end > 4:
+            self._feed(data[:end])
+            if self._is_reading and not self._in_head:  # neither refused nor without a body
+                self._listener.known_heads.add(data[:end], self._request)
+            data = data[end:]
+        self._feed(data)
+        if was_answering:
+            self.transport.pause_reading()
+
+    def _add(self, known: Request, data: bytes) -> bytes:
+        """Add to the body of a request like a known one; return what is beyond its end."""
+        piece = data[: self._n_missing_bytes]
+        self._pieces.append(piece)
+        self._n_missing_bytes -= len(piece)
+        if self._n_missing_bytes:
+            self._now = self._listener.loop.time()
+            self._earn(len(piece))
+            return b""
+        body, self._pieces, self._unfinished = b"".join(self._pieces), [], None
+        self._is_reading, self._is_quiet = False, True
+        self._take(known, body)
+        return data[len(piece) :]
+
+    def _feed(self, data: bytes) -> None:
+        """Let the parser read."""
+        self._n_unparsed_bytes += len(data)
         while data and not self._is_ending:
             read, data = data, b""
             try:
@@ -237,14 +245,13 @@ class _Connection(asyncio.Protocol):
             except httptools.HttpParserError as exc:
                 refusal = exc.__context__
                 if not self._is_ending:
-                    self._refuse(refusal.args[0] if isinstance(refusal, _RefusalError) else 400)
+                    self._refuse(refusal.args[0] if isinstance(refusal, RefusalError) else 400)
         if self._n_unparsed_bytes > self._limits.head_bytes and not self._is_ending:
             self._refuse(431)
-        if was_answering:
-            self.transport.pause_reading()
 
     def on_message_begin(self) -> None:
-        self._request = _Request()
+        self._request = Request()
+        self._is_idle = False
         self._is_reading = self._in_head = True
         self._deadline = self._now + self._limits.head_s
 
@@ -264,16 +271,17 @@ class _Connection(asyncio.Protocol):
         request.version = version = self._parser.get_http_version()
         encoding = request.headers.get(b"transfer-encoding")
         if request.n_head_bytes + len(request.target) > self._limits.head_bytes:
-            raise _RefusalError(431)
+            raise RefusalError(431)
         if version not in ("1.0", "1.1"):
-            raise _RefusalError(505)
+            raise RefusalError(505)
         request.is_last = not self._parser.should_keep_alive()
         if request.method not in _METHODS:
-            raise _RefusalError(501)
+            raise RefusalError(501)
         if encoding is not None and (encoding.lower() != b"chunked" or version == "1.0"):
-            raise _RefusalError(400)
+            raise RefusalError(400)
         length = request.headers.get(b"content-length", b"0")  # httptools lets only digits pass
-        self._check_body(int(length))
+        request.n_body_bytes = int(length)
+        self._check_body(request.n_body_bytes)
         if self._parser.should_upgrade():
             return
         if version == "1.1" and request.headers.get(b"expect", b"").lower() == b"100-continue":
@@ -294,12 +302,16 @@ class _Connection(asyncio.Protocol):
                 request.more_body.write(request.body)
             self._check_body(request.more_body.tell() + len(piece))
             request.more_body.write(piece)
-        earned = self._deadline + len(piece) / _SLOWEST_BODY_BYTES_S
+        self._earn(len(piece))
+
+    def _earn(self, n_bytes: int) -> None:
+        """Give a body that moves on some more time."""
+        earned = self._deadline + n_bytes / _SLOWEST_BODY_BYTES_S
         self._deadline = min(earned, self._now + self._limits.idle_s)
 
     def _check_body(self, n_bytes: int) -> None:
         if self._limits.body_bytes is not None and n_bytes > self._limits.body_bytes:
-            raise _RefusalError(413)
+            raise RefusalError(413)
 
     def _without_upgrade(self) -> bytes:
         """Write the head again without the offer: the parser would take the body for a request."""
@@ -317,13 +329,13 @@ class _Connection(asyncio.Protocol):
 
     def _refuse(self, status: int) -> None:
         self._is_reading = False
-        self._answer(_Request(refusal=status))
+        self._answer(Request(refusal=status))
 
     @property
     def _is_answering(self) -> bool:
         return self._answering is not None or self._replying is not None
 
-    def _answer(self, request: _Request) -> None:
+    def _answer(self, request: Request) -> None:
         self._is_ending = request.is_last
         if request.more_body is not None:
             request.body = request.more_body.getvalue()
@@ -331,27 +343,51 @@ class _Connection(asyncio.Protocol):
         if self._is_answering:
             self._waiting.append(request)
             return
-        fast_handler = self._listener.fast_handler
-        if fast_handler is not None and not request.refusal:
+        if not request.refusal:
+            request.take = self._listener.known_heads.find_taker(request)
+        self._take(request, request.body)
+
+    def _take(self, request: Request, body: bytes) -> None:
+        """Have a request taken, or else answered by the handler."""
+        if request.take is not None:
             self._replying = request
-            reply = functools.partial(self._reply, request)
+            is_alone = self._is_quiet and len(self._listener.connections) == 1
             try:
-                if fast_handler(
-                    request.method, request.target, request.headers, request.body, reply
-                ):
+                if request.take(body, self, is_alone):
                     return
-            except Exception:  # our own fault, whatever it is: the other handler has its own say
+            except Exception:  # our own fault, whatever it is: the handler has its own say
                 logger.exception("no fast answer to %s %r", request.method, request.target)
+                if not self._is_answering:  # it has answered
+                    return
             self._replying = None
+        self._is_quiet = False
+        if body is not request.body:
+            request = copy.copy(request)  # the known one stays without a body
+            request.body = body
         self._waiting.append(request)
         self._answering = self._listener.loop.create_task(self._answer_waiting())
 
-    def _reply(self, request: _Request, answer: Answer) -> None:
-        """Write what the fast handler has answered."""
-        if self._replying is not request:
-            return  # the connection is lost
-        self._write(request, answer)
+    def send_json(self, body: bytes) -> None:
+        """Answer what has been taken; see `Reply`."""
+        if not self._is_quiet or self._listener.is_draining or len(body) > _COPIED_BYTES:
+            self.send(Answer(200, JSON_HEADERS, body))
+            return
+        self.transport.write(b"%b%d\r\n\r\n%b" % (self._listener.json_head, len(body), body))
         self._replying = None
+        if self._writable.is_set():
+            self._is_quiet, self._is_idle, self._deadline = False, True, math.inf
+        else:
+            self._have_replied()
+
+    def send(self, answer: Answer) -> None:
+        """Answer what has been taken; see `Reply`."""
+        if self._replying is None:
+            return  # the connection is lost
+        self._write(self._replying, answer)
+        self._replying = None
+        self._have_replied()
+
+    def _have_replied(self) -> None:
         if self.transport.is_closing():
             return
         if self._waiting or not self._writable.is_set():
@@ -381,8 +417,9 @@ class _Connection(asyncio.Protocol):
             self._end()
         else:
             self._give(self._limits.head_s if self._in_head else self._limits.idle_s)
+            self._is_idle = not self._is_reading and not self._n_unparsed_bytes
 
-    async def _ask(self, request: _Request) -> Answer:
+    async def _ask(self, request: Request) -> Answer:
         try:
             return await self._listener.handler(
                 request.method, request.target, request.headers, request.body
@@ -391,7 +428,7 @@ class _Connection(asyncio.Protocol):
             logger.exception("no answer to %s %r", request.method, request.target)
             return error_page(500)
 
-    def _write(self, request: _Request, answer: Answer) -> None:
+    def _write(self, request: Request, answer: Answer) -> None:
         if self.transport.is_closing():
             return
         body = answer.body
@@ -442,6 +479,8 @@ class _Connection(asyncio.Protocol):
 
     def sweep(self, now: float) -> None:
         """Cut the connection off if its time is over."""
+        if self._deadline == math.inf:  # not set with each request: from now on
+            self._deadline = now + self._limits.idle_s
         n_unsent_bytes = self.transport.get_write_buffer_size()
         if n_unsent_bytes != self._n_unsent_bytes:
             self._n_unsent_bytes, self._unsent_since = n_unsent_bytes, now

@@ -2,7 +2,8 @@
 
 Text of the protobuf messages ModelServerConfig (models, policies, labels) and SSLConfig (keys of
 the gRPC port). The class of the first comes from `tensorflow-serving-api` and is one of the few in
-it that do not import TensorFlow; the second is not in that package and is described here.
+it that do not import TensorFlow; others are not in that package and are described where they are
+read, by `read_text`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    message_factory,
+    text_format,
+    wrappers_pb2,
+)
 from tensorflow_serving.config import model_server_config_pb2
 
 from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
@@ -194,20 +201,44 @@ def read_ssl(path: Path) -> SslConfig:
         NotFoundError: There is no such file, or it cannot be read.
         InvalidArgumentError: It does not parse.
     """
+    texts = ("server_key", "server_cert", "custom_ca")
+    fields = dict.fromkeys(texts, "string") | {"client_verify": "bool"}
+    message = read_text(path, "SSLConfig", fields)
+    return SslConfig(**{name: getattr(message, name) for name in fields})
+
+
+def read_text(path: Path, name: str, fields: Mapping[str, str]) -> Any:
+    """Read a text file of a message that `tensorflow-serving-api` lacks.
+
+    Args:
+        path: The file.
+        name: The message's, in the package `tensorflow.serving`.
+        fields: The type of each field, numbered from 1; `int64` is a list of them.
+
+    Raises:
+        NotFoundError: There is no such file, or it cannot be read.
+        InvalidArgumentError: It does not parse.
+    """
     field_type = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
-        name="ssl_config.proto", package="tensorflow.serving", syntax="proto3"
+        name=f"{name}.proto",
+        package="tensorflow.serving",
+        syntax="proto3",
+        dependency=["google/protobuf/wrappers.proto"],
     )
-    described = file.message_type.add(name="SSLConfig")
-    names = ("server_key", "server_cert", "custom_ca", "client_verify")
-    for number, name in enumerate(names, 1):
-        kind = field_type.TYPE_BOOL if name == "client_verify" else field_type.TYPE_STRING
-        described.field.add(name=name, number=number, type=kind, label=field_type.LABEL_OPTIONAL)
+    described = file.message_type.add(name=name)
+    for number, (field_name, kind) in enumerate(fields.items(), 1):
+        label = field_type.LABEL_REPEATED if kind == "int64" else field_type.LABEL_OPTIONAL
+        field = described.field.add(name=field_name, number=number, label=label)
+        if "." in kind:
+            field.type, field.type_name = field_type.TYPE_MESSAGE, f".{kind}"
+        else:
+            field.type = field_type.Type.Value(f"TYPE_{kind.upper()}")
     pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
     pool.Add(file)
-    descriptor = pool.FindMessageTypeByName("tensorflow.serving.SSLConfig")
-    message = _parse(path, message_factory.GetMessageClass(descriptor)())
-    return SslConfig(**{name: getattr(message, name) for name in names})
+    descriptor = pool.FindMessageTypeByName(f"tensorflow.serving.{name}")
+    return _parse(path, message_factory.GetMessageClass(descriptor)())
 
 
 def _parse(path: Path, message: Any) -> Any:

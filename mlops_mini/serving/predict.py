@@ -20,16 +20,21 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from itertools import chain
+from typing import Any, TypeVar, cast
 
+import numpy as np
 import numpy.typing as npt
 
 from mlops_mini import wire
 from mlops_mini.errors import (
     DeadlineExceededError,
 )
-from mlops_mini.serving import batching, lifecycle, servables
-from mlops_mini.serving.batching import BatchQueue, Results, Task
+from mlops_mini.serving import batch_scheduler, batching, lifecycle, servables
+from mlops_mini.serving.batch_scheduler import BatchScheduler, LimitedQueue
+from mlops_mini.serving.batching import BatchQueue, Task
+from mlops_mini.serving.batching_options import BatchingOptions
+from mlops_mini.serving.joined import Joined, common_rows, to_blocks, within
 from mlops_mini.serving.json_fast import InputLayout
 from mlops_mini.serving.lifecycle import ModelLifecycle
 from mlops_mini.serving.request_checks import CheckedRun, check_run
@@ -45,6 +50,7 @@ from mlops_mini.wire import ModelSpec, PredictRequest, PredictResponse
 logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 _MAX_BATCHES_AWAY = os.cpu_count() or 1  # of a signature on threads: the rest gathers meanwhile
 
@@ -64,7 +70,7 @@ class _Turn:
         servable: Servable,
         signature: LoadedSignature,
         queue: BatchQueue,
-        batches: deque[list[Task]],
+        batches: deque[Sequence[Task]],
         release: Callable[[], None],
     ) -> None:
         self.servable = servable
@@ -91,7 +97,12 @@ class Predictor:
     """
 
     def __init__(
-        self, models: Mapping[str, ModelLifecycle], workers: Workers, *, check_method: bool = False
+        self,
+        models: Mapping[str, ModelLifecycle],
+        workers: Workers,
+        *,
+        check_method: bool = False,
+        n_batch_threads: int = 1,
     ) -> None:
         """Answer for these models.
 
@@ -99,12 +110,25 @@ class Predictor:
             models: The models by name; others may change it at any time.
             workers: Where slow runs are made.
             check_method: Refuse signatures that were exported for another method.
+            n_batch_threads: Batches that run at the same time where `BatchingOptions` limit them.
         """
         self._models = models
         self._workers = workers
         self._check_method = check_method
-        self._queues: dict[int, dict[str, BatchQueue]] = {}  # by a servable's `id`, while it lives
+        self._scheduler = BatchScheduler(n_batch_threads)
+        # By a servable's `id`, while it lives.
+        self._queues: dict[int, dict[str, BatchQueue | LimitedQueue]] = {}
         self._under_way = set[asyncio.Task[None]]()
+
+    def find(self, spec: ModelSpec) -> tuple[ModelLifecycle, Servable, LoadedSignature] | None:
+        """Find what a request asks for, without holding it; None if it isn't there."""
+        model = self._models.get(spec.name)
+        label = spec.version_label if spec.version is None else ""
+        servable = model.answering.get((spec.version, label)) if model else None
+        if model is None or servable is None:
+            return None
+        signature = servable.signatures.get(spec.signature_name or DEFAULT_SIGNATURE)
+        return None if signature is None else (model, servable, signature)
 
     def submit(
         self,
@@ -114,6 +138,7 @@ class Predictor:
         task: Task,
         *,
         patience_s: float = 0.0,
+        is_alone: bool = False,
     ) -> bool:
         """Let a request that fits its signature join the others of this turn of the event loop.
 
@@ -123,6 +148,7 @@ class Predictor:
             signature: Its signature.
             task: The request, which hears of its results later.
             patience_s: How long it may wait for others, seconds; 0 for this turn only.
+            is_alone: No others can come in this turn: a short run is made at once.
 
         Returns:
             False if nothing was begun, since the version is on its way out, or more is to be
@@ -130,11 +156,17 @@ class Predictor:
         """
         if self._check_method:
             return False
-        queue = self._queue(servable, signature)
+        queue = self._queue(model, servable, signature)
+        if isinstance(queue, LimitedQueue):
+            return self._scheduler.schedule(queue, task)
         if not queue.waiting:
             queue.release = model.hold(servable)
             if queue.release is None:
                 return False
+            if is_alone:
+                queue.waiting.append(task)
+                self._flush(servable, signature, queue)
+                return True
             if patience_s:
                 loop = asyncio.get_running_loop()
                 queue.timer = loop.call_later(patience_s, self._flush, servable, signature, queue)
@@ -147,17 +179,24 @@ class Predictor:
             self._call_soon(self._flush, servable, signature, queue)
         return True
 
-    def _queue(self, servable: Servable, signature: LoadedSignature) -> BatchQueue:
+    def _queue(
+        self, model: ModelLifecycle, servable: Servable, signature: LoadedSignature
+    ) -> BatchQueue | LimitedQueue:
         queues = self._queues.get(id(servable))
         if queues is None:
             queues = self._queues[id(servable)] = {}
             weakref.finalize(servable, self._queues.pop, id(servable))
         queue = queues.get(signature.name)
         if queue is None:
-            version = f"{{name: {servable.name} version: {servable.version}}}"
-            queue = queues[signature.name] = BatchQueue(
-                f"signature {signature.name} of {version}", is_alone=not signature.may_batch
-            )
+            if isinstance(servable.batching, BatchingOptions):
+                queue = _limited_queue(model, servable, signature, servable.batching)
+            else:
+                version = f"{{name: {servable.name} version: {servable.version}}}"
+                queue = BatchQueue(
+                    f"signature {signature.name} of {version}",
+                    is_alone=servable.batching == "alone" or not signature.may_batch,
+                )
+            queues[signature.name] = queue
         return queue
 
     def _call_soon(self, call: Callable[..., None], *arguments: Any) -> None:
@@ -307,7 +346,8 @@ class Predictor:
         )
         joined = None if output_filter else self._join(servable, checked, timeout_s, patience_s)
         if joined is not None:
-            results = await _within(joined, timeout_s)
+            is_limited = isinstance(servable.batching, BatchingOptions)  # the scheduler keeps time
+            results = await (joined if is_limited else within(joined, timeout_s))
             return {s.alias: array for s, array in zip(checked.outputs, results, strict=True)}
         costs, n_elements = checked.signature.costs, _n_elements(checked.arrays)
         # What fetches other outputs is a callable of its own, which takes long to make.
@@ -325,37 +365,46 @@ class Predictor:
         self, servable: Servable, checked: CheckedRun, timeout_s: float | None, patience_s: float
     ) -> asyncio.Future[list[Array]] | None:
         """Let a checked request join the others; None if it must be run alone."""
-        signature, layout = checked.signature, checked.signature.layout
-        if layout is None or self._queue(servable, signature).is_alone:
-            return None
+        signature, arrays = checked.signature, checked.arrays
         model = self._models.get(servable.name)
-        aliases = [spec.alias for spec in signature.inputs]
-        blocks = layout.to_blocks(dict(zip(aliases, checked.arrays, strict=True)))
-        if model is None or blocks is None or blocks[1] > batching.MAX_TASK_ROWS:
+        if model is None or not arrays:
             return None
-        future: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
-
-        def done(results: Results, start: int, stop: int | None) -> None:
-            if not future.done():  # its time may be over
-                future.set_result([array[start:stop] for array in results.arrays])
-
-        def failed(error: Exception) -> None:
-            if not future.done():
-                future.set_exception(error)
-
-        n_elements = _n_elements(checked.arrays)
-        axis = 0 if layout.shape else 1
-        task = Task(blocks[0], axis, blocks[1], n_elements, done, failed, timeout_s)
+        queue = self._queue(model, servable, signature)
+        is_limited = isinstance(queue, LimitedQueue)
+        if not is_limited and cast("BatchQueue", queue).is_alone:
+            return None
+        servable.check(signature.inputs, arrays)
+        if is_limited:
+            n_rows = batch_scheduler.count_rows(arrays)
+        else:
+            n_rows = common_rows(signature, arrays)
+        if not n_rows or (not is_limited and n_rows > batching.MAX_TASK_ROWS):
+            return None
+        blocks, axis = to_blocks(signature, arrays)
+        n_elements = _n_elements(arrays)
+        task = Joined(blocks, axis, n_rows, n_elements=n_elements, timeout_s=timeout_s, answer=list)
         is_joined = self.submit(model, servable, signature, task, patience_s=patience_s)
-        return future if is_joined else None
+        return task.future if is_joined else None
 
 
-async def _within(future: asyncio.Future[list[Array]], timeout_s: float | None) -> list[Array]:
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await future
-    except TimeoutError as exc:
-        raise DeadlineExceededError("Timed out waiting for notification") from exc
+def _limited_queue(
+    model: ModelLifecycle,
+    servable: Servable,
+    signature: LoadedSignature,
+    options: BatchingOptions,
+) -> LimitedQueue:
+    """Make the queue of a signature, which must not keep the version in memory."""
+    version = weakref.ref(servable)
+
+    def run(tasks: Sequence[Task], n_rows: int, timeout_s: float | None) -> list[Array]:
+        held = cast("Servable", version())  # each task holds it
+        return _run_batch(held, signature, servables.limit_ms(timeout_s), tasks, n_rows)
+
+    def hold() -> Callable[[], None] | None:
+        held = version()
+        return None if held is None else model.hold(held)
+
+    return LimitedQueue(options, run, hold, may_run_again=signature.is_stateless)
 
 
 def _timed(
@@ -392,15 +441,17 @@ def _run_batch(
     signature: LoadedSignature,
     timeout_ms: int | None,
     tasks: Sequence[Task],
+    n_rows: int = 0,
 ) -> list[Array]:
-    """Run tasks of one kind as one batch."""
-    layout = cast("InputLayout", signature.layout)  # without one there are no tasks
-    arrays = batching.join(tasks, [dtype for dtype, _ in layout.groups])
-    if layout.shape is None:
-        named: dict[str, Array] = {}
-        for (_, aliases), block in zip(layout.groups, arrays, strict=True):
-            named.update(zip(aliases, block, strict=True))
-        arrays = [named[spec.alias] for spec in signature.inputs]
+    """Run tasks of one kind as one batch, padded to so many rows; 0 for the next power of two."""
+    n_rows = n_rows or batching.padded_rows(tasks)
+    if tasks[0].axis == 0:
+        dtypes = [cast("np.dtype[Any]", spec.numpy) for spec in signature.inputs]
+        arrays = batching.join(tasks, dtypes, n_rows)
+    else:
+        layout = cast("InputLayout", signature.layout)
+        arrays = batching.join(tasks, [dtype for dtype, _ in layout.groups], n_rows)
+        arrays = [*layout.order([*chain.from_iterable(arrays)])]
     run = functools.partial(servable.run_signature, signature, arrays, timeout_ms=timeout_ms)
     return _timed(signature.costs, run, _batch_elements(tasks), is_here=timeout_ms is None)
 

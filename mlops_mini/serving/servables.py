@@ -32,6 +32,7 @@ from mlops_mini.errors import (
     by_code,
 )
 from mlops_mini.serving import saved_model
+from mlops_mini.serving.batching_options import Batching
 from mlops_mini.serving.json_fast import InputLayout
 from mlops_mini.serving.json_text import show_shape
 from mlops_mini.serving.run_costs import RunCosts
@@ -56,7 +57,8 @@ _UNBOUNDED = re.compile(
 _READERS = {
     "VarHandleOp", "ReadVariableOp", "VariableV2", "Variable", "ResourceGather", "ResourceGatherNd",
     "HashTableV2", "HashTable", "LookupTableFindV2", "LookupTableFind", "LookupTableSizeV2",
-    "StatefulPartitionedCall", "PartitionedCall", "Assert",
+    # What these call is looked at on its own.
+    "StatefulPartitionedCall", "PartitionedCall", "Assert", "If", "Case", "While",
 }  # fmt: skip
 # With oneDNN, these abort the process when they are fed a tensor of another rank.
 _RANK_SENSITIVE = re.compile(r"Conv|Depthwise")
@@ -95,6 +97,7 @@ class LoadedSignature:
         outputs: Its outputs.
         costs: How long its runs take.
         defaults: Values of inputs that a gRPC client may leave out, by alias.
+        is_stateless: Whether no run can see or change what another one has done.
         may_batch: Whether it looks as if rows of several requests could be run together.
         layout: What its inputs are, if batches can be made of plain bodies.
         unservable: Why it cannot be served, empty if it can. If not, its inputs and outputs are
@@ -106,6 +109,7 @@ class LoadedSignature:
     outputs: tuple[TensorSpec, ...]
     costs: RunCosts = field(default_factory=RunCosts)
     defaults: Mapping[str, Array] = field(default_factory=dict)
+    is_stateless: bool = False
     may_batch: bool = False
     layout: InputLayout | None = None
     unservable: str = ""
@@ -127,6 +131,7 @@ class Servable:
     Attributes:
         name: Name of the model.
         version: Number of the version.
+        batching: How its requests are run together.
         signatures: Its signatures, by name.
         dtypes: Element types of the inputs of each signature; under "" those of the default one.
         layouts: The same of their layouts.
@@ -140,9 +145,11 @@ class Servable:
         version: int,
         session: Any,
         graph: saved_model.LoadedGraph,
+        batching: Batching = "unasked",
     ) -> None:
         self.name = name
         self.version = version
+        self.batching = batching
         self.signature_defs = graph.signature_defs
         self._session = session
         self._op_error: type[Any] = tensorflow().errors.OpError
@@ -187,8 +194,7 @@ class Servable:
             InvalidArgumentError: An element type, or a rank that would abort the process.
             MlopsMiniError: What TensorFlow answered, under its own code and in its own words.
         """
-        for index, (spec, array) in enumerate(zip(inputs, arrays, strict=True)):
-            self._check(index, spec, array)
+        self.check(inputs, arrays)
         feeds = tuple([spec.tensor for spec in inputs])
         fetches = tuple([spec.tensor for spec in outputs])
         return self._call(feeds, fetches, timeout_ms, arrays)
@@ -198,6 +204,10 @@ class Servable:
     ) -> list[Array]:
         """Run a signature, all outputs, on arrays of its own types and ranks; else as `run`."""
         return self._call(*self._tensors[signature.name], timeout_ms, arrays)
+
+    def prepare(self, signature: LoadedSignature, timeout_ms: int | None) -> None:
+        """Make what `run_signature` needs, which takes longer than most runs."""
+        self._callable(*self._tensors[signature.name], timeout_ms)
 
     def _call(
         self,
@@ -214,6 +224,11 @@ class Servable:
             raise InvalidArgumentError(exc.object.decode("utf-8", "surrogateescape")) from exc
         # A scalar comes as a bare value; text must not become numpy's, which cuts NUL bytes off.
         return [np.asarray(r, object if isinstance(r, bytes) else None) for r in results]
+
+    def check(self, inputs: Sequence[TensorSpec], arrays: Sequence[Array]) -> None:
+        """Refuse an element type, or a rank that would abort the process, as `run` does."""
+        for index, (spec, array) in enumerate(zip(inputs, arrays, strict=True)):
+            self._check(index, spec, array)
 
     def _check(self, index: int, spec: TensorSpec, array: Array) -> None:
         if array.dtype != spec.numpy:
@@ -256,6 +271,7 @@ class Servable:
             outputs=outputs,
             costs=costs,
             defaults=defaults,
+            is_stateless=_is_stateless(ops),
             may_batch=bool(inputs) and has_free_rows and _is_stateless(ops),
             layout=None if defaults or any(spec.shape == () for spec in outputs) else layout,
         )
@@ -276,6 +292,7 @@ def load(
     intra_op_threads: int = 0,
     inter_op_threads: int = 0,
     session_config_file: str = "",
+    batching: Batching = "unasked",
 ) -> Servable:
     """Load one version folder; only its init op is run.
 
@@ -287,6 +304,7 @@ def load(
         intra_op_threads: Threads within an op; 0 means what the file says, else 1.
         inter_op_threads: Threads for ops; 0 means what the file says, else one per CPU.
         session_config_file: A `tensorflow.ConfigProto` as text.
+        batching: How requests are to be run together.
 
     Raises:
         MlopsMiniError: TensorFlow could not load it; code and words are its own.
@@ -296,7 +314,7 @@ def load(
     session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
     try:
         graph = saved_model.load(session, path, tags)
-        return Servable(name=name, version=version, session=session, graph=graph)
+        return Servable(name=name, version=version, session=session, graph=graph, batching=batching)
     except tf.errors.OpError as exc:
         session.close()
         raise by_code(exc.error_code, _SESSION_WORDS.sub("", exc.message)) from exc

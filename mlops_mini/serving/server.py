@@ -22,11 +22,21 @@ from typing import Any
 import uvloop
 
 from mlops_mini.errors import FailedPreconditionError, MlopsMiniError, UnavailableError
-from mlops_mini.serving import config, grpc_api, http_protocol, model_config, servables, warmup
+from mlops_mini.serving import (
+    batching_options,
+    config,
+    grpc_api,
+    http_protocol,
+    model_config,
+    servables,
+    warmup,
+)
+from mlops_mini.serving.batching_options import Batching, BatchingOptions
 from mlops_mini.serving.config import ServerConfig
 from mlops_mini.serving.example_methods import ExampleMethods
 from mlops_mini.serving.grpc_api import GrpcApi, GrpcListener
 from mlops_mini.serving.http_protocol import HttpListener
+from mlops_mini.serving.http_requests import Limits
 from mlops_mini.serving.lifecycle import Retries
 from mlops_mini.serving.model_config import ModelConfig, SslConfig
 from mlops_mini.serving.model_service import ModelService
@@ -102,7 +112,8 @@ async def _serve(server_config: ServerConfig, configs: list[ModelConfig]) -> Non
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    models = _models(server_config)
+    common_batching = batching_options.common(server_config)
+    models = _models(server_config, common_batching)
     listeners: list[GrpcListener | HttpListener] = []
     _check_ports(server_config)  # before minutes may go into loading models
     ssl_file = server_config.ssl_config_file
@@ -115,7 +126,7 @@ async def _serve(server_config: ServerConfig, configs: list[ModelConfig]) -> Non
         # Also without a model: a later one must not stop the answers with an import of seconds.
         await _until(stop, asyncio.to_thread(_import_tensorflow))
     if not stop.is_set():
-        listeners = await _open(server_config, models, ssl)
+        listeners = await _open(server_config, common_batching, models, ssl)
         try:
             if server_config.open_ports_early:
                 models.configure(configs)
@@ -126,9 +137,9 @@ async def _serve(server_config: ServerConfig, configs: list[ModelConfig]) -> Non
     await _close(listeners, models, max(server_config.drain_timeout_s, 0))
 
 
-def _models(server_config: ServerConfig) -> Models:
+def _models(server_config: ServerConfig, common_batching: Batching) -> Models:
     return Models(
-        functools.partial(_load, server_config),
+        functools.partial(_load, server_config, common_batching),
         poll_wait_s=server_config.file_system_poll_wait_seconds,
         retries=Retries(
             most=server_config.max_num_load_retries,
@@ -140,8 +151,12 @@ def _models(server_config: ServerConfig) -> Models:
     )
 
 
-def _load(server_config: ServerConfig, name: str, folder: Path, version: int) -> Servable:
+def _load(
+    server_config: ServerConfig, common_batching: Batching, name: str, folder: Path, version: int
+) -> Servable:
     """Load a version and warm it up."""
+    is_per_model = server_config.enable_per_model_batching_parameters
+    batching = batching_options.of_version(common_batching, folder, is_per_model=is_per_model)
     _import_tensorflow()
     both = server_config.tensorflow_session_parallelism
     servable = servables.load(
@@ -152,16 +167,23 @@ def _load(server_config: ServerConfig, name: str, folder: Path, version: int) ->
         intra_op_threads=server_config.tensorflow_intra_op_parallelism or both,
         inter_op_threads=server_config.tensorflow_inter_op_parallelism or both,
         session_config_file=server_config.tensorflow_session_config_file,
+        batching=batching,
     )
     if server_config.enable_model_warmup:
         iterations = server_config.num_request_iterations_for_warmup
+        timeout_s = _rest_timeout_s(server_config)
         try:
-            warmup.run(servable, folder, n_iterations=iterations)
+            warmup.run(servable, folder, n_iterations=iterations, timeout_s=timeout_s)
         except MlopsMiniError:
             logger.warning("warm-up in %s fails; --enable_model_warmup=false skips it", folder)
             servable.close()
             raise
     return servable
+
+
+def _rest_timeout_s(server_config: ServerConfig) -> float | None:
+    timeout_ms = server_config.rest_api_timeout_in_ms
+    return timeout_ms / 1000 if timeout_ms > 0 else None
 
 
 def _import_tensorflow() -> None:
@@ -177,13 +199,19 @@ def _import_tensorflow() -> None:
 
 
 async def _open(
-    server_config: ServerConfig, models: Models, ssl: SslConfig | None
+    server_config: ServerConfig, common_batching: Batching, models: Models, ssl: SslConfig | None
 ) -> list[GrpcListener | HttpListener]:
     """Open the ports and tell where they are; return what is to be drained at the end."""
     host = server_config.bind_address
     check_method = server_config.enable_signature_method_name_check
     workers = Workers(max(server_config.rest_api_num_threads, server_config.grpc_max_threads))
-    predictor = Predictor(models.by_name, workers, check_method=check_method)
+    options = common_batching if isinstance(common_batching, BatchingOptions) else BatchingOptions()
+    predictor = Predictor(
+        models.by_name,
+        workers,
+        check_method=check_method,
+        n_batch_threads=options.num_batch_threads,
+    )
     examples = ExampleMethods(models.by_name, check_method=check_method)
     model_service = ModelService(
         models,
@@ -198,14 +226,13 @@ async def _open(
         model_service=model_service,
         as_content=server_config.enable_serialization_as_tensor_content,
     )
-    timeout_ms = server_config.rest_api_timeout_in_ms
     rest = RestApi(
         models=models,
         workers=workers,
         predictor=predictor,
         examples=examples,
         model_service=model_service,
-        timeout_s=timeout_ms / 1000 if timeout_ms > 0 else None,
+        timeout_s=_rest_timeout_s(server_config),
         cors=server_config.rest_api_enable_cors_support,
     )
     addresses = dict[str, str]()
@@ -231,11 +258,9 @@ async def _open(
         logger.info("Running gRPC ModelServer at %s ...", addresses["grpc"])
     if rest_socket is not None:
         port = rest_socket.getsockname()[1]
-        limits = http_protocol.Limits(body_bytes=server_config.rest_max_body_bytes or None)
+        limits = Limits(body_bytes=server_config.rest_max_body_bytes or None)
         listeners.append(
-            await http_protocol.serve(
-                rest.respond, rest_socket, limits, fast_handler=rest.respond_soon
-            )
+            await http_protocol.serve(rest.respond, rest_socket, limits, find_taker=rest.find_taker)
         )
         addresses["rest"] = f"{shown_host}:{port}"
         logger.info("Exporting HTTP/REST API at:localhost:%d ...", port)

@@ -1,5 +1,9 @@
 """Warm-up: requests that were written beside a version are run before it is served.
 
+Nothing else is run. What a request of that signature would have to wait for is made as well: the
+ways to call it. Which runs are short, and whether batches change an answer, is still learned from
+real requests: these few say little of either, and the publisher has chosen them.
+
 Source: https://www.tensorflow.org/tfx/serving/saved_model_warmup
 """
 
@@ -10,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_mini.errors import InvalidArgumentError, UnimplementedError, by_code
-from mlops_mini.serving import example_methods, request_checks
+from mlops_mini.serving import example_methods, request_checks, servables
 from mlops_mini.serving.servables import CLASSIFY, REGRESS, Servable
 from mlops_mini.wire import PredictRequest
 
@@ -21,13 +25,16 @@ _MAX_RECORDS = 1000
 _METHODS = {"classify_log": CLASSIFY, "regress_log": REGRESS}
 
 
-def run(servable: Servable, path: Path, *, n_iterations: int) -> None:
+def run(
+    servable: Servable, path: Path, *, n_iterations: int, timeout_s: float | None = None
+) -> None:
     """Run the requests in `assets.extra/tf_serving_warmup_requests`, if that file is there.
 
     Args:
         servable: The version that was just loaded.
         path: Its folder.
         n_iterations: How often each request is run; below 1 means once.
+        timeout_s: The longest run of a request that says nothing else, seconds; None for no limit.
 
     Raises:
         MlopsMiniError: The file is broken, or a request fails: the version must not be served.
@@ -50,7 +57,7 @@ def run(servable: Servable, path: Path, *, n_iterations: int) -> None:
                     f"Failed to parse warmup record: {shown} from {file}"
                 ) from exc
             for _ in range(max(n_iterations, 1)):
-                _run_record(servable, log)
+                _run_record(servable, log, timeout_s)
             n_records += 1
             if n_records > _MAX_RECORDS:
                 raise InvalidArgumentError(
@@ -68,7 +75,7 @@ def run(servable: Servable, path: Path, *, n_iterations: int) -> None:
     )
 
 
-def _run_record(servable: Servable, log: Any) -> None:
+def _run_record(servable: Servable, log: Any, timeout_s: float | None) -> None:
     kind = log.WhichOneof("log_type")
     if kind is None:
         return
@@ -82,7 +89,12 @@ def _run_record(servable: Servable, log: Any) -> None:
             unreadable=parsed.unreadable,
             output_filter=parsed.output_filter,
         )
-        servable.run(checked.signature.inputs, checked.outputs, checked.arrays, timeout_ms=0)
+        # On this thread, as the event loop makes short runs.
+        servable.run(checked.signature.inputs, checked.outputs, checked.arrays, timeout_ms=None)
+        if not parsed.output_filter:
+            checked.signature.costs.is_warm = True
+            for limit_s in (None, timeout_s):
+                servable.prepare(checked.signature, servables.limit_ms(limit_s))
     elif kind in _METHODS:
         example_methods.classify_or_regress(
             servable,

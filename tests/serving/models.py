@@ -235,6 +235,28 @@ def write_batched(folder: str) -> None:
         "any_width": _signature(
             lambda x: {"y": x + 1.0}, x=tf.TensorSpec([None, None], tf.float32, "x")
         ),
+        "text": _signature(
+            lambda s: {"y": tf.strings.upper(s)}, s=tf.TensorSpec([None], tf.string, "s")
+        ),
+        "whole": _signature(lambda n: {"y": n + 1}, n=tf.TensorSpec([None], tf.int64, "n")),
+        "two_shapes": _signature(
+            lambda m, n: {"y": tf.reduce_sum(m, 1) + tf.cast(n, tf.float32)},
+            m=tf.TensorSpec([None, None], tf.float32, "m"),
+            n=tf.TensorSpec([None], tf.int32, "n"),
+        ),
+        "mixing_text": _signature(
+            lambda s: {"y": tf.strings.join([s, tf.strings.as_string(tf.size(s))])},
+            s=tf.TensorSpec([None], tf.string, "s"),
+        ),
+        "mixing_whole": _signature(
+            lambda n: {"y": n - tf.reduce_max(n)}, n=tf.TensorSpec([None], tf.int64, "n")
+        ),
+        "mixing_shapes": _signature(
+            lambda m, n: {"y": m[:, 0] + tf.cast(n - tf.reduce_max(n), tf.float32)},
+            m=tf.TensorSpec([None, None], tf.float32, "m"),
+            n=tf.TensorSpec([None], tf.int32, "n"),
+        ),
+        "scalar": _signature(lambda x: {"y": tf.reduce_sum(x)}, x=x),
         "mixing": _signature(lambda x: {"y": x - tf.reduce_mean(x)}, x=x),
         "counting": _signature(lambda x: {"y": x * 0.0 + module.count.assign_add(1.0)}, x=x),
         "random": _signature(lambda x: {"y": x + tf.random.uniform([1])}, x=x),

@@ -138,10 +138,14 @@ def test_batching_parameters_need_batching_in_tensorflow_servings_words() -> Non
         "server_options.batching_parameters_file is set without setting"
         " server_options.enable_batching to true."
     )
-    assert config.parse_flags([*argv, "--enable_batching"])[0].inert == [
-        "enable_batching",
-        "batching_parameters_file",
-    ]
+    assert config.parse_flags([*argv, "--enable_batching"])[0].inert == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("", None), ("--enable_batching", True), ("--enable_batching=0", False)]
+)
+def test_to_leave_batching_out_is_not_to_switch_it_off(argument: str, value: bool | None) -> None:
+    assert config.parse_flags([BASE, *filter(None, [argument])])[0].enable_batching is value
 
 
 def test_all_three_kinds_of_parallelism_at_once_are_refused() -> None:

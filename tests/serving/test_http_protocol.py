@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from mlops_mini.serving import http_answers, http_protocol
 from mlops_mini.serving.http_answers import Answer
-from mlops_mini.serving.http_protocol import HttpListener, Limits, serve
+from mlops_mini.serving.http_protocol import HttpListener, serve
+from mlops_mini.serving.http_requests import DEFAULT_LIMITS, Limits, Reply
 from tests.serving.servers import wait_until
 
 JSON = {"Content-Type": "application/json"}
@@ -154,9 +155,7 @@ StartHttp = Callable[..., Running]
 def start(request: pytest.FixtureRequest) -> Iterator[StartHttp]:
     """Starts servers with limits, and sees at the end that nothing of them is left."""
     with contextlib.ExitStack() as stack:
-        yield lambda limits=http_protocol.DEFAULT_LIMITS: stack.enter_context(
-            _running(limits, request.param)
-        )
+        yield lambda limits=DEFAULT_LIMITS: stack.enter_context(_running(limits, request.param))
 
 
 @contextlib.contextmanager
@@ -197,7 +196,7 @@ async def _tasks() -> set[Any]:
 
 @pytest.fixture(scope="module", params=["uvloop", "asyncio"])
 def shared(request: pytest.FixtureRequest) -> Iterator[Running]:
-    with _running(http_protocol.DEFAULT_LIMITS, request.param) as running:
+    with _running(DEFAULT_LIMITS, request.param) as running:
         yield running
 
 
@@ -774,13 +773,16 @@ class Transport(asyncio.Transport):
 
     def pause_reading(self) -> None: ...
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
 
 def _feed(pieces: list[bytes]) -> tuple[list[bytes], bytes, bool]:
     """Give a connection these reads, each while it waits for more; return asked, answered, end."""
 
     async def feed() -> tuple[list[bytes], bytes, bool]:
         handler, transport = Handler(), Transport()
-        server = HttpListener(handler, http_protocol.DEFAULT_LIMITS)
+        server = HttpListener(handler, DEFAULT_LIMITS)
         server.date = "D"
         connection = http_protocol._Connection(server)
         connection.connection_made(transport)
@@ -792,6 +794,189 @@ def _feed(pieces: list[bytes]) -> tuple[list[bytes], bytes, bool]:
         return handler.asked, transport.written, transport.has_ended
 
     return asyncio.run(feed())
+
+
+async def _turns() -> None:
+    """Let the event loop do what it has to, without any input or timer."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+TAKEN = b"POST /taken HTTP/1.1\r\nHost: h\r\nContent-Length: 7\r\n\r\n"
+
+
+class Taker:
+    """Takes what is posted to `/taken`, and answers in the loop's next turn, or when it is told."""
+
+    def __init__(self, *, is_held: bool = False) -> None:
+        self.n_found = 0
+        self.bodies: list[bytes] = []
+        self.replies: list[Reply] = []
+        self.is_held = is_held
+
+    def find(self, method: str, target: bytes, headers: Mapping[bytes, bytes]) -> Any:
+        self.n_found += 1
+        assert b"x-secret" not in headers
+        return self.take if (method, target) == ("POST", b"/taken") else None
+
+    def take(self, body: bytes, reply: Reply, is_alone: bool) -> bool:
+        if body == b"refused":
+            return False
+        self.bodies.append(body)
+        if self.is_held:
+            self.replies.append(reply)
+        elif is_alone:
+            reply.send_json(body)
+        else:
+            asyncio.get_running_loop().call_soon(reply.send_json, body)
+        return True
+
+
+def _taken(pieces: list[bytes], *, n_others: int = 0) -> tuple[list[bytes], list[bytes], Taker]:
+    """Give a connection these reads; return the bodies taken, the bodies answered and the taker."""
+
+    async def feed() -> tuple[list[bytes], list[bytes], Taker]:
+        handler, transport, taker = Handler(), Transport(), Taker()
+        server = HttpListener(handler, DEFAULT_LIMITS, taker.find)
+        connection, *others = [http_protocol._Connection(server) for _ in range(1 + n_others)]
+        for one in (connection, *others):
+            one.connection_made(transport)
+        for piece in pieces:
+            connection.data_received(piece)
+            await _turns()
+        assert len(server.known_heads.requests) <= 1
+        server._timer.cancel()
+        bodies = re.findall(rb"\r\n\r\n([^H]*)", transport.written)
+        for one in (connection, *others):
+            one.connection_lost(None)
+        return taker.bodies, bodies, taker
+
+    return asyncio.run(feed())
+
+
+@pytest.mark.parametrize("n_others", [0, 1])
+def test_a_head_that_has_come_before_is_read_the_same_wherever_it_is_cut(n_others: int) -> None:
+    bodies = [b"{'a':%d}" % n for n in range(1, 6)]
+    first, *rest = [TAKEN + body for body in bodies]
+    whole = _taken([first, *rest], n_others=n_others)
+    assert whole[:2] == (bodies, bodies)
+    assert whole[2].n_found == 2  # for what is remembered, and for the first request itself
+
+    stream = b"".join(rest)
+    for at in range(1, len(stream)):
+        cut = _taken([first, stream[:at], stream[at:]], n_others=n_others)
+        # What was sent before the answer to the one before goes to the handler, in its turn.
+        assert cut[0] == [body for body in bodies if body in cut[0]], at
+        assert len(cut[1]) == len(bodies), at
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(0, 4 * len(TAKEN)), max_size=20))
+def test_a_known_head_cut_into_many_is_the_same_request(cuts: list[int]) -> None:
+    bodies = [b"{'a':%d}" % n for n in range(1, 6)]
+    stream = b"".join([TAKEN + body for body in bodies])
+    edges = [0, *sorted(cuts), len(stream)]
+    taken, answered, _ = _taken([stream[a:b] for a, b in pairwise(edges) if a < b])
+
+    assert len(answered) == len(bodies)
+    assert taken == [body for body in bodies if body in taken]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /taken HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 7\r\n\r\n",
+        b"POST /taken HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: x\r\nContent-Length: 7\r\n\r\n",
+        b"POST /taken HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 7\r\n\r\n",
+        b"POST /taken HTTP/1.1\r\nA: %b\r\nContent-Length: 7\r\n\r\n" % (b"a" * 1024),
+        b"POST /other HTTP/1.1\r\nContent-Length: 7\r\n\r\n",
+    ],
+)
+def test_unusual_heads_are_parsed_each_time(head: bytes) -> None:
+    async def feed() -> None:
+        taker, transport = Taker(), Transport()
+        server = HttpListener(Handler(), DEFAULT_LIMITS, taker.find)
+        connection = http_protocol._Connection(server)
+        connection.connection_made(transport)
+        for _ in range(3):
+            connection.data_received(head + b"{'a':1}")
+            await _turns()
+        assert transport.written.count(b" 200 OK\r\n") == 3
+        assert not server.known_heads.requests
+        connection.connection_lost(None)
+        server._timer.cancel()
+
+    asyncio.run(feed())
+
+
+def test_few_heads_are_remembered() -> None:
+    async def feed() -> None:
+        server = HttpListener(Handler(), DEFAULT_LIMITS, Taker().find)
+        connection = http_protocol._Connection(server)
+        connection.connection_made(Transport())
+        for n in range(3000):
+            head = b"POST /taken HTTP/1.1\r\nA: %d\r\nContent-Length: 7\r\n\r\n" % n
+            connection.data_received(head + b"{'a':1}")
+            await _turns()
+            assert len(server.known_heads.requests) <= 1024
+        connection.connection_lost(None)
+        server._timer.cancel()
+
+    asyncio.run(feed())
+
+
+def test_what_is_not_taken_goes_to_the_handler_whole() -> None:
+    bodies = [b"{'a':1}", b"refused", b"refused", b"{'a':2}"]
+
+    taken, answered, _ = _taken([TAKEN + body for body in bodies])
+
+    assert taken == [b"{'a':1}", b"{'a':2}"]
+    assert [json.loads(body)["body"] for body in answered[1:3]] == ["refused", "refused"]
+
+
+def test_the_answer_to_a_client_that_has_left_is_dropped() -> None:
+    async def leave() -> None:
+        taker = Taker(is_held=True)
+        server = HttpListener(Handler(), DEFAULT_LIMITS, taker.find)
+        gone, there = http_protocol._Connection(server), http_protocol._Connection(server)
+        for round_ in range(2):  # the head is known the second time
+            transports = Transport(), Transport()
+            gone, there = http_protocol._Connection(server), http_protocol._Connection(server)
+            for connection, transport in zip((gone, there), transports, strict=True):
+                connection.connection_made(transport)
+                connection.data_received(TAKEN + b"{'a':%d}" % round_)
+            gone.connection_lost(None)
+            for reply in taker.replies:
+                reply.send_json(b"{}")
+            taker.replies.clear()
+            assert transports[0].written == b""
+            assert transports[1].written.endswith(b"\r\n\r\n{}")
+            there.connection_lost(None)
+        server._timer.cancel()
+
+    asyncio.run(leave())
+
+
+def test_the_body_of_a_known_head_must_come_in_time() -> None:
+    async def wait() -> None:
+        transport = Transport()
+        server = HttpListener(Handler(), DEFAULT_LIMITS, Taker().find)
+        connection = http_protocol._Connection(server)
+        connection.connection_made(transport)
+        for data in (TAKEN + b"{'a':1}", TAKEN + b"{'a'"):
+            connection.data_received(data)
+            await _turns()
+        connection.sweep(server.loop.time() + 74)
+        assert not connection._is_ending
+        connection.sweep(server.loop.time() + 76)
+        await _turns()
+        assert b"HTTP/1.1 408 " in transport.written
+        connection.data_received(b":1}")
+        assert transport.written.count(b"HTTP/1.1 200 ") == 1
+        connection.connection_lost(None)
+        server._timer.cancel()
+
+    asyncio.run(wait())
 
 
 STREAM = (

@@ -15,6 +15,8 @@ import pytest
 from mlops_mini.errors import DeadlineExceededError, InvalidArgumentError
 from mlops_mini.serving.example_methods import ExampleMethods
 from mlops_mini.serving.grpc_api import GrpcApi
+from mlops_mini.serving.http_answers import Answer
+from mlops_mini.serving.json_fast import InputLayout
 from mlops_mini.serving.model_config import ModelConfig
 from mlops_mini.serving.model_service import ModelService
 from mlops_mini.serving.models import Models
@@ -33,7 +35,7 @@ REQUEST = PredictRequest(model_spec=SPEC, inputs={"x": np.float32([1])})
 class HeldServable:
     """Answers its input once it is let go; on a worker thread, as a slow model does."""
 
-    version = 1
+    name, version, batching = "m", 1, "alone"
 
     def __init__(self) -> None:
         self.begun, self.let_go, self.is_closed = threading.Event(), threading.Event(), False
@@ -44,6 +46,19 @@ class HeldServable:
         signature = LoadedSignature(name="serving_default", inputs=(X,), outputs=(X,))
         self.signatures = {"serving_default": signature}
         self.dtypes = {"": signature.dtypes, "serving_default": signature.dtypes}
+        self.layouts: dict[str, InputLayout | None] = {}
+
+    def can_batch(self) -> None:
+        """Let batches be made of plain bodies."""
+        layout = InputLayout.of([(X.alias, X.dtype, X.numpy, X.shape)])
+        signature = LoadedSignature(
+            name="serving_default", inputs=(X,), outputs=(X,), may_batch=True, layout=layout
+        )
+        self.signatures = {"serving_default": signature}
+        self.layouts[""] = layout
+
+    def run_signature(self, _signature: Any, arrays: Any, *, timeout_ms: int | None) -> Any:
+        return self.run((), (), arrays, timeout_ms=timeout_ms)
 
     def run(self, _inputs: Any, _outputs: Any, arrays: Any, *, timeout_ms: int | None) -> Any:
         self.limits.append(timeout_ms)
@@ -133,6 +148,45 @@ def test_a_limit_is_answered_while_the_run_goes_on_and_holds_its_version(tmp_pat
 
     with serving(held, tmp_path) as models:
         asyncio.run(ask(models))
+
+
+class Heard:
+    """Where two requests of a batch are answered."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+
+    def send_json(self, body: bytes) -> None:
+        self.send(Answer(200, {}, body))
+
+    def send(self, answer: Answer) -> None:
+        self.answers.append(answer)
+
+
+def test_a_limit_is_answered_to_all_of_a_batch_whose_run_holds_its_version(tmp_path: Path) -> None:
+    held, heard, body = HeldServable(), Heard(), b'{"instances":[1]}'
+    held.can_batch()
+
+    async def ask(models: Models) -> None:
+        rest, _ = edges(models, timeout_s=0.05)
+        rest._reader.learn(body, (1,))
+        take = rest.find_taker("POST", b"/v1/models/m:predict", {})
+        assert take is not None
+        assert [take(body, heard, False) for _ in range(2)] == [True, True]
+        await asyncio.to_thread(wait_until, lambda: len(heard.answers) == 2, "the answers")
+        models.configure([])
+        await asyncio.to_thread(
+            wait_until, lambda: models.statuses("m")[0].state.name == "UNLOADING", "the unload"
+        )
+        assert not held.is_closed
+        held.let_go.set()
+        await asyncio.to_thread(wait_until, lambda: held.is_closed, "the end of the unload")
+
+    with serving(held, tmp_path) as models:
+        asyncio.run(ask(models))
+
+    assert [answer.status for answer in heard.answers] == [504, 504]
+    assert all(b"Timed out waiting for notification" in answer.body for answer in heard.answers)
 
 
 def test_twenty_runs_prove_themselves_before_the_event_loop_makes_one(tmp_path: Path) -> None:

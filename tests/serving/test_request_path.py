@@ -22,7 +22,6 @@ PACKAGE = Path(mlops_mini.__file__).parent
 # Who is asked by whom: on the way in, until the request waits for its batch.
 WAY_IN = [
     ("http_protocol", "rest_api"),
-    ("rest_api", "lifecycle"),
     ("rest_api", "json_fast"),
     ("rest_api", "predict"),
     ("predict", "lifecycle"),
@@ -71,7 +70,7 @@ def _check_path(base: Path, folder: Path) -> None:
     config = ServerConfig(
         model_base_path=str(base), port=0, address_file=str(folder / "addresses.json")
     )
-    models = server._models(config)
+    models = server._models(config, "unasked")
     models.replace([ModelConfig(name="m", base_path=str(base))], timeout_s=60)
     with lifecycle.acquire(models.by_name, ModelSpec(name="m")) as servable:
         signature = servable.signatures["serving_default"]
@@ -90,7 +89,7 @@ def _check_path(base: Path, folder: Path) -> None:
         return answer
 
     async def trace() -> list[tuple[str, str]]:
-        listeners = await server._open(config, models, None)
+        listeners = await server._open(config, "unasked", models, None)
         paths = []
         for _ in range(5):  # a run that another process interrupts is long, and learned from
             steps = Steps()
@@ -108,6 +107,8 @@ def _check_path(base: Path, folder: Path) -> None:
 
     assert path == WAY_IN + WAY_OUT, path
     assert len({module for step in path for module in step}) <= 8  # seven, and the batch
+    for module in ("json_fast", "lifecycle", "servables", "json_response"):
+        assert len({asking for asking, asked in path if asked == module}) == 1, module
 
 
 def test_a_rest_predict_passes_eight_modules_from_the_edge_and_back(

@@ -135,12 +135,12 @@ def test_flags_that_do_nothing_yet_are_warned_about_one_a_line(
     start_server: StartServer, toy_models: Path
 ) -> None:
     server = start_server(
-        toy_models / "numbered", "--enable_batching", "--mixed_precision=bfloat16"
+        toy_models / "numbered", "--num_unload_threads=2", "--mixed_precision=bfloat16"
     )
 
     lines = [line for line in server.log_file.read_text().splitlines() if " W --" in line]
     assert [line.split(" W ")[1] for line in lines] == [
-        "--enable_batching is accepted, and does nothing here",
+        "--num_unload_threads is accepted, and does nothing here",
         "--mixed_precision is accepted, and does nothing here",
     ]
 

@@ -11,9 +11,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import grpc
+import numpy as np
 import pytest
 
-from tests.serving.servers import Server
+from mlops_mini.wire import PREDICT_METHOD, PredictResponse
+from tests.serving.servers import Server, predict_request
 
 N_THREADS = 8
 
@@ -85,6 +88,55 @@ def test_rows_of_any_width_may_come_at_the_same_time(server: Server) -> None:
     ask_at_once(server, work)
 
 
+@pytest.mark.parametrize(
+    ("signature", "row", "answers"),
+    [
+        ("mixing_text", lambda n: f"text {n}", lambda n: f"text {n}1"),
+        ("mixing_whole", lambda n: 2**60 + n, lambda _: 0),
+        ("mixing_shapes", lambda n: {"m": [n * 1.0] * (1 + n % 2), "n": n}, lambda n: n * 1.0),
+    ],
+)
+def test_texts_integers_and_several_shapes_come_together_too(
+    server: Server, signature: str, row: Callable[[int], Any], answers: Callable[[int], Any]
+) -> None:
+    # These models mix rows: once their requests have shared a batch, the log says that none will.
+    found_out = f"requests of signature {signature} of {{name: m version: 1}} will run one by one"
+
+    def work(ask: Callable[[Any], Any], number: int) -> None:
+        for n in range(number, 1000 * N_THREADS, N_THREADS):
+            body = {"signature_name": signature, "instances": [row(n)]}
+            assert ask(body) == (200, {"predictions": [answers(n)]})
+            if found_out in server.err:
+                return
+        raise AssertionError(f"{signature} was not batched")
+
+    ask_at_once(server, work)
+
+
+@pytest.mark.parametrize(
+    ("signature", "row", "answers"),
+    [
+        ("text", lambda n: f"text {n}", lambda n: f"TEXT {n}"),
+        ("whole", lambda n: 2**60 + n, lambda n: 2**60 + n + 1),
+        (
+            "two_shapes",
+            lambda n: {"m": [n * 1.0] * (1 + n % 2), "n": 1},
+            lambda n: n * (1 + n % 2) + 1.0,
+        ),
+    ],
+)
+def test_each_text_integer_and_shape_gets_its_own_answer(
+    server: Server, signature: str, row: Callable[[int], Any], answers: Callable[[int], Any]
+) -> None:
+    def work(ask: Callable[[Any], Any], number: int) -> None:
+        for n in range(number, 200 * N_THREADS, N_THREADS):
+            body = {"signature_name": signature, "instances": [row(n)]}
+            assert ask(body) == (200, {"predictions": [answers(n)]})
+
+    ask_at_once(server, work)
+    assert f"requests of signature {signature} of" not in server.err
+
+
 def test_a_model_that_mixes_rows_is_not_batched(server: Server) -> None:
     def work(ask: Callable[[Any], Any], number: int) -> None:
         for n in range(200):
@@ -129,3 +181,57 @@ def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
             answers = re.findall(rb'"predictions": \[([0-9.]+)\]', file.read())
 
     assert [float(answer) for answer in answers] == [2.0 * n for n in range(50)]
+
+
+def test_grpc_calls_at_the_same_time_get_their_own_answers(server: Server) -> None:
+    with grpc.insecure_channel(server.grpc) as channel:
+        predict = channel.unary_unary(PREDICT_METHOD)
+        for round_number in range(20):
+            first = float(1000 * round_number)
+            calls = [
+                predict.future(predict_request("x", np.float32([first + n] * (1 + n % 3))))
+                for n in range(50)
+            ]
+            for n in (7, 8):
+                calls[n].cancel()  # while its batch waits, or runs
+            for n, call in enumerate(calls):
+                if n in (7, 8):
+                    continue
+                outputs = PredictResponse.from_bytes(call.result(timeout=60)).outputs
+                assert outputs["y"].tolist() == [2 * (first + n)] * (1 + n % 3)
+
+
+def test_a_bad_grpc_call_among_others_fails_alone(server: Server) -> None:
+    with grpc.insecure_channel(server.grpc) as channel:
+        predict = channel.unary_unary(PREDICT_METHOD)
+        for _ in range(10):
+            calls = [
+                predict.future(predict_request("x", np.float32([2e6 if n == 3 else n])))
+                for n in range(20)
+            ]
+            codes = [call.code() for call in calls]
+            assert codes == [
+                grpc.StatusCode.INVALID_ARGUMENT if n == 3 else grpc.StatusCode.OK
+                for n in range(20)
+            ]
+
+
+def test_a_deadline_inside_a_batch_ends_one_call(server: Server) -> None:
+    with grpc.insecure_channel(server.grpc) as channel:
+        predict = channel.unary_unary(PREDICT_METHOD)
+        for _ in range(10):
+            late = predict.future(predict_request("x", np.float32([1])), timeout=1e-6)
+            calls = [predict.future(predict_request("x", np.float32([n]))) for n in range(20)]
+            assert late.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            answers = [PredictResponse.from_bytes(call.result(timeout=60)) for call in calls]
+            assert [a.outputs["y"].tolist() for a in answers] == [[2.0 * n] for n in range(20)]
+
+
+def test_calls_that_are_cancelled_leave_nothing_behind(server: Server) -> None:
+    request = predict_request("x", np.float32([1]))
+    with grpc.insecure_channel(server.grpc) as channel:
+        predict = channel.unary_unary(PREDICT_METHOD)
+        for _ in range(50):
+            predict.future(request).cancel()
+        for _ in range(100):
+            assert PredictResponse.from_bytes(predict(request)).outputs["y"].tolist() == [2]
