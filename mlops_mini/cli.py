@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlops_mini import terminal
+from mlops_mini import cli_lineage, terminal
+from mlops_mini.cli_lineage import AsJson, Workspace, print_document
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, NotFoundError
 
 if TYPE_CHECKING:
-    from mlops_mini.loop.report import TextTable
     from mlops_mini.runner.records import RunRecord
     from mlops_mini.runner.runner import Runner
 
@@ -36,18 +35,11 @@ data_app = typer.Typer(help="Data sets: check ours, send yours.", no_args_is_hel
 app.add_typer(data_app, name="data")
 pipeline_app = typer.Typer(help="The pipeline of continuous training.", no_args_is_help=True)
 app.add_typer(pipeline_app, name="pipeline")
+app.add_typer(cli_lineage.app)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 DataFolder = Annotated[
     Path | None,
     typer.Option("--data", help="Folder with the data; else MLOPS_MINI_DATA, else ./data."),
-]
-Workspace = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of models, verdicts, runs;"
-        " else MLOPS_MINI_HOME/pipeline, else ./runs/pipeline."
-    ),
 ]
 UseCaseName = Annotated[
     str,
@@ -112,7 +104,7 @@ def loop(
             on_step=on_step,
             on_task=on_task,
         )
-    _print(report_module.summarize(report), *report_module.tables(report), as_json=as_json)
+    print_document(report_module.summarize(report), *report_module.tables(report), as_json=as_json)
 
 
 @app.command()
@@ -161,7 +153,7 @@ def describe(
             for title, header, rows in tables
         ],
     }
-    _print(document, *tables, as_json=as_json)
+    print_document(document, *tables, as_json=as_json)
 
 
 @app.command()
@@ -236,7 +228,7 @@ def check(data: DataFolder = None, as_json: AsJson = False) -> None:
 
     n_rows = datasets.count_rows(folder=data) | photos.count_rows(folder=data)
     rows = [(file, f"{n:,}") for file, n in n_rows.items()]
-    _print(n_rows, ("Data sets", ("file", "rows"), rows), as_json=as_json)
+    print_document(n_rows, ("Data sets", ("file", "rows"), rows), as_json=as_json)
 
 
 @data_app.command()
@@ -268,7 +260,9 @@ def send(
         for part in parts
     ]
     title = f"{file} in {data / case.table(table).name}"
-    _print(document, (title, (case.calendar.unit, "rows", "outcome"), rows), as_json=as_json)
+    print_document(
+        document, (title, (case.calendar.unit, "rows", "outcome"), rows), as_json=as_json
+    )
 
 
 @pipeline_app.command("run")
@@ -386,7 +380,7 @@ def list_runs(workspace: Workspace = None, as_json: AsJson = False) -> None:
         found = runner.runs()
     rows = [(run.id, run.state, run.started_at[5:16], run.reason) for run in found]
     table = ("Runs", ("run", "state", "UTC", "why"), rows)
-    _print([dataclasses.asdict(run) for run in found], table, as_json=as_json)
+    print_document([dataclasses.asdict(run) for run in found], table, as_json=as_json)
 
 
 @pipeline_app.command()
@@ -443,16 +437,7 @@ def _canceled_by_sigterm() -> Iterator[None]:
 def _print_run(run: RunRecord, *, as_json: bool) -> None:
     from mlops_mini.loop.report import run_table
 
-    _print(dataclasses.asdict(run), run_table(run), as_json=as_json)
-
-
-def _print(document: Any, *tables: TextTable, as_json: bool) -> None:
-    """Print JSON for scripts, or tables for people."""
-    if as_json:
-        typer.echo(json.dumps(document, indent=2))
-        return
-    for table in tables:
-        terminal.print_table(*table)
+    print_document(dataclasses.asdict(run), run_table(run), as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ def cleaned(folder: Path, *texts: str, source: Path = DATA) -> tuple[str, ...]:
         periods(*texts),
         folder / "clean",
         quarantine_file=folder / "quarantine.csv",
+        partitions_file=folder / "partitions.json",
         data_folder=source,
     )
 
@@ -196,6 +197,7 @@ def test_a_month_without_any_event_is_a_finding_and_no_fault(tmp_path: Path) -> 
         needed,
         tmp_path / "clean",
         quarantine_file=tmp_path / "quarantine.csv",
+        partitions_file=tmp_path / "partitions.json",
         data_folder=folder,
     )
 
