@@ -64,6 +64,7 @@ def approve(workspace: Path, run_id: str, *, by: str) -> PublishedVersion:
         test_period=run.arguments["test_period"],
         train_periods=tuple(run.arguments["train_periods"]),
         data_digest=run.arguments["data_digest"],
+        began=run.started_at,
         approved_by=by,
     )
     return publish_and_register(

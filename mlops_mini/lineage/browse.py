@@ -44,8 +44,7 @@ def sync(workspace: Path, *, model: str = "") -> list[str]:
         ended = [run for run in reversed(records.runs()) if run.ended_at]
     for run in ended:
         if Path(str(run.arguments.get("models_folder", ""))) == models:
-            began = datetime.fromisoformat(run.started_at)
-            own = opened.run_of(name, run.id, began=began)
+            own = opened.run_of(name, run.id, began=run.started_at)
             tags = opened.client.get_run(own).data.tags
             if tags.get(_TOLD) != run.ended_at:
                 _tell(opened, own, lineage.of_run(workspace, run.id))

@@ -99,10 +99,8 @@ def tables(history: History) -> list[TextTable]:
     trials = [
         (
             each.run_id,
-            each.started_at[:16],
             each.test_period,
-            each.state,
-            each.decision,
+            each.decision if each.state == "SUCCEEDED" else each.state,
             "" if each.version is None else str(each.version),
             each.reason,
         )
@@ -121,7 +119,7 @@ def tables(history: History) -> list[TextTable]:
     return [
         (
             f"Runs of {history.model}",
-            ("run", "began (UTC)", "judged on", "state", "verdict", "version", "why"),
+            ("run", "judged on", "verdict", "version", "why"),
             trials,
         ),
         (

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -473,7 +474,7 @@ def _metrics(run: RunRecord) -> dict[str, dict[str, float | None]]:
 
 def _services(moves: list[Move], version: int | None) -> tuple[Service, ...]:
     services = []
-    for move, following in zip(moves, [*moves[1:], None], strict=True):
+    for move, following in zip_longest(moves, moves[1:]):
         if move.version == version:
             services.append(
                 Service(

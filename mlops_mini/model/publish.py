@@ -62,6 +62,7 @@ class Publication:
         test_period: The month or week that it was judged on.
         train_periods: The months or weeks that it was trained on.
         data_digest: Digest of the files that hold all these periods.
+        began: When the run began, ISO 8601; empty if that isn't known.
         approved_by: Who let it through although its verdict was "undecided"; empty if nobody had
             to.
         alias: What it is published as: the `champion`, meant to serve at once, or a `challenger`,
@@ -73,6 +74,7 @@ class Publication:
     test_period: str
     train_periods: tuple[str, ...]
     data_digest: str
+    began: str = ""
     approved_by: str = ""
     alias: Literal["champion", "challenger"] = "champion"
 

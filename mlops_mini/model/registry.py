@@ -155,13 +155,13 @@ class Registry:
                 model, self._model(model)[version].version, key, value
             )
 
-    def run_of(self, model: str, pipeline_run: str, *, began: datetime | None = None) -> str:
+    def run_of(self, model: str, pipeline_run: str, *, began: str = "") -> str:
         """Find MLflow's run for a run of the pipeline, made if it's not there.
 
         Args:
             model: The model's name; its runs are one experiment.
             pipeline_run: Id of the pipeline's run.
-            began: When it began; now if None.
+            began: When it began, ISO 8601; now if empty.
 
         Returns:
             MLflow's own id of the run.
@@ -172,7 +172,7 @@ class Registry:
             if runs:
                 return str(runs[0].info.run_id)
             tags = {_RUN_TAG: pipeline_run}
-            began_ms = int(began.timestamp() * 1000) if began else None
+            began_ms = int(datetime.fromisoformat(began).timestamp() * 1000) if began else None
             made = self._client.create_run(
                 experiment, start_time=began_ms, run_name=pipeline_run, tags=tags
             )
@@ -227,7 +227,7 @@ class Registry:
         return self._client.create_model_version(
             name,
             source=str(version.path),
-            run_id=self.run_of(name, publication.run_id),
+            run_id=self.run_of(name, publication.run_id, began=publication.began),
             tags=tags,
             description=f"folder {version.version} of {version.path.parent}",
         )

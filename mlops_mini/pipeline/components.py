@@ -398,6 +398,7 @@ def publish(
     train_periods: list[str],
     data_digest: str,
     registry: str,
+    began: str,
 ) -> int:
     """Make the candidate the next version, and the champion; again for the same run is no change.
 
@@ -410,6 +411,7 @@ def publish(
         train_periods: Those that it was trained on.
         data_digest: Of the files that all these were read from.
         registry: MLflow's address of the registry, empty for none.
+        began: When this run began.
 
     Returns:
         Output: Number of the version.
@@ -425,6 +427,7 @@ def publish(
         test_period=test_period,
         train_periods=tuple(train_periods),
         data_digest=data_digest,
+        began=began,
     )
     return publish_and_register(
         Path(model.path), Path(models_folder), publication=publication, uri=registry

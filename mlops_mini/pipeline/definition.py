@@ -127,6 +127,7 @@ def continuous_training(  # noqa: PLR0917, a pipeline's parameters are named whe
             published = components.publish(
                 models_folder=models_folder,
                 registry=registry,
+                began=dsl.PIPELINE_JOB_CREATE_TIME_UTC_PLACEHOLDER,
                 run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
                 **candidate,
                 **periods,

@@ -1,8 +1,12 @@
-"""Versions of a toy model, published as the pipeline does it."""
+"""Versions of a toy model, published as the pipeline does it, and a registry for them."""
 
 from pathlib import Path
 
+import pytest
+
 from mlops_mini.model.publish import Publication
+from mlops_mini.model.registry import Registry
+from tests.once import made_once
 
 
 def toy_export(folder: Path) -> Path:
@@ -23,3 +27,12 @@ def publication(number: int, **changes: str) -> Publication:
         "data_digest": f"{number + 100:064x}",
     }
     return Publication(**{**known, **changes})
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry without models, which costs seconds to make. Copy it."""
+    folder = made_once(
+        tmp_path_factory, "registry", lambda made: Registry(f"sqlite:///{made}/registry.sqlite")
+    )
+    return folder / "registry.sqlite"

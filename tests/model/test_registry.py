@@ -18,7 +18,6 @@ from mlops_mini.errors import DataIntegrityError, FailedPreconditionError, Unava
 from mlops_mini.model import champions, publish, registry
 from mlops_mini.model.registry import Registry
 from tests.model.published import publication, toy_export
-from tests.once import made_once
 
 ROOT = Path(__file__).resolve().parents[2]
 # Forks a child for each line that it reads: one that publishes, and dies by SIGKILL before the
@@ -63,15 +62,6 @@ POINTS = {
     "registered, no alias": ("client.py", "set_registered_model_alias", 1),
     "alias, no tag": ("client.py", "set_model_version_tag", 1),
 }
-
-
-@pytest.fixture(scope="session")
-def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry without models, which costs seconds to make. Copy it."""
-    folder = made_once(
-        tmp_path_factory, "registry", lambda made: Registry(f"sqlite:///{made}/registry.sqlite")
-    )
-    return folder / "registry.sqlite"
 
 
 @pytest.fixture(scope="module")
