@@ -166,19 +166,24 @@ def serve(
 ) -> None:
     """Serve a published model over TensorFlow Serving's protocol, until Ctrl-C.
 
+    It serves the champion, and follows when that changes; if there is none, the highest version.
     For the flags of tensorflow_model_server use `mini-model-server`.
 
     Example: mlops-mini serve runs/loop/models/flights
     """
-    from mlops_mini.model import publish
+    from mlops_mini.model import champions, publish
     from mlops_mini.serving import server
     from mlops_mini.serving.config import ServerConfig
 
     publish.latest_version(model_folder)
+    folder = model_folder.resolve()
+    of_champion = champions.serving_config(folder) if name in ("", folder.name) else None
     server.run(
         ServerConfig(
-            model_name=name or model_folder.resolve().name,
-            model_base_path=str(model_folder.resolve()),
+            model_name=name or folder.name,
+            model_base_path=str(folder),
+            model_config_file=str(of_champion or ""),
+            model_config_file_poll_wait_seconds=1,
             rest_api_port=rest_port,
             port=grpc_port,
             bind_address=bind_address,

@@ -8,6 +8,7 @@ from mlops_mini.lineage.lineage import Lineage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.text import Text
 
 _MOST_PARTITIONS = 7
 _COLUMNS = {"data": 0.0, "run": 1.0, "verdict": 2.0, "served": 3.0}
@@ -32,45 +33,44 @@ def plot(lineage: Lineage, ax: Axes) -> Axes:
     if len(parts) > len(shown):
         texts.insert(0, f"and {len(parts) - len(shown)} more before")
     middle = (len(texts) - 1) / 2 if texts else 0.0
-    run = lineage.run
-    _box(ax, "run", middle, f"run\n{run.id}\nseed {run.arguments.get('seed')}" if run else "no run")
+    run, verdict = lineage.run, lineage.verdict.get("decision", "no verdict")
+    text = f"run\n{run.id}\nseed {run.arguments.get('seed')}" if run else "no run"
+    of_run = _box(ax, "run", middle, text)
     for row, text in enumerate(texts):
-        _box(ax, "data", row, text)
-        _arrow(ax, ("data", row), ("run", middle))
-    verdict = lineage.verdict.get("decision", "no verdict")
-    _box(ax, "verdict", middle, f"verdict\n{verdict}")
-    _arrow(ax, ("run", middle), ("verdict", middle))
-    _draw_services(lineage, ax, middle)
+        _arrow(ax, _box(ax, "data", row, text), of_run)
+    of_verdict = _box(ax, "verdict", middle, f"verdict\n{verdict}")
+    _arrow(ax, of_run, of_verdict)
+    _draw_services(lineage, ax, of_verdict)
     height = max(len(texts) - 1, 2)
     ax.set(xlim=(-0.45, 3.45), ylim=(height + 0.6, -0.6))
     ax.axis("off")
     return ax
 
 
-def _draw_services(lineage: Lineage, ax: Axes, middle: float) -> None:
+def _draw_services(lineage: Lineage, ax: Axes, of_verdict: Text) -> None:
     """Draw the version, the one that served before it and the one that served after it."""
     if lineage.version is None:
         return
+    middle = of_verdict.get_position()[1]
     is_broken = bool(lineage.problems)
-    name = f"version {lineage.version}" + ("\nmissing or edited" if is_broken else "")
-    _box(ax, "served", middle, name, is_broken=is_broken, is_bold=True)
-    _arrow(ax, ("verdict", middle), ("served", middle))
+    is_serving = bool(lineage.services) and lineage.services[-1].until is None
+    name = f"version {lineage.version}" + ("\nserves now" if is_serving else "")
+    name += "\nmissing or edited" if is_broken else ""
+    served = _box(ax, "served", middle, name, is_broken=is_broken, is_bold=True)
+    _arrow(ax, of_verdict, served)
     if not lineage.services:
         return
     before, last = lineage.services[0].before, lineage.services[-1]
     if before is not None:
-        _box(ax, "served", middle - 1, f"before: version {before}")
-        _arrow(ax, ("served", middle - 1), ("served", middle))
+        _arrow(ax, _box(ax, "served", middle - 1, f"before: version {before}"), served)
     if last.after is not None:
-        _box(ax, "served", middle + 1, f"after: version {last.after}\n{last.ended}")
-        _arrow(ax, ("served", middle), ("served", middle + 1))
-    else:
-        _box(ax, "served", middle + 1, "serves now")
+        text = f"after: version {last.after}\n{last.ended}"
+        _arrow(ax, served, _box(ax, "served", middle + 1, text))
 
 
 def _box(
     ax: Axes, column: str, row: float, text: str, *, is_broken: bool = False, is_bold: bool = False
-) -> None:
+) -> Text:
     style = {
         "boxstyle": "round,pad=0.4",
         "facecolor": "white",
@@ -78,25 +78,13 @@ def _box(
         "linestyle": "--" if is_broken else "-",
         "linewidth": 1.8 if is_bold else 0.8,
     }
-    ax.text(
-        _COLUMNS[column],
-        row,
-        text,
-        ha="center",
-        va="center",
-        fontsize="small",
-        bbox=style,
-        zorder=2,
-    )
+    at = _COLUMNS[column]
+    return ax.text(at, row, text, ha="center", va="center", fontsize="small", bbox=style)
 
 
-def _arrow(ax: Axes, start: tuple[str, float], end: tuple[str, float]) -> None:
-    ax.annotate(
-        "",
-        xy=(_COLUMNS[end[0]], end[1]),
-        xytext=(_COLUMNS[start[0]], start[1]),
-        arrowprops={"arrowstyle": "->", "color": "0.5", "shrinkA": 34, "shrinkB": 40}
-        if start[0] != end[0]
-        else {"arrowstyle": "->", "color": "0.5", "shrinkA": 12, "shrinkB": 16},
-        zorder=1,
-    )
+def _arrow(ax: Axes, start: Text, end: Text) -> None:
+    """Draw an arrow from the edge of a box to the edge of another."""
+    patches = {"patchA": start.get_bbox_patch(), "patchB": end.get_bbox_patch()}
+    style = {"arrowstyle": "->", "color": "0.5", "shrinkA": 0, "shrinkB": 2, **patches}
+    # After the boxes, which know their sizes once they're drawn.
+    ax.annotate("", end.get_position(), start.get_position(), arrowprops=style, zorder=4)

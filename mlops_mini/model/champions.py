@@ -25,7 +25,17 @@ logger = logging.getLogger(__name__)
 Kind = Literal["published", "approved", "rolled back", "reconciled"]
 
 # Model servers ignore names that are not numbers.
-_FILE, _LOCK = ".champions.json", ".champions.lock"
+_FILE, _LOCK, _CONFIG = ".champions.json", ".champions.lock", ".champion.config"
+_SERVED = """\
+model_config_list {{
+  config {{
+    name: {name}
+    base_path: {base_path}
+    model_platform: "tensorflow"
+    model_version_policy {{ specific {{ versions: {version} }} }}
+  }}
+}}
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -256,6 +266,30 @@ def reconcile(model_folder: Path, *, clock: Callable[[], datetime] = now) -> lis
         return [*late, _append(model_folder, instead)]
 
 
+def serving_config(model_folder: Path) -> Path | None:
+    """Write the file by which a model server serves the champion and no other version.
+
+    It's what `--model_config_file` takes, here and in TensorFlow Serving, and it's written anew
+    with each change of the champion: a server that looks at it again and again follows.
+
+    Args:
+        model_folder: Folder of the model's versions; its name is the model's.
+
+    Returns:
+        The file; None if there is no champion yet.
+    """
+    version = champion(model_folder)
+    if version is None:
+        return None
+    folder = model_folder.resolve()
+    file, words = folder / _CONFIG, {"name": folder.name, "base_path": str(folder)}
+    text = _SERVED.format(version=version, **{key: json.dumps(word) for key, word in words.items()})
+    if not file.is_file() or file.read_text() != text:  # a folder may be read-only to servers
+        with files.whole_file(file) as unfinished:
+            unfinished.write_text(text)
+    return file
+
+
 def _newest(model_folder: Path, versions: list[int], *, without: set[int]) -> int | None:
     """Find the last of some versions that is there and tells where it comes from."""
     for version in reversed(versions):
@@ -275,6 +309,7 @@ def _append(model_folder: Path, move: Move) -> Move:
     lines = [asdict(each) for each in [*moves(model_folder), move]]
     with files.whole_file(model_folder / _FILE) as unfinished:
         unfinished.write_text(json.dumps(lines, indent=2) + "\n")
+    serving_config(model_folder)
     logger.info("champion: version=%d before=%s kind=%s", move.version, move.before, move.kind)
     return move
 

@@ -139,3 +139,25 @@ def test_a_model_never_published_has_no_champion(tmp_path: Path) -> None:
     assert champions.champion(tmp_path / "churn") is None
     assert champions.aliases(tmp_path / "churn") == {}
     assert champions.reconcile(tmp_path / "churn") == []
+
+
+def test_a_server_follows_the_champion_forward_and_back(
+    toy_models: Path, tmp_path: Path, start_server
+) -> None:
+    base = tmp_path / "m"
+    for number in (1, 2):
+        export = toy_models / "numbered" / str(number)
+        publish.publish(export, base, publication=publication(number))
+    champions.promote(base, 1)
+    config = champions.serving_config(base)
+
+    server = start_server(
+        base, f"--model_config_file={config}", "--model_config_file_poll_wait_seconds=1"
+    )
+
+    server.wait_for(1)
+    champions.promote(base, 2)
+    server.wait_for(2)
+    champions.roll_back(base, 2)
+    server.wait_for(1)
+    assert champions.serving_config(tmp_path / "another") is None
