@@ -7,7 +7,7 @@ from pathlib import Path
 from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError
 from mlops_mini.lineage import lineage
 from mlops_mini.model import champions
-from mlops_mini.model.publish import Publication, PublishedVersion, published_versions
+from mlops_mini.model.publish import Publication, PublishedVersion
 from mlops_mini.model.registry import publish_and_register
 from mlops_mini.runner import artifacts
 
@@ -38,8 +38,8 @@ def approve(workspace: Path, run_id: str, *, by: str) -> PublishedVersion:
     if run is None:
         raise FailedPreconditionError(f"{run_id} can't be approved: {'; '.join(known.problems)}")
     models = Path(run.arguments["models_folder"])
-    if known.publication and known.publication.approved_by:
-        return next(v for v in published_versions(models) if v.version == known.version)
+    if decision == "undecided" and known.publication and known.version is not None:
+        return PublishedVersion(version=known.version, path=models / str(known.version))
     if decision != "undecided":
         raise FailedPreconditionError(
             f"the verdict on {run_id} is {decision!r}, and only an undecided one is left to people:"
