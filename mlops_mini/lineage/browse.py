@@ -14,6 +14,7 @@ from mlops_mini.lineage import lineage
 from mlops_mini.lineage.lineage import Lineage
 from mlops_mini.model import registry
 from mlops_mini.model.registry import Registry
+from mlops_mini.runner.records import RunRecord
 
 _TOLD = "told_as_of"
 _STATES = {"SUCCEEDED": "FINISHED", "FAILED": "FAILED", "CANCELLED": "KILLED"}
@@ -41,24 +42,23 @@ def sync(workspace: Path, *, model: str = "") -> list[str]:
     opened = Registry(registry.uri_beside(models))
     changed = registry.reconcile(models, registry=opened)
     with lineage.records_of(workspace) as records:
-        ended = [run for run in reversed(records.runs()) if run.ended_at]
-    for run in ended:
-        if Path(str(run.arguments.get("models_folder", ""))) == models:
+        runs = list(reversed(records.runs()))
+    for run in runs:
+        if run.ended_at and Path(str(run.arguments.get("models_folder", ""))) == models:
             own = opened.run_of(name, run.id, began=run.started_at)
             tags = opened.client.get_run(own).data.tags
             if tags.get(_TOLD) != run.ended_at:
-                _tell(opened, own, lineage.of_run(workspace, run.id))
+                known = lineage.of_run(workspace, run.id)
+                _tell(opened, own, known, run, ended_at=run.ended_at)
                 changed.append(f"wrote run {run.id}")
     return changed
 
 
-def _tell(opened: Registry, own: str, known: Lineage) -> None:
+def _tell(opened: Registry, own: str, known: Lineage, run: RunRecord, *, ended_at: str) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
-    run = known.run
-    assert run is not None and run.ended_at is not None  # noqa: S101, PT018 - chosen by `sync`
     client: Any = opened.client
-    ended_ms = int(datetime.fromisoformat(run.ended_at).timestamp() * 1000)
+    ended_ms = int(datetime.fromisoformat(ended_at).timestamp() * 1000)
     inputs = [
         DatasetInput(
             Dataset(
@@ -104,4 +104,4 @@ def _tell(opened: Registry, own: str, known: Lineage) -> None:
     if known.version is not None and known.folder and known.folder.is_dir():
         opened.tag(known.model, known.version, "verdict", json.dumps(known.verdict))
     client.set_terminated(own, status=_STATES.get(run.state, "KILLED"), end_time=ended_ms)
-    client.set_tag(own, _TOLD, run.ended_at)
+    client.set_tag(own, _TOLD, ended_at)

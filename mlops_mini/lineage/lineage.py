@@ -245,8 +245,8 @@ def of_version(workspace: Path, version: int, *, model: str = "") -> Lineage:
     if publication and folder:
         with _noted(problems):
             problems += [
-                f"{name} in version {version} was edited after it was published: {what}"
-                for name, what in publish.changed_files(folder).items()
+                f"{file} in version {version} was edited after it was published: {what}"
+                for file, what in publish.changed_files(folder).items()
             ]
     return _lineage(
         workspace,

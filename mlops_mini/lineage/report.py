@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_mini.errors import NotFoundError
 from mlops_mini.lineage.lineage import Lineage
+from mlops_mini.runner.records import RunRecord
 
 if TYPE_CHECKING:
     from mlops_mini.description import TextTable
@@ -43,7 +44,7 @@ def tables(lineage: Lineage) -> list[TextTable]:
     if lineage.partitions:
         laid_out.append(_data(lineage))
     if lineage.run:
-        laid_out += [_code(lineage), _parameters(lineage), _why(lineage)]
+        laid_out += [_code(lineage, lineage.run), _parameters(lineage), _why(lineage, lineage.run)]
     if rules := lineage.verdict.get("rules"):
         laid_out.append(_rules(rules))
     laid_out.append(_served(lineage))
@@ -86,9 +87,7 @@ def _data(lineage: Lineage) -> TextTable:
     return ("Data", ("table", "period", "role", "rows", "set aside", "digest"), rows)
 
 
-def _code(lineage: Lineage) -> TextTable:
-    assert lineage.run is not None  # noqa: S101 - asked by `tables`
-    run = lineage.run
+def _code(lineage: Lineage, run: RunRecord) -> TextTable:
     rows = [
         ("commit", run.git_commit or "no checkout"),
         ("pipeline (digest)", run.spec_digest[:_SHORT]),
@@ -121,19 +120,20 @@ def _parameters(lineage: Lineage) -> TextTable:
     return ("Parameters and parents", ("what", "which"), rows)
 
 
-def _why(lineage: Lineage) -> TextTable:
-    trigger = lineage.run.trigger if lineage.run else {}
-    release = lineage.run.release if lineage.run else {}
+def _why(lineage: Lineage, run: RunRecord) -> TextTable:
     verdict = lineage.verdict
     rows = [
-        ("trained because", _listed(trigger) or "somebody asked for it: no trigger is on record"),
+        (
+            "trained because",
+            _listed(run.trigger) or "somebody asked for it: no trigger is on record",
+        ),
         (
             "verdict",
             f"{verdict['decision']}: {verdict['reason']}"
             if verdict
             else "the gate was not reached",
         ),
-        ("released", _listed(release) or "at once: no release is on record"),
+        ("released", _listed(run.release) or "at once: no release is on record"),
     ]
     try:
         counted = Counter(
