@@ -230,18 +230,24 @@ def of_version(workspace: Path, version: int, *, model: str = "") -> Lineage:
         None,
     )
     problems: list[str] = []
-    publication = None
+    publication, run_id = None, ""
+    with _noted(problems):
+        run_id = _recorded_run(workspace, name, version)
     if folder is None:
-        run_id = _run_of_deleted(workspace, name, version)
+        if not run_id:
+            there = [each.version for each in published_versions(models)]
+            raise NotFoundError(
+                f"no version {version} of {name} was ever published in {workspace}; there are"
+                f" {there or 'none'}"
+            )
         problems.append(f"the folder of version {version} is gone from {models}")
     else:
         with _noted(problems):
             publication = Publication.read(folder)
-        if publication is None and not problems:
+        if publication is None and not run_id:
             problems.append(
                 f"version {version} doesn't tell where it comes from: no pipeline has published it"
             )
-        run_id = publication.run_id if publication else ""
     if publication and folder:
         with _noted(problems):
             problems += [
@@ -254,7 +260,7 @@ def of_version(workspace: Path, version: int, *, model: str = "") -> Lineage:
         version=version,
         folder=folder or models / str(version),
         publication=publication,
-        run_id=run_id,
+        run_id=publication.run_id if publication else run_id,
         problems=problems,
     )
 
@@ -323,7 +329,7 @@ def _lineage(
         version=version,
         folder=folder,
         publication=publication,
-        problems=tuple(problems),
+        problems=tuple(dict.fromkeys(problems)),
         **known,
     )
 
@@ -358,8 +364,8 @@ def _is_model(folder: Path) -> bool:
     return folder.is_dir() and not folder.name.startswith(".")
 
 
-def _run_of_deleted(workspace: Path, model: str, version: int) -> str:
-    """Find the run that has published a version whose folder is gone."""
+def _recorded_run(workspace: Path, model: str, version: int) -> str:
+    """Find the run that has published a version without asking its folder; empty if none has."""
     models = workspace / "models" / model
     for move in champions.moves(models):
         if move.version == version and move.run_id:
@@ -371,11 +377,7 @@ def _run_of_deleted(workspace: Path, model: str, version: int) -> str:
                 run = records.run(said["run_id"])
             if Path(str(run.arguments.get("models_folder"))).name == model:
                 return run.id
-    there = [each.version for each in published_versions(models)]
-    raise NotFoundError(
-        f"no version {version} of {model} was ever published in {workspace}; there are"
-        f" {there or 'none'}"
-    )
+    return ""
 
 
 def artifacts_of(run: RunRecord) -> Iterator[tuple[str, JsonObject]]:

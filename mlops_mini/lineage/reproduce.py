@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_mini.errors import FailedPreconditionError, NotFoundError
+from mlops_mini.errors import AlreadyExistsError, FailedPreconditionError, NotFoundError
 from mlops_mini.lineage import compare, lineage
 from mlops_mini.lineage.compare import Difference
 from mlops_mini.lineage.lineage import Lineage
@@ -108,6 +108,11 @@ def reproduce(
     run = before.run
     if run is None:
         raise NotFoundError(f"no record of run {run_id!r} in {workspace}: {before.problems}")
+    if (scratch / "runs" / run_id).exists():
+        raise AlreadyExistsError(
+            f"{run_id} was run again in {scratch} before: remove that folder, or name another one"
+            " (--scratch)"
+        )
     raw = _inputs(before, run)
     models = scratch / "models" / before.model
     arguments = {

@@ -154,6 +154,27 @@ def test_an_edited_artifact_is_named(workspace: Path) -> None:
     assert "Missing or edited" in told.stdout
 
 
+def test_a_version_that_lies_about_its_run_is_explained_by_what_was_recorded(
+    workspace: Path,
+) -> None:
+    (workspace / "models" / "churn" / "2" / "assets.extra" / "publication.json").write_text("{}")
+
+    told = lineage.of_version(workspace, 2)
+
+    assert told.run.id == "second"
+    assert "does not tell where the version comes from" in told.problems[0]
+
+
+def test_a_damaged_record_of_champions_is_a_problem_and_the_rest_is_told(workspace: Path) -> None:
+    (workspace / "models" / "churn" / ".champions.json").write_text("{")
+
+    told = lineage.of_version(workspace, 2)
+
+    assert (told.run.id, told.services) == ("second", ())
+    (problem,) = told.problems
+    assert "does not tell which version is the champion" in problem
+
+
 def test_deleted_data_is_named_and_the_rest_is_told(workspace: Path) -> None:
     raw = lineage.of_version(workspace, 2).artifact("raw")
     shutil.rmtree(raw)

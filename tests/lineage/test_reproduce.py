@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mlops_mini.errors import AlreadyExistsError
 from mlops_mini.lineage import compare, lineage, reproduce
 from mlops_mini.pipeline import definition
 from mlops_mini.runner.runner import Runner
@@ -34,6 +35,8 @@ def test_a_run_comes_out_the_same_and_another_seed_does_not(tmp_path: Path) -> N
 
     again = reproduce.reproduce(tmp_path, "first", scratch=tmp_path / "again")
 
+    with pytest.raises(AlreadyExistsError, match="name another one"):
+        reproduce.reproduce(tmp_path, "first", scratch=tmp_path / "again")
     assert again.is_identical, [each for each in again.remade if not each.is_same]
     assert again.differences == ()
     assert again.largest_metric_difference == 0
