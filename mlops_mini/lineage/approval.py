@@ -58,11 +58,13 @@ def approve(workspace: Path, run_id: str, *, by: str) -> PublishedVersion:
         raise FailedPreconditionError(
             f"the candidate of {run_id} was edited after it was judged: run the pipeline again"
         )
+    # Where only its last days judge, a candidate has learned from the test period, too.
+    seen = [run.arguments["test_period"]] if "holdout_days" in run.arguments else []
     publication = Publication(
         run_id=run_id,
         model_digest=train.outputs["parameters"]["Output"],
         test_period=run.arguments["test_period"],
-        train_periods=tuple(run.arguments["train_periods"]),
+        train_periods=(*run.arguments["train_periods"], *seen),
         data_digest=run.arguments["data_digest"],
         began=run.started_at,
         approved_by=by,
