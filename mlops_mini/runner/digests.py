@@ -83,13 +83,13 @@ def key_of(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-@functools.cache
 def installed() -> Mapping[str, Any]:
     """List the Python version, and the names and versions of all installed packages."""
     names = {entry.name for folder in sys.path for entry in Path(folder).glob("*.*-info")}
     return {"python": sys.version, "packages": sorted(names)}
 
 
+@functools.cache
 def installed_digest() -> str:
     """Digest what `installed` lists."""
     return key_of(installed())
