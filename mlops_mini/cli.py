@@ -282,6 +282,9 @@ def run_pipeline(  # noqa: PLR0917 - typer passes them by name
         int | None,
         typer.Option("--train-periods", help="Train on this many before it; else on all."),
     ] = None,
+    holdout_days: Annotated[
+        int, typer.Option(help="Days at the end that judge before they train.")
+    ] = 14,
     warm_start: Annotated[
         bool, typer.Option("--warm-start", help="Go on training from the version before.")
     ] = False,
@@ -294,7 +297,7 @@ def run_pipeline(  # noqa: PLR0917 - typer passes them by name
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train on what came before a period, judge on it, and publish what is not worse.
+    """Train, judge on the last days of a period, and publish what the gate blesses.
 
     Example: mlops-mini pipeline run --period 2013-03
     """
@@ -313,6 +316,7 @@ def run_pipeline(  # noqa: PLR0917 - typer passes them by name
             verdicts_folder=folder / "verdicts",
             data_folder=data,
             n_train_periods=n_train_periods,
+            holdout_days=holdout_days,
             seed=seed,
             is_warm_start=warm_start,
             with_challenger=challenger,
@@ -441,9 +445,9 @@ def _canceled_by_sigterm() -> Iterator[None]:
 
 
 def _print_run(run: RunRecord, *, as_json: bool) -> None:
-    from mlops_mini.loop.report import run_table
+    from mlops_mini.loop.report import run_tables
 
-    _print(dataclasses.asdict(run), run_table(run), as_json=as_json)
+    _print(dataclasses.asdict(run), *run_tables(run), as_json=as_json)
 
 
 def _print(document: Any, *tables: TextTable, as_json: bool) -> None:

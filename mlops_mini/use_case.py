@@ -67,6 +67,8 @@ class UseCase:
         calendar: How time is cut into periods.
         slices: Columns, stored or added by `prepare`, by whose values models are judged too.
         train: Makes the model, called as `model.training.train` is, which is the default.
+        thresholds: File of what a candidate must keep, as `model.thresholds.read` takes it; the
+            package's own by default.
 
     >>> from mlops_mini.data.rules import in_range
     >>> customers = Table(
@@ -87,6 +89,7 @@ class UseCase:
     calendar: Calendar = field(default_factory=Calendar)
     slices: Sequence[str] = ()
     train: Train | None = None
+    thresholds: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.name.replace("_", "").replace("-", "").isalnum() or not self.name.isascii():

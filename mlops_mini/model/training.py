@@ -174,8 +174,8 @@ def train(
     return keras.Model(fields, {"probability": core(preprocessing(fields))})
 
 
-def train_from_file(
-    train_file: Path,
+def train_from_files(
+    train_files: Sequence[Path],
     folder: Path,
     *,
     label: str,
@@ -186,10 +186,10 @@ def train_from_file(
     parent: Path | None = None,
     parent_digest: str = "",
 ) -> None:
-    """Train on examples in a file and export the model.
+    """Train on examples in files and export the model.
 
     Args:
-        train_file: Parquet, one row per example.
+        train_files: Parquet, one row per example.
         folder: Where to write the SavedModel.
         label: The column that's predicted, 0 or 1 in each row.
         features: The columns that the model takes; it never sees any other.
@@ -200,13 +200,14 @@ def train_from_file(
         parent_digest: The parent's `model_digest` when it was chosen.
 
     Raises:
-        InvalidArgumentError: As `train` does; or the file lacks a column.
+        InvalidArgumentError: As `train` does; or a file lacks a column.
         NotFoundError: The parent isn't there.
         DataIntegrityError: The parent has another digest by now.
     """
     if parent:
         check_digest(parent, parent_digest)
-    examples = read_examples(train_file, [*features, label])
+    parts = [read_examples(file, [*features, label]) for file in train_files]
+    examples = pd.concat(parts, ignore_index=True)
     model = train(
         examples[list(features)], examples[label], seed=seed, epochs=epochs, parent=parent
     )
