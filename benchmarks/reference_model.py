@@ -100,14 +100,18 @@ def train(table: pd.DataFrame, months: Sequence[int], columns: Sequence[str]) ->
     if len(chosen) > MAX_ROWS:
         drawn = np.random.RandomState(0).choice(len(chosen), MAX_ROWS, replace=False)
         chosen = chosen.iloc[drawn]
-    model = HistGradientBoostingClassifier(
+    return boosting(columns).fit(chosen[list(columns)].to_numpy("float64"), chosen["late"])
+
+
+def boosting(columns: Sequence[str]) -> HistGradientBoostingClassifier:
+    """Make the reference model, not trained yet."""
+    return HistGradientBoostingClassifier(
         max_iter=60,
         learning_rate=0.12,
         early_stopping=False,
         random_state=0,
         categorical_features=[name in CATEGORIES for name in columns],
     )
-    return model.fit(chosen[list(columns)].to_numpy("float64"), chosen["late"])
 
 
 def train_logistic(table: pd.DataFrame, months: Sequence[int]) -> Any:

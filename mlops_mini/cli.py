@@ -68,9 +68,7 @@ def main() -> None:
 
 @app.command()
 def loop(
-    first: Annotated[
-        str, typer.Option(help="Month that the first model is trained on.")
-    ] = "2013-01",
+    first: Annotated[str, typer.Option(help="Month that both models are trained on.")] = "2013-01",
     workspace: Annotated[
         Path | None,
         typer.Option(
@@ -83,7 +81,7 @@ def loop(
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Play two months: train, publish, serve, ask, judge the next model, replace or keep.
+    """Play three months: train, publish, serve, ask, judge the next model, replace or keep.
 
     Example: mlops-mini loop --first 2013-04
     """
@@ -279,6 +277,9 @@ def run_pipeline(  # noqa: PLR0917 - typer passes them by name
         int | None,
         typer.Option("--train-periods", help="Train on this many before it; else on all."),
     ] = None,
+    holdout_days: Annotated[
+        int, typer.Option(help="Days at the end that judge before they train.")
+    ] = 14,
     warm_start: Annotated[
         bool, typer.Option("--warm-start", help="Go on training from the version before.")
     ] = False,
@@ -291,7 +292,7 @@ def run_pipeline(  # noqa: PLR0917 - typer passes them by name
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train on what came before a period, judge on it, and publish what is not worse.
+    """Train, judge on the last days of a period, and publish what the gate blesses.
 
     Example: mlops-mini pipeline run --period 2013-03
     """
@@ -310,6 +311,7 @@ def run_pipeline(  # noqa: PLR0917 - typer passes them by name
             verdicts_folder=folder / "verdicts",
             data_folder=data,
             n_train_periods=n_train_periods,
+            holdout_days=holdout_days,
             seed=seed,
             is_warm_start=warm_start,
             with_challenger=challenger,
@@ -428,9 +430,9 @@ def _runner(workspace: Path | None) -> Runner:
 
 
 def _print_run(run: RunRecord, *, as_json: bool) -> None:
-    from mlops_mini.loop.report import run_table
+    from mlops_mini.loop.report import run_tables
 
-    print_document(dataclasses.asdict(run), run_table(run), as_json=as_json)
+    print_document(dataclasses.asdict(run), *run_tables(run), as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,8 @@ class UseCase:
         fallback: Names of the features that are there even if the feature store is not. A second,
             smaller model learns from these alone, and each version answers by it too, under the
             signature `fallback`. None if empty.
+        thresholds: File of what a candidate must keep, as `model.thresholds.read` takes it; the
+            package's own by default.
 
     >>> from mlops_mini.data.rules import in_range
     >>> customers = Table(
@@ -91,6 +93,7 @@ class UseCase:
     slices: Sequence[str] = ()
     train: Train | None = None
     fallback: Sequence[str] = ()
+    thresholds: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.name.replace("_", "").replace("-", "").isalnum() or not self.name.isascii():

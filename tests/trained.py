@@ -105,7 +105,14 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
         periods = {"train_periods": train_periods, "test_period": test_period, **Stages.use_case}
         files = {
             name: dsl.Dataset(uri=str(folder / name))
-            for name in ("raw", "clean", "quarantined", "train_examples", "test_examples")
+            for name in (
+                "raw",
+                "clean",
+                "quarantined",
+                "train_examples",
+                "test_examples",
+                "arrivals",
+            )
         }
         components.ingest.python_func(
             **periods,
@@ -125,9 +132,11 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
         columns = components.features.python_func(
             **periods,
             clean=files["clean"],
+            holdout_days=7,
             data_digest=data_digest,
             train_examples=files["train_examples"],
             test_examples=files["test_examples"],
+            arrivals=files["arrivals"],
         )
         (folder / "columns.json").write_text(json.dumps(columns))
 

@@ -1,1 +1,1 @@
-"""What may be concluded from counts, however often one looks; knows no traffic and no model."""
+"""What counts and measurements let one conclude, however often one looks; knows no model."""

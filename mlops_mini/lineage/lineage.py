@@ -46,7 +46,8 @@ class Partition:
     Attributes:
         table: Name of the table.
         period: Such as 2013-03.
-        role: `trained on`, `judged on`, or `looked back at` by features of the first rows.
+        role: `trained on`; `judged on`, though a blessed model has learned from it in the end; or
+            `looked back at` by features of the first rows.
         n_rows: Rows that arrived.
         n_quarantined: Those of them that were set aside.
         digest: Of their contents, however they were stored.

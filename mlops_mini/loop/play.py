@@ -1,8 +1,9 @@
 """Plays the loop: data arrives, a model is trained, judged, published, served, asked, replaced.
 
-The pipeline runs twice: its first run learns the first period, its second the first and the second;
-the third, which neither has seen, judges both. What the loop itself reads is what the pipeline's
-tasks have written, so each row is checked once.
+The pipeline runs twice, at the end of the second period and at that of the third. Each time the
+last days judge what has learned from the days before them, and the model that the gate has blessed
+learns from all of them. What the loop itself reads is what the pipeline's tasks have written, so
+each row is checked once.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from mlops_mini.features import feature_set, online
 from mlops_mini.features.store import Store
 from mlops_mini.local_server import LocalServer, Transport
 from mlops_mini.loop.report import Questions, Report, Sorted
-from mlops_mini.model import evaluation, publish
-from mlops_mini.model.evaluation import Metrics, Verdict
+from mlops_mini.model import evaluation, gate, publish
+from mlops_mini.model.evaluation import Metrics
 from mlops_mini.pipeline import definition, examples
 from mlops_mini.pipeline.examples import Examples, PeriodOfExamples
 from mlops_mini.runner.records import RunRecord, TaskRecord
@@ -53,11 +54,12 @@ def play(
     on_step: OnStep = lambda _step, _n_done, _n_all: None,
     on_task: Callable[[TaskRecord], None] = lambda _task: None,
 ) -> Report:
-    """Play two months, and a third to judge them.
+    """Play three months: a first model, and a candidate to replace it.
 
     Args:
         name: Dotted name of the use case, such as churn:CHURN.
-        first: The month that the first model is trained on; the two that follow are needed too.
+        first: The month that is only trained on; at the end of each of the two that follow, a
+            candidate is judged.
         data_folder: Holds the use case's tables; without it `workspace.data_folder()`.
         workspace: Receives models, logs and the record of rows set aside. It is emptied first, if
             it is an earlier loop's, and refused if it is anything but that, empty or not there.
@@ -123,7 +125,7 @@ def play(
                     definition.continuous_training, arguments, run_id=f"judged-on-{newest}"
                 )
 
-            begin(f"pipeline: a first model learns {first_month}, judged on {second}")
+            begin(f"pipeline: a first model, judged on the last days of {second}")
             trained = run_pipeline(str(second), n_train_periods=1)
             published = publish.latest_version(models)
 
@@ -137,7 +139,7 @@ def play(
                 known = examples.read(case, months[:2], data_folder=_artifact(trained, "clean"))
                 before = _ask(server, published, _replay(known, store, n_questions))
 
-                begin(f"pipeline: a candidate learns {first_month} and {second}, judged on {third}")
+                begin(f"pipeline: a candidate, judged on the last days of {third}")
                 judged = run_pipeline(str(third), n_train_periods=2)
 
                 published = publish.latest_version(models)
@@ -154,7 +156,7 @@ def play(
         partitions=[_sorted(part, quarantined, case.examples.name) for part in known.periods],
         findings=_artifact(judged, "findings").read_text().splitlines(),
         metrics=_metrics(judged),
-        verdict=_verdict(judged),
+        verdict=gate.read(_artifact(judged, "verdict")),
         before=before,
         after=after,
     )
@@ -195,11 +197,6 @@ def _metrics(run: RunRecord) -> dict[str, Metrics]:
         evaluation.overall(run.task(name).artifact("metrics")) for name in ("evaluate", "score")
     )
     return {**evaluated, "challenger": scored["candidate"]}
-
-
-def _verdict(run: RunRecord) -> Verdict:
-    gate = run.task("gate")
-    return Verdict(is_blessed=gate.parameter("blessed"), reason=gate.parameter("reason"))
 
 
 def _replay(

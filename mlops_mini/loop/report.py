@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from mlops_mini.model.evaluation import Metrics, Verdict
+from mlops_mini.model import gate
+from mlops_mini.model.evaluation import Metrics
+from mlops_mini.model.gate import Verdict
 from mlops_mini.runner.records import RunRecord, TaskRecord
 
 _DIGEST = 64  # characters of a sha256
@@ -61,10 +64,11 @@ class Report:
     Attributes:
         table: Name of the table that holds the examples.
         label: What is predicted.
-        partitions: What arrived, in order: trained on, trained on by the candidate, judged on.
+        partitions: What arrived, in order: two that both models have learned, and the newest, whose
+            last days judge.
         findings: What is odd but no reason to set a row aside, a sentence each.
-        metrics: How good models are on the rows of the last partition: the served `baseline`, the
-            new `candidate`, and the `challenger`, which is only there to compare.
+        metrics: How good models are on the last days: the served `baseline`, the new `candidate`,
+            and the `challenger`, which is only there to compare.
         verdict: Whether the candidate was published, and why.
         before: Questions to the version served before the verdict.
         after: Questions to the version served after it.
@@ -82,7 +86,7 @@ class Report:
 
 def tables(report: Report) -> list[TextTable]:
     """Lay a report out: for each table a title, the header, and rows of text."""
-    learned = ("baseline, candidate", "candidate", "neither: judges both")
+    learned = ("both", "both", "candidate; last days judge")
     rows = [
         (
             partition.period,
@@ -110,7 +114,6 @@ def tables(report: Report) -> list[TextTable]:
     ]
     judged_on = report.partitions[-1].period
     judged_rows = f"{baseline.n_rows:,} {report.table}, {baseline.base_rate:.1%} {report.label}"
-    decision = "published" if report.verdict.is_blessed else "refused"
     return [
         (
             report.table.capitalize(),
@@ -119,11 +122,12 @@ def tables(report: Report) -> list[TextTable]:
         ),
         ("Refused", ("rows", "why"), refused or [("0", "every row keeps every rule")]),
         (
-            f"Models on {judged_on} ({judged_rows})",
+            f"Models on the last days of {judged_on} ({judged_rows})",
             ("model", "AUC", "log loss"),
             models,
         ),
-        ("Verdict", ("candidate", "why"), [(decision, report.verdict.reason)]),
+        _gate_table(report.verdict),
+        ("Verdict", ("candidate", "why"), [(report.verdict.decision, report.verdict.reason)]),
         (
             "Predictions, each against the model's own",
             ("verdict", "version", "over", "asked", "largest difference"),
@@ -146,12 +150,27 @@ def summarize(report: Report) -> dict[str, Any]:
         ],
         "findings": list(report.findings),
         **{name: asdict(metrics) for name, metrics in report.metrics.items()},
-        **{name: asdict(getattr(report, name)) for name in ("verdict", "before", "after")},
+        "verdict": gate.as_fields(report.verdict),
+        **{name: asdict(getattr(report, name)) for name in ("before", "after")},
     }
 
 
-def run_table(run: RunRecord) -> TextTable:
-    """Lay a pipeline's run out: a row a task."""
+def _gate_table(verdict: Verdict) -> TextTable:
+    header = ("rule, of its slices the worst", "measured", "limit", "verdict")
+    return ("Gate", header, gate.summarize(verdict))
+
+
+def run_tables(run: RunRecord) -> list[TextTable]:
+    """Lay a pipeline's run out: its tasks, and what the gate has asked if it came to that."""
+    verdicts = [
+        Path(task.outputs["artifacts"]["verdict"]["uri"])
+        for task in run.tasks.values()
+        if "verdict" in task.outputs.get("artifacts", {})
+    ]
+    return [_run_table(run), *(_gate_table(gate.read(f)) for f in verdicts if f.is_file())]
+
+
+def _run_table(run: RunRecord) -> TextTable:
     rows = [
         (
             task.name,

@@ -1,8 +1,9 @@
-"""Evaluate an exported model, and judge a candidate against its baseline.
+"""Evaluate an exported model: its answers, and how good they are.
 
 The model is run as it will be served: from its SavedModel, through its signature.
 """
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from mlops_mini.model.digest import check_digest
 # Keras' own epsilon, and about what float32 can tell from 1: a sure and wrong answer costs 16.1.
 _MIN_PROBABILITY = 1e-7
 _OVERALL, _ALL = "overall", "all"
+_SIGNATURE = "serving_default"
 
 SliceMetrics = dict[str, dict[str, "Metrics"]]
 
@@ -45,18 +47,41 @@ class Metrics:
     base_rate_log_loss: float
 
 
+_NO_METRICS = Metrics(
+    n_rows=0, auc=math.nan, log_loss=math.nan, base_rate=math.nan, base_rate_log_loss=math.nan
+)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
-    """The gate's decision about a candidate.
+class Signature:
+    """What a model takes and answers, by name.
 
     Attributes:
-        is_blessed: Whether the candidate may be published.
-        reason: One sentence. Its numbers are rounded to two decimals, since the third one depends
-            on the processor that trained the model; the metrics have the full numbers.
+        inputs: Type of each input, such as `float32` or `string`.
+        outputs: Type of each output.
     """
 
-    is_blessed: bool
-    reason: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+
+
+def signature(version_folder: Path) -> Signature:
+    """Read what callers of an exported model may send, and what they get.
+
+    Args:
+        version_folder: A SavedModel with the signature `serving_default`.
+
+    Raises:
+        NotFoundError: There's no SavedModel in the folder.
+        DataIntegrityError: Its files are damaged.
+        InvalidArgumentError: It has no such signature.
+    """
+    function = _load(version_folder).signatures[_SIGNATURE]
+    wanted = function.structured_input_signature[1]
+    return Signature(
+        inputs={name: spec.dtype.name for name, spec in wanted.items()},
+        outputs={name: spec.dtype.name for name, spec in function.structured_outputs.items()},
+    )
 
 
 def predict(
@@ -80,21 +105,9 @@ def predict(
     """
     import tensorflow as tf
 
-    if not (version_folder / "saved_model.pb").is_file():
-        raise NotFoundError(f"no SavedModel in {version_folder}: export or publish one there first")
-    try:
-        loaded = tf.saved_model.load(str(version_folder))
-    except (tf.errors.OpError, OSError, ValueError, RuntimeError, LookupError) as exc:
-        raise DataIntegrityError(
-            f"{version_folder} does not load ({str(exc).splitlines()[0]}): export the model again"
-        ) from exc
-    signature = loaded.signatures.get("serving_default")
-    if signature is None or "probability" not in signature.structured_outputs:
-        raise InvalidArgumentError(
-            f"{version_folder} answers no `probability` in a signature `serving_default`: "
-            "export it with training.export"
-        )
-    wanted = signature.structured_input_signature[1]
+    loaded = _load(version_folder)  # its variables live as long as it does
+    function = loaded.signatures[_SIGNATURE]
+    wanted = function.structured_input_signature[1]
     inputs = training.as_inputs(features[[name for name in wanted if name in features]])
     unfit = [
         f"{name} ({spec.dtype.name})"
@@ -108,10 +121,37 @@ def predict(
         )
     starts = range(0, max(len(features), 1), batch_size)
     batches = [
-        signature(**{n: tf.constant(a[i : i + batch_size]) for n, a in inputs.items()})
+        function(**{n: tf.constant(a[i : i + batch_size]) for n, a in inputs.items()})
         for i in starts
     ]
     return np.concatenate([batch["probability"].numpy() for batch in batches])
+
+
+def _load(version_folder: Path) -> Any:
+    """Load a model that answers `probability`."""
+    import tensorflow as tf
+
+    if not (version_folder / "saved_model.pb").is_file():
+        raise NotFoundError(f"no SavedModel in {version_folder}: export or publish one there first")
+    try:
+        loaded = tf.saved_model.load(str(version_folder))
+    except (tf.errors.OpError, OSError, ValueError, RuntimeError, LookupError) as exc:
+        raise DataIntegrityError(
+            f"{version_folder} does not load ({str(exc).splitlines()[0]}): export the model again"
+        ) from exc
+    function = loaded.signatures.get(_SIGNATURE)
+    if function is None or "probability" not in function.structured_outputs:
+        raise InvalidArgumentError(
+            f"{version_folder} answers no `probability` in a signature `serving_default`: "
+            "export it with training.export"
+        )
+    return loaded
+
+
+def are_probabilities(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Tell which answers are probabilities, so neither NaN nor outside 0 to 1."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray((values >= 0) & (values <= 1))
 
 
 def log_loss_per_row(
@@ -152,6 +192,23 @@ def log_loss_per_row(
     return losses
 
 
+def auc(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
+    """Compute the area under the ROC curve, 0 to 1; NaN if all labels are equal.
+
+    >>> auc(np.array([0.1, 0.4, 0.3, 0.8]), np.array([0, 0, 1, 1]))
+    0.75
+    """
+    import scipy.stats
+
+    n_positive = int(labels.sum())
+    n_negative = len(labels) - n_positive
+    if not n_positive or not n_negative:
+        return math.nan
+    ranks = scipy.stats.rankdata(probabilities)
+    n_ordered = ranks[labels == 1].sum() - n_positive * (n_positive + 1) / 2
+    return float(n_ordered / (n_positive * n_negative))
+
+
 def measure(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Metrics:
     """Measure predictions against what came true.
 
@@ -170,15 +227,13 @@ def measure(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Metrics:
     (0.75, 0.511, 0.693)
     """
     import scipy.stats
-    import sklearn.metrics
 
     losses = log_loss_per_row(probabilities, labels)
     predicted, observed = np.asarray(probabilities, np.float64), np.asarray(labels, np.float64)
     base_rate = float(observed.mean())
-    auc: Any = sklearn.metrics.roc_auc_score(observed, predicted) if 0 < base_rate < 1 else np.nan
     return Metrics(
         n_rows=len(observed),
-        auc=float(auc),
+        auc=auc(predicted, observed),
         log_loss=float(losses.mean()),
         base_rate=base_rate,
         base_rate_log_loss=float(scipy.stats.entropy([base_rate, 1 - base_rate])),
@@ -209,8 +264,6 @@ def measure_slices(
     {'basic': (2, 1.0), 'pro': (1, nan), 'trial': (0, nan)}
     """
     predicted, observed = np.asarray(probabilities), np.asarray(labels)
-    nan = math.nan
-    no_rows = Metrics(n_rows=0, auc=nan, log_loss=nan, base_rate=nan, base_rate_log_loss=nan)
     metrics: SliceMetrics = {}
     for name, values in slices.items():
         if len(values) != len(predicted):
@@ -226,7 +279,7 @@ def measure_slices(
             )
         }
         metrics[name] = {
-            value: measure(predicted[is_in], observed[is_in]) if is_in.any() else no_rows
+            value: measure(predicted[is_in], observed[is_in]) if is_in.any() else _NO_METRICS
             for value, is_in in is_in_slice.items()
         }
     return metrics
@@ -236,6 +289,7 @@ def evaluate(
     model: Path,
     test_file: Path,
     metrics_file: Path,
+    predictions_file: Path,
     *,
     key: str,
     label: str,
@@ -252,6 +306,9 @@ def evaluate(
         metrics_file: Gets the metrics as JSON: of `candidate` and of `baseline` (null if there is
             none), by `overall` and by each of `slices`, and there by value (overall: `all`); NaN is
             null.
+        predictions_file: Gets a parquet file of the key and the probabilities that `candidate` and
+            `baseline` answer, one row per example, in order; without a baseline there's no such
+            column.
         key: The column that tells examples apart.
         label: The column that's predicted, 0 or 1 in each row.
         slices: The columns to slice by, as `measure_slices` does.
@@ -260,7 +317,7 @@ def evaluate(
         baseline_digest: Its `model_digest` when it was chosen.
 
     Returns:
-        The candidate's metrics overall.
+        The candidate's metrics overall. If one of its answers is no probability, they're all NaN.
 
     Raises:
         NotFoundError: A model isn't there.
@@ -272,14 +329,22 @@ def evaluate(
         check_digest(baseline, baseline_digest)
     examples = _read(test_file, key, [label, *slices, *features])
 
-    def report(version_folder: Path) -> SliceMetrics:
-        probabilities = predict(version_folder, examples[list(features)])
-        return _report(probabilities, examples, label=label, slices=slices)
-
-    candidate_report = report(model)
-    baseline_report = report(baseline) if baseline else None
-    _write({"candidate": candidate_report, "baseline": baseline_report}, metrics_file)
-    return candidate_report[_OVERALL][_ALL]
+    folders = {"candidate": model} | ({"baseline": baseline} if baseline else {})
+    predictions = {
+        name: predict(folder, examples[list(features)]) for name, folder in folders.items()
+    }
+    reports: dict[str, SliceMetrics | None] = {"baseline": None}
+    for name, probabilities in predictions.items():
+        if name == "candidate" and not are_probabilities(probabilities).all():
+            # That's for the gate to refuse.
+            reports[name] = {
+                _OVERALL: {_ALL: dataclasses.replace(_NO_METRICS, n_rows=len(examples))}
+            }
+        else:
+            reports[name] = _report(probabilities, examples, label=label, slices=slices)
+    examples[[key]].assign(**predictions).to_parquet(predictions_file, index=False)
+    _write(reports, metrics_file)
+    return overall(metrics_file)["candidate"]
 
 
 def score(
@@ -319,76 +384,6 @@ def score(
     report = _report(probabilities, examples, label=label, slices=slices)
     _write({"candidate": report}, metrics_file)
     return report[_OVERALL][_ALL]
-
-
-def judge(candidate: Metrics, baseline: Metrics | None) -> Verdict:
-    """Decide whether a candidate may be published.
-
-    It is blessed when its log loss is not above the baseline's on the same rows.
-
-    Args:
-        candidate: Metrics of the new model.
-        baseline: Metrics of the model that would be replaced; None when there is none yet.
-
-    Returns:
-        The verdict and its reason.
-
-    Raises:
-        InvalidArgumentError: The two weren't measured on the same rows.
-
-    >>> old = measure([0.1, 0.4, 0.3, 0.8], labels=[0, 0, 1, 1])
-    >>> judge(measure([0.1, 0.4, 0.2, 0.8], labels=[0, 0, 1, 1]), old)
-    Verdict(is_blessed=False, reason="its log loss is worse than the baseline's by 0.10")
-    """
-    if baseline is None:
-        against = _compared(
-            candidate.log_loss,
-            candidate.base_rate_log_loss,
-            "that of always predicting the base rate",
-        )
-        return Verdict(
-            is_blessed=True,
-            reason=f"there is no baseline to compare it with; {against}",
-        )
-    rows = [(metrics.n_rows, metrics.base_rate) for metrics in (candidate, baseline)]
-    if rows[0] != rows[1]:
-        raise InvalidArgumentError(
-            "candidate and baseline must be measured on the same rows, got (n_rows, base_rate) "
-            f"{rows[0]} and {rows[1]}"
-        )
-    is_blessed = candidate.log_loss <= baseline.log_loss
-    return Verdict(
-        is_blessed=is_blessed,
-        reason=_compared(candidate.log_loss, baseline.log_loss, "the baseline's"),
-    )
-
-
-def _compared(log_loss: float, other: float, whose: str) -> str:
-    """Say how a candidate's log loss compares with another one, to two decimals."""
-    gain = other - log_loss
-    if math.isnan(gain):
-        return f"its log loss or {whose} is NaN, so they cannot be compared"
-    if gain == 0:
-        return f"its log loss equals {whose}"
-    by = f"{abs(gain):.2f}" if abs(gain) >= 0.01 else "less than 0.01"
-    return f"its log loss is {'better' if gain > 0 else 'worse'} than {whose} by {by}"
-
-
-def gate(metrics_file: Path, *, is_servable: bool, finding: str) -> Verdict:
-    """Judge a candidate by its metrics and by whether a server can serve it.
-
-    Args:
-        metrics_file: As `evaluate` writes it.
-        is_servable: Whether a server can serve it, as `serving_check` says.
-        finding: What `serving_check` says about it.
-
-    Returns:
-        The verdict of `judge`; a candidate that can't be served is never blessed.
-    """
-    if not is_servable:
-        return Verdict(is_blessed=False, reason=f"it cannot be served: {finding}")
-    metrics = overall(metrics_file)
-    return judge(metrics["candidate"], metrics.get("baseline"))
 
 
 def overall(metrics_file: Path) -> dict[str, Metrics]:

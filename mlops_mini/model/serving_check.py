@@ -1,18 +1,22 @@
-"""Check that the model server can serve a model, and gives the model's own answers.
+"""Check that the model server can serve a model, gives the model's own answers, and is fast enough.
 
 Metrics judge a model that runs in this process, but users get their answers from a server, over the
-wire. So the real server is started on a candidate before anybody depends on it.
+wire, and send what the baseline takes. So the real server is started on a candidate before anybody
+depends on it.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from mlops_mini.errors import MlopsMiniError
 from mlops_mini.local_server import LocalServer, Transport
@@ -28,10 +32,16 @@ class ServingCheck:
     Attributes:
         is_servable: Whether the server answered everything as the model itself does.
         finding: One sentence, with the numbers.
+        misfit: What callers of the baseline couldn't send or wouldn't get any more; empty if
+            nothing.
+        latency_ms: Shortest time of a single prediction over REST, NaN if there was none: what the
+            model needs, for what other work on the machine adds differs from one to the next.
     """
 
     is_servable: bool
     finding: str
+    misfit: str = ""
+    latency_ms: float = math.nan
 
 
 def check(
@@ -39,6 +49,7 @@ def check(
     test_file: Path,
     *,
     features: Sequence[str],
+    baseline: Path | None = None,
     n_rows: int = 50,
     tolerance: float = 1e-5,
 ) -> ServingCheck:
@@ -48,6 +59,7 @@ def check(
         model: A SavedModel; it stays where it is.
         test_file: Parquet, the examples to ask about.
         features: The columns to send, all that the model takes.
+        baseline: The version that it would replace; whoever asks that one must be able to ask this.
         n_rows: How many examples to ask about, evenly spread; all if there are fewer.
         tolerance: Largest allowed difference from the answer of the model run in this process.
 
@@ -57,13 +69,17 @@ def check(
 
     Raises:
         InvalidArgumentError: The file lacks a feature.
+        NotFoundError: The baseline isn't there.
     """
     examples = training.read_examples(test_file, features)
     positions = np.linspace(0, len(examples) - 1, min(n_rows, len(examples))).astype(int)
     asked = examples.iloc[positions]
     differences = {}
+    misfit = ""
+    taken = evaluation.signature(baseline) if baseline else None
     try:
         own = evaluation.predict(model, asked)
+        misfit = _misfit(evaluation.signature(model), taken) if taken else ""
         with tempfile.TemporaryDirectory(prefix="serving-check-") as folder:
             versions = Path(folder) / "candidate"
             shutil.copytree(model, versions / "1")
@@ -73,12 +89,15 @@ def check(
                     with server.client(transport) as client:
                         answer = client.predict(training.as_inputs(asked))["probability"]
                     differences[transport] = float(np.abs(answer - own).max())
+                latency_ms = _latency_ms(server, asked)
     except MlopsMiniError as exc:
-        return ServingCheck(is_servable=False, finding=str(exc))
+        return ServingCheck(is_servable=False, finding=str(exc), misfit=misfit)
     worst = max(differences, key=lambda transport: differences[transport])
     is_servable = differences[worst] <= tolerance
     return ServingCheck(
         is_servable=is_servable,
+        misfit=misfit,
+        latency_ms=latency_ms,
         finding=f"{len(asked)} answers over REST and gRPC "
         + (
             f"are the model's own within {tolerance:g}"
@@ -86,3 +105,31 @@ def check(
             else f"differ from the model's own by up to {differences[worst]:.2g} over {worst}"
         ),
     )
+
+
+def _misfit(signature: evaluation.Signature, taken: evaluation.Signature) -> str:
+    """Say what callers of one signature would miss in another."""
+    named = {
+        "takes": (signature.inputs, taken.inputs),
+        "answers": (signature.outputs, taken.outputs),
+    }
+    for does, (own, wanted) in named.items():
+        missing = sorted(set(wanted.items()) - set(own.items()))
+        added = sorted(set(own.items()) - set(wanted.items())) if does == "takes" else []
+        if missing or added:
+            names = ", ".join(f"{name} ({dtype})" for name, dtype in missing) or "nothing else"
+            others = ", ".join(f"{name} ({dtype})" for name, dtype in added) or "no such"
+            return f"the baseline {does} {names}, where it {does} {others}"
+    return ""
+
+
+def _latency_ms(server: LocalServer, asked: pd.DataFrame) -> float:
+    """Measure single predictions over REST."""
+    times_s = []
+    with server.client("rest") as client:
+        for row in range(len(asked)):
+            inputs = training.as_inputs(asked.iloc[row : row + 1])
+            began = time.perf_counter()
+            client.predict(inputs)
+            times_s.append(time.perf_counter() - began)
+    return 1000 * min(times_s)

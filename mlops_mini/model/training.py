@@ -178,8 +178,8 @@ def train(
     return keras.Model(fields, {"probability": core(preprocessing(fields))})
 
 
-def train_from_file(
-    train_file: Path,
+def train_from_files(
+    train_files: Sequence[Path],
     folder: Path,
     *,
     label: str,
@@ -191,10 +191,10 @@ def train_from_file(
     parent_digest: str = "",
     fallback: Sequence[str] = (),
 ) -> None:
-    """Train on examples in a file and export the model, with requests that warm a server up.
+    """Train on examples in files and export the model, with requests that warm a server up.
 
     Args:
-        train_file: Parquet, one row per example.
+        train_files: Parquet, one row per example.
         folder: Where to write the SavedModel.
         label: The column that's predicted, 0 or 1 in each row.
         features: The columns that the model takes; it never sees any other.
@@ -207,13 +207,14 @@ def train_from_file(
             it goes on from the parent's, if that has one of the same features. None if empty.
 
     Raises:
-        InvalidArgumentError: As `train` does; or the file lacks a column.
+        InvalidArgumentError: As `train` does; or a file lacks a column.
         NotFoundError: The parent isn't there.
         DataIntegrityError: The parent has another digest by now.
     """
     if parent:
         check_digest(parent, parent_digest)
-    examples = read_examples(train_file, [*features, label])
+    parts = [read_examples(file, [*features, label]) for file in train_files]
+    examples = pd.concat(parts, ignore_index=True)
 
     def trained(names: Sequence[str], start: Path | None) -> Any:
         rows = examples[list(names)]

@@ -1,4 +1,4 @@
-"""The components of the pipeline, as Kubeflow takes them.
+"""The components of the pipeline that make data and models, as Kubeflow takes them.
 
 Each is a thin shell around one function of this package, and only files and plain values pass
 between them. Kubeflow stores a component's source text and runs it elsewhere, so imports stand in
@@ -15,7 +15,7 @@ case by its name, for no source text tells what that name stands for.
 from typing import NamedTuple
 
 from kfp import dsl
-from kfp.dsl import Artifact, Dataset, Input, Markdown, Metrics, Model, Output
+from kfp.dsl import Artifact, Dataset, Input, Markdown, Model, Output
 
 IMAGE = "mlops-mini:0.1.0"
 # Arguments: a data folder, the digest that its checksums must have, the file that gets the digest.
@@ -146,9 +146,11 @@ def features(
     clean: Input[Dataset],
     train_periods: list[str],
     test_period: str,
+    holdout_days: int,
     data_digest: str,
     train_examples: Output[Dataset],
     test_examples: Output[Dataset],
+    arrivals: Output[Dataset],
 ) -> NamedTuple(
     "Columns", [("key", str), ("label", str), ("features", list[str]), ("slices", list[str])]
 ):
@@ -160,11 +162,13 @@ def features(
         clean: A data folder.
         train_periods: Months or weeks, in order.
         test_period: The one after them.
+        holdout_days: How many days at the end of all these judge and don't train.
         data_digest: Of the files that `clean` was made from.
 
     Returns:
-        train_examples: Parquet, rows of `train_periods` that have a label.
-        test_examples: The same of `test_period`.
+        train_examples: Parquet, the rows that have a label, but for the last days.
+        test_examples: The same of the last days.
+        arrivals: JSON, how many rows there were, with or without a label.
         key: The column that tells rows apart.
         label: The column to predict, 1 or 0.
         features: The columns to predict it from.
@@ -180,8 +184,10 @@ def features(
         case,
         [case.calendar.period(text) for text in train_periods],
         case.calendar.period(test_period),
+        holdout_days=holdout_days,
         train_file=Path(train_examples.path),
         test_file=Path(test_examples.path),
+        arrivals_file=Path(arrivals.path),
         data_folder=Path(clean.path),
     )
     columns = case.feature_set
@@ -228,8 +234,8 @@ def train(
     from mlops_mini.use_case import load
 
     case = load(use_case)
-    training.train_from_file(
-        Path(train_examples.path),
+    training.train_from_files(
+        [Path(train_examples.path)],
         Path(model.path),
         label=label,
         features=features,
@@ -244,148 +250,59 @@ def train(
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def score(
-    predictions: Input[Dataset],
+def refit(
+    use_case: str,
+    use_case_digest: str,
+    train_examples: Input[Dataset],
     test_examples: Input[Dataset],
-    key: str,
-    label: str,
-    slices: list[str],
-    predictions_digest: str,
-    data_digest: str,
-    metrics: Output[Metrics],
-) -> None:
-    """Measure the challenger's predictions.
-
-    Args:
-        predictions: Parquet with the key and `probability`.
-        test_examples: Parquet, as `features` writes it.
-        key: The column that tells rows apart.
-        label: The column that was predicted.
-        slices: The columns by which to measure too.
-        predictions_digest: Of the predictions.
-        data_digest: Of the files that the examples were made from.
-
-    Returns:
-        metrics: JSON, overall and by slice, as `evaluate` writes it.
-    """
-    from pathlib import Path
-
-    from mlops_mini.model import evaluation
-
-    measured = evaluation.score(
-        Path(predictions.path),
-        Path(test_examples.path),
-        Path(metrics.path),
-        key=key,
-        label=label,
-        slices=slices,
-    )
-    metrics.log_metric("log_loss", measured.log_loss)
-
-
-@dsl.component(base_image=IMAGE, install_kfp_package=False)
-def evaluate(
-    model: Input[Model],
-    test_examples: Input[Dataset],
-    key: str,
     label: str,
     features: list[str],
-    slices: list[str],
-    baseline: str,
-    baseline_digest: str,
-    model_digest: str,
+    seed: int,
+    epochs: int,
+    warm_start: str,
+    warm_start_digest: str,
     data_digest: str,
-    metrics: Output[Metrics],
+    model: Output[Model],
 ) -> str:
-    """Measure the candidate and its baseline on the same rows.
+    """Train what the gate has blessed once more, with the days that judged it.
 
     Args:
-        model: The candidate.
-        test_examples: Parquet, as `features` writes it.
-        key: The column that tells rows apart.
-        label: The column that is predicted.
+        use_case: As `train` takes it, like the others.
+        use_case_digest: Of the code that it is made of.
+        train_examples: Parquet, as `features` writes it.
+        test_examples: The days that were held out.
+        label: The column to predict.
         features: The columns to predict it from.
-        slices: The columns by which to measure too.
-        baseline: Folder of the version that would be replaced, empty if there is none.
-        baseline_digest: What that version answers.
-        model_digest: What the candidate answers.
+        seed: Seeds Python, NumPy and TensorFlow.
+        epochs: Passes over the rows.
+        warm_start: Folder of the version to start from, empty to start from scratch.
+        warm_start_digest: What that version answers.
         data_digest: Of the files that the examples were made from.
 
     Returns:
-        metrics: JSON, overall and by slice.
-        Output: Digest of the metrics.
+        model: A SavedModel.
+        Output: Digest of what the model answers.
     """
     from pathlib import Path
 
-    from mlops_mini.files import file_sha256
-    from mlops_mini.model import evaluation
+    from mlops_mini.model import training
+    from mlops_mini.model.digest import model_digest
+    from mlops_mini.use_case import load
 
-    measured = evaluation.evaluate(
+    case = load(use_case)
+    training.train_from_files(
+        [Path(train_examples.path), Path(test_examples.path)],
         Path(model.path),
-        Path(test_examples.path),
-        Path(metrics.path),
-        key=key,
         label=label,
         features=features,
-        slices=slices,
-        baseline=Path(baseline) if baseline else None,
-        baseline_digest=baseline_digest,
+        train=case.train or training.train,
+        fallback=case.fallback,
+        seed=seed,
+        epochs=epochs,
+        parent=Path(warm_start) if warm_start else None,
+        parent_digest=warm_start_digest,
     )
-    metrics.log_metric("log_loss", measured.log_loss)
-    return file_sha256(Path(metrics.path))
-
-
-@dsl.component(base_image=IMAGE, install_kfp_package=False)
-def serving_check(
-    model: Input[Model],
-    test_examples: Input[Dataset],
-    features: list[str],
-    model_digest: str,
-    data_digest: str,
-) -> NamedTuple("ServingCheck", [("passed", bool), ("finding", str)]):
-    """Ask the real model server about some rows, over REST and gRPC.
-
-    Args:
-        model: The candidate.
-        test_examples: Parquet, as `features` writes it.
-        features: The columns to predict from.
-        model_digest: What the candidate answers.
-        data_digest: Of the files that the examples were made from.
-
-    Returns:
-        passed: Whether all answers are there and are the model's own.
-        finding: Why.
-    """
-    from pathlib import Path
-
-    from mlops_mini.model import serving_check
-
-    checked = serving_check.check(Path(model.path), Path(test_examples.path), features=features)
-    return (checked.is_servable, checked.finding)
-
-
-@dsl.component(base_image=IMAGE, install_kfp_package=False)
-def gate(metrics: Input[Metrics], metrics_digest: str, passed: bool, finding: str) -> NamedTuple(
-    "Verdict", [("blessed", bool), ("reason", str)]
-):
-    """Decide whether the candidate may be published.
-
-    Args:
-        metrics: JSON, as `evaluate` writes it.
-        metrics_digest: Of the metrics.
-        passed: Whether the candidate can be served.
-        finding: Why.
-
-    Returns:
-        blessed: Whether it may be published.
-        reason: One sentence, in rounded numbers; the metrics have them in full.
-    """
-    from pathlib import Path
-
-    from mlops_mini.model import evaluation
-
-    verdict = evaluation.gate(Path(metrics.path), is_servable=passed, finding=finding)
-    return (verdict.is_blessed, verdict.reason)
+    return model_digest(Path(model.path))
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -400,15 +317,15 @@ def publish(
     registry: str,
     began: str,
 ) -> int:
-    """Make the candidate the next version, and the champion; again for the same run is no change.
+    """Make a model the next version, and the champion; again for the same run changes nothing.
 
     Args:
-        model: The candidate.
+        model: What the gate has blessed, trained on everything.
         models_folder: Folder of the model's versions.
         run_id: This run.
-        model_digest: What the candidate answers.
-        test_period: The month or week that it was judged on.
-        train_periods: Those that it was trained on.
+        model_digest: What it answers.
+        test_period: The month or week at whose end it was judged.
+        train_periods: Those before; with that one, it was trained on all of them in the end.
         data_digest: Of the files that all these were read from.
         registry: MLflow's address of the registry, empty for none.
         began: When this run began.
@@ -425,7 +342,7 @@ def publish(
         run_id=run_id,
         model_digest=model_digest,
         test_period=test_period,
-        train_periods=tuple(train_periods),
+        train_periods=(*train_periods, test_period),
         data_digest=data_digest,
         began=began,
     )

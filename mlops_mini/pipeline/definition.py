@@ -2,8 +2,9 @@
 
 ::
 
-    ingest > verify > validate > features > train > evaluate > gate > publish if blessed
-                                        |         > serving_check >
+    ingest > verify > validate > features > train > evaluate      > gate > refit > serving_check
+                                        |         > serving_check >        > publish, if blessed
+                                        > point_in_time           >          and servable
                                         > challenger > score, if wanted
     write_verdict, whatever happens
 """
@@ -19,14 +20,15 @@ from mlops_mini import workspace
 from mlops_mini.data import table_files
 from mlops_mini.data.periods import Calendar, Period
 from mlops_mini.errors import AlreadyExistsError, NotFoundError
-from mlops_mini.model import champions
+from mlops_mini.model import champions, thresholds
 from mlops_mini.model.publish import Publication, published_versions
 from mlops_mini.model.registry import uri_beside
-from mlops_mini.pipeline import challenger, components, examples
+from mlops_mini.pipeline import challenger, components, examples, judging
 from mlops_mini.runner.digests import reach
 from mlops_mini.use_case import UseCase, load, naming
 
 NAME = "continuous-training"
+HOLDOUT_DAYS = 14
 
 
 @dsl.pipeline(name=NAME)
@@ -39,6 +41,8 @@ def continuous_training(  # noqa: PLR0917, a pipeline's parameters are named whe
     data_digest: str,
     models_folder: str,
     verdicts_folder: str,
+    thresholds_digest: str,
+    holdout_days: int = HOLDOUT_DAYS,
     registry: str = "",
     baseline: str = "",
     baseline_digest: str = "",
@@ -48,7 +52,7 @@ def continuous_training(  # noqa: PLR0917, a pipeline's parameters are named whe
     epochs: int = 5,
     with_challenger: bool = True,
 ) -> None:
-    """Train on some periods, judge on the next, publish what is not worse.
+    """Train on all but the last days, judge on these, train on everything and publish if blessed.
 
     Args:
         use_case: Dotted name of what is learned, such as churn:CHURN; the tasks import it.
@@ -59,6 +63,8 @@ def continuous_training(  # noqa: PLR0917, a pipeline's parameters are named whe
         data_digest: Of the files that these periods need; others are refused.
         models_folder: Folder of the model's versions, where a model server looks.
         verdicts_folder: Receives a JSON file for each run.
+        thresholds_digest: Of the use case's file of thresholds; another one is refused.
+        holdout_days: How many days at the end of all periods judge.
         registry: MLflow's address of the registry, such as sqlite:////models/registry.sqlite, empty
             for none.
         baseline: Folder of the version that would be replaced, empty if there is none.
@@ -86,64 +92,81 @@ def continuous_training(  # noqa: PLR0917, a pipeline's parameters are named whe
         verified = components.verify(raw=raw.outputs["raw"], expected=data_digest)
         data = {"data_digest": verified.outputs["data_digest"]}
         validated = components.validate(raw=raw.outputs["raw"], **case, **periods, **data)
-        tabled = components.features(clean=validated.outputs["clean"], **case, **periods, **data)
+        tabled = components.features(
+            clean=validated.outputs["clean"],
+            holdout_days=holdout_days,
+            **case,
+            **periods,
+            **data,
+        )
         key, label, features, slices = (
             {name: tabled.outputs[name]} for name in ("key", "label", "features", "slices")
         )
         test = {"test_examples": tabled.outputs["test_examples"], **data}
-        trained = components.train(
-            train_examples=tabled.outputs["train_examples"],
-            seed=seed,
-            epochs=epochs,
-            warm_start=warm_start,
-            warm_start_digest=warm_start_digest,
+        learned = {"train_examples": tabled.outputs["train_examples"]}
+        settings = {
+            "seed": seed,
+            "epochs": epochs,
+            "warm_start": warm_start,
+            "warm_start_digest": warm_start_digest,
             **case,
             **label,
             **features,
-            **data,
-        )
-        candidate = {
-            "model": trained.outputs["model"],
-            "model_digest": trained.outputs["Output"],
         }
-        evaluated = components.evaluate(
-            baseline=baseline,
-            baseline_digest=baseline_digest,
-            **key,
-            **label,
-            **features,
-            **slices,
-            **candidate,
-            **test,
+        against = {"baseline": baseline, "baseline_digest": baseline_digest}
+        trained = components.train(**learned, **settings, **data)
+        candidate = {"model": trained.outputs["model"], "model_digest": trained.outputs["Output"]}
+        evaluated = judging.evaluate(
+            **key, **label, **features, **slices, **candidate, **against, **test
         )
-        served = components.serving_check(**features, **candidate, **test)
-        verdict = components.gate(
-            metrics=evaluated.outputs["metrics"],
-            metrics_digest=evaluated.outputs["Output"],
+        served = judging.serving_check(**features, **candidate, **against, **test)
+        recomputed = judging.point_in_time(
+            clean=validated.outputs["clean"], **case, **periods, **test
+        )
+        verdict = judging.gate(
+            arrivals=tabled.outputs["arrivals"],
+            predictions=evaluated.outputs["predictions"],
+            predictions_digest=evaluated.outputs["Output"],
+            thresholds_digest=thresholds_digest,
+            holdout_days=holdout_days,
+            n_recomputed=recomputed.outputs["n_rows"],
+            n_different=recomputed.outputs["n_different"],
+            difference=recomputed.outputs["finding"],
             passed=served.outputs["passed"],
             finding=served.outputs["finding"],
+            misfit=served.outputs["misfit"],
+            latency_ms=served.outputs["latency_ms"],
+            **learned,
+            **case,
+            **periods,
+            **against,
+            **test,
         )
         with dsl.If(verdict.outputs["blessed"] == True, name="if-blessed"):  # noqa: E712
-            published = components.publish(
-                models_folder=models_folder,
-                registry=registry,
-                began=dsl.PIPELINE_JOB_CREATE_TIME_UTC_PLACEHOLDER,
-                run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-                **candidate,
-                **periods,
-                **data,
-            )
-            published.set_caching_options(False).set_retry(2, backoff_duration="1s")
+            refitted = components.refit(**learned, **settings, **test)
+            final = {"model": refitted.outputs["model"], "model_digest": refitted.outputs["Output"]}
+            checked = judging.serving_check(**features, **final, **against, **test)
+            with dsl.If(checked.outputs["passed"] == True, name="if-servable"):  # noqa: E712
+                published = components.publish(
+                    models_folder=models_folder,
+                    registry=registry,
+                    began=dsl.PIPELINE_JOB_CREATE_TIME_UTC_PLACEHOLDER,
+                    run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+                    **final,
+                    **periods,
+                    **data,
+                )
+                published.set_caching_options(False).set_retry(2, backoff_duration="1s")
         with dsl.If(with_challenger == True, name="if-with-challenger"):  # noqa: E712
             challenged = challenger.challenger(
-                train_examples=tabled.outputs["train_examples"],
                 seed=seed,
+                **learned,
                 **key,
                 **label,
                 **features,
                 **test,
             )
-            components.score(
+            judging.score(
                 predictions=challenged.outputs["predictions"],
                 predictions_digest=challenged.outputs["Output"],
                 **key,
@@ -182,11 +205,12 @@ def arguments(
     verdicts_folder: Path,
     data_folder: Path | None = None,
     n_train_periods: int | None = None,
+    holdout_days: int = HOLDOUT_DAYS,
     seed: int = 0,
     is_warm_start: bool = False,
     with_challenger: bool = True,
 ) -> dict[str, Any]:
-    """Make the arguments of a run on this machine that judges on a period.
+    """Make the arguments of a run on this machine that judges at the end of a period.
 
     The same question has the same arguments, also after a run has published: the baseline is the
     newest version that was judged on an *earlier* period. Versions that do not tell their period
@@ -194,11 +218,12 @@ def arguments(
 
     Args:
         use_case: Its dotted name, such as churn:CHURN.
-        period: The month or week to judge on.
+        period: The month or week at whose end to judge.
         models_folder: Folder of the model's versions; it need not exist yet.
         verdicts_folder: Receives a JSON file for each run.
         data_folder: Holds the use case's tables; without it `workspace.data_folder()`.
-        n_train_periods: How many periods to train on, those just before; all without a gap if None.
+        n_train_periods: How many periods just before to train on too; all without a gap if None.
+        holdout_days: How many days at the end judge the candidate before it's trained on them too.
         seed: Of the training.
         is_warm_start: Whether to train on from the baseline, for one epoch instead of five. With no
             baseline yet it is a start from scratch.
@@ -229,6 +254,8 @@ def arguments(
         "models_folder": str(models_folder.resolve()),
         "verdicts_folder": str(verdicts_folder.resolve()),
         "registry": uri_beside(models_folder.resolve()),
+        "thresholds_digest": thresholds.read(case.thresholds).digest,
+        "holdout_days": holdout_days,
         "baseline": folder,
         "baseline_digest": digest,
         "warm_start": folder if is_warm_start else "",

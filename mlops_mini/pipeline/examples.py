@@ -13,10 +13,10 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ import pandas as pd
 
 from mlops_mini import files
 from mlops_mini.data import quarantine, rules, table_files
-from mlops_mini.data.columns import plain, shown
+from mlops_mini.data.columns import plain
 from mlops_mini.data.integrity import contents_digest
 from mlops_mini.data.periods import Period
 from mlops_mini.data.rules import RowSplit
@@ -33,6 +33,7 @@ from mlops_mini.errors import DataIntegrityError, InvalidArgumentError
 from mlops_mini.features import events, offline
 from mlops_mini.features.events import StreamEvent
 from mlops_mini.features.feature_set import offset
+from mlops_mini.pipeline import labels
 from mlops_mini.statistics import anomalies, mergeable, schemas
 from mlops_mini.use_case import UseCase, naming
 
@@ -264,7 +265,7 @@ def read(use_case: UseCase, periods: Sequence[Period], *, data_folder: Path) -> 
                 period=period,
                 rows=part,
                 features=computed.iloc[end - len(part) : end],
-                labels=_labels(use_case, part),
+                labels=labels.read(use_case, part),
             )
             for period, part, end in zip(periods, rows, ends, strict=True)
         ],
@@ -296,36 +297,84 @@ def write(
     train_periods: Sequence[Period],
     test_period: Period,
     *,
+    holdout_days: int,
     train_file: Path,
     test_file: Path,
+    arrivals_file: Path,
     data_folder: Path,
 ) -> None:
     """Write the rows that have a label, with their features as of the instant of prediction.
+
+    The last days are held out: they judge what has learned from the rows before them.
 
     Args:
         use_case: The use case.
         train_periods: Months or weeks in order.
         test_period: The one after them.
-        train_file: Gets a parquet file of the rows of `train_periods`: the key, the features, the
+        holdout_days: How many days at the end of all these periods are held out.
+        train_file: Gets a parquet file of the rows before: the key, the features, the time, the
             label, 1 or 0, and the slices that are no features.
-        test_file: Gets the same of `test_period`.
+        test_file: Gets the same of the days held out.
+        arrivals_file: Gets JSON of how many rows there were, with or without a label: `learned`,
+            those before, by slice, and `judged`, those held out, by day in the use case's zone.
         data_folder: Holds the tables, as `clean` writes them.
 
     Raises:
         NotFoundError: A period is not there.
         DataIntegrityError: A file is damaged, or a period has no row.
-        InvalidArgumentError: A label is neither 0 nor 1, the same for all, or known of no row.
+        InvalidArgumentError: A label is neither 0 nor 1, the same for all, or known of no row; or
+            nothing is left to train on.
     """
-    periods = read(use_case, [*train_periods, test_period], data_folder=data_folder).periods
-    for file, parts in ((train_file, periods[:-1]), (test_file, periods[-1:])):
-        examples = pd.concat([_labeled(use_case, part) for part in parts])
-        labels, asked = examples[use_case.label.name], [part.period for part in parts]
-        _check_labels(use_case, labels, asked, to_do="learn" if file == train_file else "judge")
-        examples.reset_index().to_parquet(file, index=False)
+    parts = read(use_case, [*train_periods, test_period], data_folder=data_folder).periods
+    rows = pd.concat([_with_outcomes(use_case, part) for part in parts])
+    time, label = use_case.feature_set.time, use_case.label.name
+    cut = held_out_from(test_period, holdout_days)
+    is_judged = rows[time] >= cut
+    if holdout_days < 1 or is_judged.all():
+        raise InvalidArgumentError(
+            f"use case {use_case.name}: nothing to {'train on' if is_judged.all() else 'judge on'}:"
+            f" the last {holdout_days} days of {train_periods[0]} to {test_period} are held out;"
+            " train on more periods, or hold out other days"
+        )
+    before = rows[~is_judged]
+    arrivals = {
+        "learned": {
+            name: {
+                str(value): int(n) for value, n in before[name].astype(str).value_counts().items()
+            }
+            for name in use_case.slices
+        },
+        "judged": {
+            str(day): int(n)
+            for day, n in local_days(use_case, rows.loc[is_judged, time]).value_counts().items()
+        },
+    }
+    arrivals_file.write_text(json.dumps(arrivals, indent=2, sort_keys=True) + "\n")
+    for file, examples in ((train_file, before), (test_file, rows[is_judged])):
+        labeled = examples[examples[label].notna()]
+        is_train = file == train_file
+        asked = [
+            part.period
+            for part in parts
+            if (part.period.start < cut if is_train else part.period.end > cut)
+        ]
+        labels.check(use_case, labeled[label], asked, to_do="learn" if is_train else "judge")
+        labeled.reset_index().to_parquet(file, index=False)
 
 
-def _labeled(use_case: UseCase, part: PeriodOfExamples) -> pd.DataFrame:
-    """The rows of a period that have a label: features, label, slices."""
+def held_out_from(test_period: Period, holdout_days: int) -> datetime:
+    """Find the instant from which rows judge: so many days before a period's end."""
+    return test_period.end - timedelta(days=holdout_days)
+
+
+def local_days(use_case: UseCase, times: pd.Series[Any]) -> pd.Series[Any]:
+    """Find the local date of each instant, where the use case is at home."""
+    days: pd.Series[Any] = times.dt.tz_convert(use_case.calendar.zone).dt.date
+    return days
+
+
+def _with_outcomes(use_case: UseCase, part: PeriodOfExamples) -> pd.DataFrame:
+    """The rows of a period: features, time, label, slices."""
     slices = {
         name: part.rows[name].to_numpy()
         if not isinstance(part.rows[name].dtype, pd.CategoricalDtype)
@@ -333,10 +382,13 @@ def _labeled(use_case: UseCase, part: PeriodOfExamples) -> pd.DataFrame:
         for name in use_case.slices
         if name not in part.features
     }
-    examples = part.features.assign(
-        **{use_case.label.name: part.labels.to_numpy(np.float64)}, **slices
+    return part.features.assign(
+        **{
+            use_case.feature_set.time: part.rows[use_case.feature_set.time].array,
+            use_case.label.name: part.labels.to_numpy(np.float64),
+        },
+        **slices,
     )
-    return examples[examples[use_case.label.name].notna()]
 
 
 def _check_columns(use_case: UseCase, prepared: pd.DataFrame) -> None:
@@ -357,45 +409,6 @@ def _check_columns(use_case: UseCase, prepared: pd.DataFrame) -> None:
             )
 
 
-def _check_labels(
-    use_case: UseCase,
-    labels: pd.Series[float],
-    periods: Sequence[Period],
-    *,
-    to_do: Literal["learn", "judge", ""] = "",
-) -> None:
-    """Refuse labels that are all missing, or from which nothing can be learned or judged."""
-    span = f"{periods[0]} to {periods[-1]}" if len(periods) > 1 else str(periods[0])
-    label = use_case.label
-    if labels.empty:
-        raise InvalidArgumentError(
-            f"use case {use_case.name}: no row of {span} has a label, for {label.name} is missing"
-            f" in each, and known only {label.matures_after} after a row's time: choose earlier"
-            " periods, whose outcomes are known"
-        )
-    if to_do and labels.min() == labels.max():
-        other = "train on more periods" if to_do == "learn" else "judge on another period"
-        raise InvalidArgumentError(
-            f"use case {use_case.name}: {label.name} is {labels.iloc[0]:g} in all {len(labels)}"
-            f" rows of {span}: there's nothing to {to_do}; {other}, or predict something else"
-        )
-
-
-def _labels(use_case: UseCase, rows: pd.DataFrame) -> pd.Series[float]:
-    """Read the labels of prepared rows: 1, 0 or NaN."""
-    name, table = use_case.label.name, use_case.examples
-    labels = pd.to_numeric(rows[name].astype(object), errors="coerce").astype("float64")
-    is_odd = (rows[name].notna() & ~labels.isin([0.0, 1.0])).to_numpy()
-    if is_odd.any():
-        example = shown(rows[name].iloc[int(np.argmax(is_odd))])
-        raise InvalidArgumentError(
-            f"use case {use_case.name}: {name} is {example} in"
-            f" {int(is_odd.sum())} of {len(rows)} rows of table {table.name}; a label is 1 or 0, or"
-            " missing where unknown: have `prepare` make one"
-        )
-    return labels.set_axis(pd.Index(rows[use_case.feature_set.key]))
-
-
 def _load(use_case: UseCase, table: Table, period: Period, data_folder: Path) -> pd.DataFrame:
     """Load a period; there may be none of a table's rows if they are events and not regular."""
     return table_files.load(
@@ -410,7 +423,7 @@ def _load(use_case: UseCase, table: Table, period: Period, data_folder: Path) ->
 def _split(use_case: UseCase, table: Table, period: Period, arrived: pd.DataFrame) -> RowSplit:
     label = use_case.label.name
     if table.name == use_case.examples.name and label in arrived and len(arrived) >= MIN_ROWS:
-        _check_labels(use_case, arrived[label].dropna(), [period])
+        labels.check(use_case, arrived[label].dropna(), [period])
     return rules.split(table, arrived, period)
 
 

@@ -53,12 +53,14 @@ def start_loop(workspace: Path, data: Path) -> subprocess.Popen[str]:
     )
 
 
-def few_flights(folder: Path, change: Callable[[str, pd.DataFrame], None]) -> Path:
-    """Make a data folder with one flight in ten of the loop's months, after a change to each."""
+def few_flights(
+    folder: Path, change: Callable[[str, pd.DataFrame], None], *, one_in: int = 10
+) -> Path:
+    """Make a data folder with some flights of the loop's months, after a change to each."""
     (folder / "flights").mkdir(parents=True)
     shutil.copy(ROOT / "data" / "weather.parquet", folder)
     for month in ("2013-01", "2013-02", "2013-03"):
-        flights = pd.read_parquet(ROOT / "data" / "flights" / f"{month}.parquet")[::10]
+        flights = pd.read_parquet(ROOT / "data" / "flights" / f"{month}.parquet")[::one_in]
         change(month, flights)
         flights.to_parquet(folder / "flights" / f"{month}.parquet")
     return folder
@@ -76,12 +78,16 @@ def test_two_months_end_in_a_verdict_and_the_version_it_calls_for(tmp_path):
     report = json.loads(played.stdout)
     assert [part["n_arrived"] for part in report["partitions"]] == [27004, 24951, 28834]
     baseline, candidate = report["baseline"], report["candidate"]
-    assert baseline["n_rows"] == candidate["n_rows"] == 28834 - 932
+    assert baseline["n_rows"] == candidate["n_rows"] == 12836  # of the last 14 days
     assert max(baseline["log_loss"], candidate["log_loss"]) < baseline["base_rate_log_loss"]
-    is_better = candidate["log_loss"] <= baseline["log_loss"]
-    assert report["verdict"]["is_blessed"] == is_better
+    verdict = report["verdict"]
+    assert verdict["decision"] in ("blessed", "undecided")
+    rules = {rule["rule"]: rule for rule in verdict["rules"]}
+    assert {rule["verdict"] for rule in verdict["rules"]} <= {"pass", "undecided", "too small"}
+    assert rules["log loss"]["value"] == pytest.approx(candidate["log_loss"] - baseline["log_loss"])
+    assert verdict["is_blessed"] == (rules["log loss"]["upper"] < 0.002)
     assert report["before"]["version"] == 1
-    assert report["after"]["version"] == (2 if is_better else 1)
+    assert report["after"]["version"] == (2 if verdict["is_blessed"] else 1)
     for asked in (report["before"], report["after"]):
         assert asked["n_asked"] == {"rest": 200, "grpc": 200}
         assert max(asked["max_difference"].values()) < 1e-6
@@ -93,13 +99,14 @@ def test_two_months_end_in_a_verdict_and_the_version_it_calls_for(tmp_path):
 
 @pytest.mark.slow
 def test_a_worse_candidate_is_refused_and_the_baseline_stays(tmp_path):
-    """February's flights with their outcomes turned round teach the candidate nonsense."""
+    """Early March with its outcomes turned round teaches the candidate nonsense."""
 
-    def turn_february_round(month: str, flights: pd.DataFrame) -> None:
-        if month == "2013-02":
-            flights["arr_delay"] = 15 - flights["arr_delay"]
+    def turn_early_march_round(month: str, flights: pd.DataFrame) -> None:
+        if month == "2013-03":
+            is_early = flights["day"] < 18
+            flights.loc[is_early, "arr_delay"] = 15 - flights.loc[is_early, "arr_delay"]
 
-    data = few_flights(tmp_path / "data", turn_february_round)
+    data = few_flights(tmp_path / "data", turn_early_march_round, one_in=3)
 
     played = subprocess.run(
         [*COMMAND, "--json", "--workspace", str(tmp_path / "loop"), "--data", str(data)],
@@ -110,7 +117,9 @@ def test_a_worse_candidate_is_refused_and_the_baseline_stays(tmp_path):
 
     assert played.returncode == 0, played.stderr
     report = json.loads(played.stdout)
-    assert not report["verdict"]["is_blessed"]
+    assert report["verdict"]["decision"] == "refused"
+    failed = {rule["rule"] for rule in report["verdict"]["rules"] if rule["verdict"] == "fail"}
+    assert "log loss" in failed
     assert report["before"]["version"] == report["after"]["version"] == 1
     assert not (tmp_path / "loop" / "models" / "flights" / "2").exists()
 

@@ -27,7 +27,7 @@ def examples_file(features, labels, tmp_path_factory: pytest.TempPathFactory) ->
 
 def train(file: Path, folder: Path, features: pd.DataFrame, **changes) -> Path:
     names = list(features.columns)
-    training.train_from_file(file, folder, label="late", features=names, epochs=2, **changes)
+    training.train_from_files([file], folder, label="late", features=names, epochs=2, **changes)
     return folder
 
 

@@ -56,13 +56,40 @@ def test_asks_about_any_table_and_sends_its_features_alone(
     file = tmp_path / "examples.parquet"
     features.assign(machine_id=range(len(features)), failed=0.0, shift="night").to_parquet(file)
 
-    checked = serving_check.check(exported, file, features=list(features), n_rows=5)
+    checked = serving_check.check(
+        exported, file, features=list(features), n_rows=5, baseline=exported
+    )
     without_gust = serving_check.check(
         exported, file, features=[name for name in features if name != "gust"], n_rows=5
     )
 
     assert checked.is_servable, checked.finding
+    assert checked.misfit == ""
+    assert 0 < checked.latency_ms < 10_000
     assert not without_gust.is_servable
     assert "needs gust (float32)" in without_gust.finding
     with pytest.raises(InvalidArgumentError, match=r"has no columns \['temp_c'\]: name others"):
         serving_check.check(exported, file, features=[*features, "temp_c"])
+
+
+def test_what_callers_of_the_baseline_would_miss_is_told(exported, features, tmp_path) -> None:
+    """The server can serve it, but those who send what the baseline takes get errors."""
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="mins")])
+    def answer(mins):
+        return {"probability": tf.sigmoid(mins / 1000)}
+
+    tf.saved_model.save(tf.Module(), str(tmp_path / "small"), signatures=answer)
+    file = tmp_path / "examples.parquet"
+    features.to_parquet(file)
+
+    checked = serving_check.check(
+        tmp_path / "small", file, features=["mins"], n_rows=3, baseline=exported
+    )
+
+    assert checked.is_servable, checked.finding
+    assert checked.misfit == (
+        "the baseline takes constant (float32), empty (float32), gust (float32), origin (string),"
+        " where it takes no such"
+    )

@@ -250,8 +250,8 @@ def test_a_warm_start_needs_a_keras_model(features, labels, tmp_path: Path) -> N
 
 def test_a_parent_that_was_replaced_is_refused(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(DataIntegrityError, match="does not have the digest 'abc'"):
-        training.train_from_file(
-            tmp_path / "none",
+        training.train_from_files(
+            [tmp_path / "none"],
             tmp_path / "model",
             label="failed",
             features=["origin"],
@@ -266,7 +266,7 @@ def test_trains_from_a_file_on_the_named_features_alone(
     file = tmp_path / "examples.parquet"
     features.assign(machine_id=range(len(features)), failed=labels, cost=labels).to_parquet(file)
 
-    training.train_from_file(file, tmp_path / "model", label="failed", features=list(features))
+    training.train_from_files([file], tmp_path / "model", label="failed", features=list(features))
 
     assert model_digest(tmp_path / "model") == model_digest(exported)
 
@@ -276,8 +276,8 @@ def test_a_file_that_lacks_a_feature_or_the_label_is_named(tmp_path: Path) -> No
     pd.DataFrame({"machine_id": [1], "temp_c": [20.5]}).to_parquet(file)
 
     with pytest.raises(InvalidArgumentError, match=rf"{file} has no columns \['rpm', 'failed'\]"):
-        training.train_from_file(
-            file, tmp_path / "model", label="failed", features=["temp_c", "rpm"]
+        training.train_from_files(
+            [file], tmp_path / "model", label="failed", features=["temp_c", "rpm"]
         )
 
 

@@ -19,8 +19,8 @@ def _train(folder: Path) -> None:
     )
     rows.loc[3, "calls"] = np.nan
     rows.to_parquet(folder / "rows.parquet")
-    training.train_from_file(
-        folder / "rows.parquet",
+    training.train_from_files(
+        [folder / "rows.parquet"],
         folder / "export",
         label="left",
         features=["plan", "calls"],

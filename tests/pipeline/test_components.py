@@ -20,15 +20,17 @@ from mlops_mini.errors import DataIntegrityError
 from mlops_mini.flights import preparation
 from mlops_mini.flights.features import FEATURES
 from mlops_mini.flights.use_case import FLIGHTS
-from mlops_mini.model import publish, registry
+from mlops_mini.model import gate as model_gate
+from mlops_mini.model import publish, registry, thresholds
 from mlops_mini.model.digest import model_digest
 from mlops_mini.model.registry import Registry
-from mlops_mini.pipeline import challenger, components, examples
+from mlops_mini.pipeline import challenger, components, examples, judging
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = [
     value
-    for value in vars(components).values()
+    for module in (components, judging)
+    for value in vars(module).values()
     if isinstance(value, dsl.python_component.PythonComponent)
 ]
 
@@ -126,7 +128,7 @@ def test_examples_have_key_features_label_and_slices(stages) -> None:
     written = pd.read_parquet(stages.path("test_examples"))
 
     names = list(FEATURES.names)
-    assert list(written) == ["flight_id", *names, "late", "hours"]
+    assert list(written) == ["flight_id", *names, "sched_dep_utc", "late", "hours"]
     pd.testing.assert_frame_equal(written.set_index("flight_id")[names], features, check_exact=True)
     assert (written["late"] == labels).all()
     hours = last.rows.set_index("flight_id")["hours"]
@@ -146,31 +148,66 @@ def test_evaluate_gate_and_publish_pass_files_and_values(
 ) -> None:
     model, digest = candidate
     metrics = dsl.Metrics(uri=str(tmp_path / "metrics"))
+    predictions = dsl.Dataset(uri=str(tmp_path / "predictions"))
     common = {"data_digest": stages.data_digest, "model_digest": digest}
     test = dsl.Dataset(uri=str(stages.path("test_examples")))
 
-    metrics_digest = components.evaluate.python_func(
+    predictions_digest = judging.evaluate.python_func(
         model=dsl.Model(uri=str(model)),
         test_examples=test,
         **stages.columns,
-        baseline=str(model),
-        baseline_digest=digest,
+        baseline="",
+        baseline_digest="",
         metrics=metrics,
+        predictions=predictions,
         **common,
     )
     report = json.loads((tmp_path / "metrics").read_text())
-    assert report["candidate"] == report["baseline"]
+    assert report["baseline"] is None
     assert metrics.metadata["log_loss"] == report["candidate"]["overall"]["all"]["log_loss"]
-    assert metrics_digest == hashlib.sha256((tmp_path / "metrics").read_bytes()).hexdigest()
+    answered = (tmp_path / "predictions").read_bytes()
+    assert predictions_digest == hashlib.sha256(answered).hexdigest()
 
-    blessed, reason = components.gate.python_func(
-        metrics=metrics, metrics_digest=metrics_digest, passed=True, finding=""
-    )
-    assert blessed
-    assert reason == "its log loss equals the baseline's"
-    assert components.gate.python_func(
-        metrics=metrics, metrics_digest=metrics_digest, passed=False, finding="no answer"
-    ) == (False, "it cannot be served: no answer")
+    def gate(**served) -> tuple[bool, str, str]:
+        return judging.gate.python_func(
+            **stages.use_case,
+            train_examples=dsl.Dataset(uri=str(stages.path("train_examples"))),
+            test_examples=test,
+            arrivals=dsl.Dataset(uri=str(stages.path("arrivals"))),
+            predictions=predictions,
+            train_periods=stages.train_periods,
+            test_period=stages.test_period,
+            holdout_days=7,
+            baseline="",
+            baseline_digest="",
+            predictions_digest=predictions_digest,
+            data_digest=stages.data_digest,
+            n_recomputed=200,
+            n_different=0,
+            difference="",
+            verdict=dsl.Dataset(uri=str(tmp_path / "verdict")),
+            **{
+                "thresholds_digest": thresholds.read().digest,
+                "passed": True,
+                "finding": "",
+                "misfit": "",
+                "latency_ms": 3.0,
+                **served,
+            },
+        )
+
+    blessed, decision, reason = gate()
+    overall = report["candidate"]["overall"]["all"]
+    is_of_use = overall["log_loss"] <= overall["base_rate_log_loss"]  # a week of snow taught it
+    assert (blessed, decision) == (is_of_use, "first" if is_of_use else "refused")
+    verdict = model_gate.read(tmp_path / "verdict")
+    assert (verdict.decision, verdict.reason) == (decision, reason)
+    blessed, decision, reason = gate(passed=False, finding="no answer")
+    assert (blessed, decision) == (False, "refused")
+    rules = {rule.rule: rule for rule in model_gate.read(tmp_path / "verdict").rules}
+    assert rules["serving"].reason == "no answer"
+    with pytest.raises(DataIntegrityError, match="the thresholds have the digest"):
+        gate(thresholds_digest="of another file")
 
     shutil.copy(empty_registry, tmp_path)
     uri = registry.uri_beside(tmp_path / "flights")
@@ -192,7 +229,7 @@ def test_evaluate_gate_and_publish_pass_files_and_values(
     assert known == publish.Publication(
         run_id="run-1",
         test_period="2013-W06",
-        train_periods=("2013-W05",),
+        train_periods=("2013-W05", "2013-W06"),  # in the end it has learned from both
         began="2013-03-01T00:00:00Z",
         **common,
     )
@@ -222,15 +259,19 @@ def test_evaluate_gate_and_publish_pass_files_and_values(
 def test_the_candidate_can_be_served(stages, candidate) -> None:
     model, digest = candidate
 
-    passed, finding = components.serving_check.python_func(
+    passed, finding, misfit, latency_ms = judging.serving_check.python_func(
         model=dsl.Model(uri=str(model)),
         test_examples=dsl.Dataset(uri=str(stages.path("test_examples"))),
         features=stages.columns["features"],
+        baseline=str(model),
+        baseline_digest=digest,
         model_digest=digest,
         data_digest=stages.data_digest,
     )
 
     assert passed, finding
+    assert misfit == ""
+    assert latency_ms > 0
     assert finding == "50 answers over REST and gRPC are the model's own within 1e-05"
 
 
@@ -242,7 +283,7 @@ def test_score_measures_predictions_made_elsewhere(tmp_path: Path, stages) -> No
     )
     metrics = dsl.Metrics(uri=str(tmp_path / "metrics"))
 
-    components.score.python_func(
+    judging.score.python_func(
         predictions=dsl.Dataset(uri=str(tmp_path / "predictions")),
         test_examples=dsl.Dataset(uri=str(stages.path("test_examples"))),
         **{name: stages.columns[name] for name in ("key", "label", "slices")},
@@ -274,7 +315,7 @@ def test_no_component_reads_an_artifact_without_a_digest_of_it() -> None:
         reads = any(spec.type.startswith("system.") for spec in inputs.values())
         digests = [key for key in inputs if key.endswith("digest") or key == "expected"]
         assert digests or not reads, name
-    assert len(readers) == 12
+    assert len(readers) == 14
 
 
 @pytest.mark.parametrize("component", [*OURS, challenger.challenger], ids=lambda each: each.name)

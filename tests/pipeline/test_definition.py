@@ -47,8 +47,9 @@ def test_only_what_acts_outside_of_the_run_is_never_cached_and_tried_again(spec)
     }
 
     assert work == {
-        "ingest", "verify", "validate", "features", "train", "evaluate", "serving-check", "gate",
-        "publish", "challenger", "score", "write-verdict",
+        "ingest", "verify", "validate", "features", "train", "evaluate", "serving-check",
+        "point-in-time", "gate", "refit", "serving-check-2", "publish", "challenger", "score",
+        "write-verdict",
     }  # fmt: skip
     cached = {name for name in work if tasks[name].get("cachingOptions", {}).get("enableCache")}
     assert work - cached == {"publish", "write-verdict"}
@@ -81,9 +82,14 @@ def test_publishing_waits_for_a_blessing_and_the_verdict_for_no_challenger(spec)
 
     assert {name: text.split("--")[1] for name, text in conditions.items()} == {
         "condition-2": "gate-blessed'] == true",
-        "condition-3": "with_challenger'] == true",
+        "condition-3": "serving-check-2-passed'] == true",
+        "condition-4": "with_challenger'] == true",
     }
-    assert tasks["gate"]["dependentTasks"] == ["evaluate", "serving-check"]
+    before = {"evaluate", "features", "point-in-time", "serving-check", "verify"}
+    assert before - {"verify"} <= set(tasks["gate"]["dependentTasks"]) <= before
+    blessed = spec["components"]["comp-condition-2"]["dag"]["tasks"]
+    assert set(blessed) == {"refit", "serving-check-2", "condition-3"}
+    assert set(spec["components"]["comp-condition-3"]["dag"]["tasks"]) == {"publish"}
 
 
 def test_arguments_are_what_the_pipeline_asks_for(spec, tmp_path: Path) -> None:

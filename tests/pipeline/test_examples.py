@@ -192,8 +192,10 @@ def test_examples_from_clean_rows_are_those_from_the_source(tmp_path: Path) -> N
             FLIGHTS,
             weeks[:2],
             weeks[2],
+            holdout_days=7,
             train_file=tmp_path / f"train_{name}",
             test_file=tmp_path / f"test_{name}",
+            arrivals_file=tmp_path / f"arrivals_{name}",
             data_folder=folder,
         )
 
@@ -260,7 +262,9 @@ def test_labels_that_teach_nothing_are_refused_in_one_line(tmp_path, change, mes
             churn.CHURN,
             [january],
             february,
+            holdout_days=28,
             train_file=tmp_path / "train",
             test_file=tmp_path / "test",
+            arrivals_file=tmp_path / "arrivals",
             data_folder=folder,
         )

@@ -81,8 +81,11 @@ def learn(use_case: UseCase, file: Path, folder: Path) -> pd.DataFrame:
         partitions_file=folder / "p.json",
         data_folder=data,
     )  # fmt: skip
-    files = {"train_file": folder / "train.parquet", "test_file": folder / "test.parquet"}
-    examples.write(use_case, [first], second, data_folder=folder / "clean", **files)
+    examples.write(
+        use_case, [first], second, holdout_days=14, data_folder=folder / "clean",
+        train_file=folder / "train.parquet", test_file=folder / "test.parquet",
+        arrivals_file=folder / "arrivals.json",
+    )  # fmt: skip
     return pd.read_parquet(folder / "train.parquet")
 
 
@@ -99,7 +102,7 @@ def test_right_guesses_go_through_without_a_change(folder):
     assert "predicts the probability that churned is 1" in description.summary(use_case)
     assert description.tables(use_case)
     train = learn(use_case, folder / "people.csv", folder)
-    assert {"customer", "plan", "monthly_usd", "calls", "churned"} == set(train)
+    assert {"customer", "billed_at", "plan", "monthly_usd", "calls", "churned"} == set(train)
 
 
 def test_a_table_as_others_publish_it_goes_through_too(folder):

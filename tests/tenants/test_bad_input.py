@@ -50,8 +50,10 @@ def to_examples(use_case: UseCase, data: Path, folder: Path) -> pd.DataFrame:
         use_case,
         [january],
         february,
+        holdout_days=28,
         train_file=folder / "train.parquet",
         test_file=folder / "test.parquet",
+        arrivals_file=folder / "arrivals.json",
         data_folder=folder / "clean",
     )
     return pd.read_parquet(folder / "train.parquet")
