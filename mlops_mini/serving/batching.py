@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlops_mini.errors import DeadlineExceededError, MlopsMiniError
+from mlops_mini.serving.server_metrics import RunMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ class Task:
         done: Told the results.
         failed: Told the error instead.
         timeout_s: Longest run, seconds; None for no limit.
+        queued_s: Since when it waits, by `time.perf_counter`.
     """
 
     blocks: Sequence[Array]
@@ -75,6 +78,7 @@ class Task:
     done: Done
     failed: Failed
     timeout_s: float | None = None
+    queued_s: float = field(default_factory=time.perf_counter)
 
     @property
     def kind(self) -> Hashable:
@@ -94,6 +98,7 @@ class BatchQueue:
         n_away: Batches that run on threads.
         n_trials: Batches that were also run one by one.
         is_alone: True once a batch has changed an answer.
+        metrics: What counts the runs; None if nobody asks for metrics.
     """
 
     name: str
@@ -103,6 +108,7 @@ class BatchQueue:
     n_away: int = 0
     n_trials: int = 0
     is_alone: bool = False
+    metrics: RunMetrics | None = None
 
     @property
     def is_full(self) -> bool:
@@ -113,6 +119,13 @@ class BatchQueue:
     def is_on_trial(self) -> bool:
         """Say whether the next batch also has to be run one by one."""
         return self.n_trials < _N_TRIALS
+
+    def ran(self, tasks: Sequence[Task], outcome: Outcome, began_s: float) -> None:
+        """Count a batch that began then, by `time.perf_counter`."""
+        if self.metrics is not None:
+            failed = [] if isinstance(outcome, Results) else outcome
+            n_failed = sum([not isinstance(one, Results) for one in failed])
+            self.metrics.batch_ran(tasks, padded_rows(tasks), len(tasks) - n_failed, began_s)
 
 
 def cut(tasks: Sequence[Task], *, is_alone: bool = False) -> list[list[Task]]:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import functools
 import importlib
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ from mlops_mini.serving.workers import MAX_INLINE_BYTES, Workers
 from mlops_mini.wire import NotQuickError, PredictRequest, PredictResponse, n_bytes
 
 _PREDICTION, _MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
+_COUNTED = {"Predict", "Classify", "Regress"}
 _HEALTH_NAMES = ("", "ModelService", "PredictionService")
 _WATCH_S = 0.2
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -169,6 +171,8 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
         examples: Answers Classify, Regress and MultiInference.
         model_service: Answers questions about models.
         as_content: Write Predict's outputs as `tensor_content` instead of typed fields.
+        ended: Told, of each request that TensorFlow Serving counts, the method, the message, the
+            code of its status, and the seconds that it took.
     """
 
     workers: Workers
@@ -176,6 +180,7 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
     examples: ExampleMethods
     model_service: ModelService
     as_content: bool = False
+    ended: Callable[[str, bytes, int, float], None] | None = None
 
     def __post_init__(self) -> None:
         self._n_predicts = 0  # under way
@@ -189,7 +194,9 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
             f"/{_MODEL}/HandleReloadConfigRequest": self.reload,
         }
         self._handlers = {
-            name: grpc.unary_unary_rpc_method_handler(functools.partial(self._answer, method))
+            name: grpc.unary_unary_rpc_method_handler(
+                functools.partial(self._answer, name.rpartition("/")[2], method)
+            )
             for name, method in methods.items()
         }
 
@@ -197,13 +204,26 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
         """Return the handler of a method by its full name; None if there is none."""
         return self._handlers.get(handler_call_details.method)
 
-    async def _answer(self, method: _Method, request_bytes: bytes, context: Any) -> bytes:
+    async def _answer(
+        self, name: str, method: _Method, request_bytes: bytes, context: Any
+    ) -> bytes:
         """Call a method; what it raises becomes a status."""
+        began_s, code = time.perf_counter(), MlopsMiniError.code
         try:
-            return await method(request_bytes, context.time_remaining())
+            answer = await method(request_bytes, context.time_remaining())
         except MlopsMiniError as exc:
+            code = exc.code
             await _abort(context, exc)
             raise  # abort has raised already
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED.value[0]
+            raise
+        else:
+            code = 0
+            return answer
+        finally:
+            if self.ended is not None and name in _COUNTED:
+                self.ended(name, request_bytes, code, time.perf_counter() - began_s)
 
     async def predict(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
         """Answer a serialized PredictRequest with a serialized PredictResponse.

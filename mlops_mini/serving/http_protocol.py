@@ -26,6 +26,7 @@ import io
 import logging
 import math
 import socket
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -53,6 +54,9 @@ Reply = Callable[[Answer], None]
 # Asked first, the same and where to reply to: never at once, but from the loop, once. False leaves
 # the request to the handler.
 FastHandler = Callable[[str, bytes, Mapping[bytes, bytes], bytes, Reply], bool]
+# Told, of each request that was complete, the method, the target, the answer, and the seconds
+# between them.
+Ended = Callable[[str, bytes, Answer, float], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,8 +85,8 @@ class _RefusalError(Exception):
 
 class _Request:
     __slots__ = (
-        "body", "headers", "is_last", "method", "more_body", "n_head_bytes", "refusal", "target",
-        "version",
+        "body", "came_s", "headers", "is_last", "method", "more_body", "n_head_bytes", "refusal",
+        "target", "version",
     )  # fmt: skip
 
     def __init__(self, refusal: int = 0) -> None:
@@ -92,6 +96,7 @@ class _Request:
         self.body = b""
         self.more_body: io.BytesIO | None = None  # all of it, where it comes in pieces
         self.n_head_bytes = 0
+        self.came_s = 0.0  # when it was complete
         self.version = "1.1"
         self.is_last = bool(refusal)
         self.refusal = refusal
@@ -103,10 +108,15 @@ class HttpListener:
     acceptor: asyncio.AbstractServer
 
     def __init__(
-        self, handler: Handler, limits: Limits, fast_handler: FastHandler | None = None
+        self,
+        handler: Handler,
+        limits: Limits,
+        fast_handler: FastHandler | None = None,
+        ended: Ended | None = None,
     ) -> None:
         self.handler = handler
         self.fast_handler = fast_handler
+        self.ended = ended
         self.limits = limits
         self.loop = asyncio.get_running_loop()
         self.connections: set[_Connection] = set()
@@ -150,6 +160,7 @@ async def serve(
     limits: Limits = DEFAULT_LIMITS,
     *,
     fast_handler: FastHandler | None = None,
+    ended: Ended | None = None,
 ) -> HttpListener:
     """Answer HTTP requests on a socket.
 
@@ -158,11 +169,12 @@ async def serve(
         bound_socket: Bound and listening, TCP or Unix; the listener closes it.
         limits: What one connection may do.
         fast_handler: Asked before the handler.
+        ended: Told of each answer.
 
     Returns:
         The listener, which accepts connections already; end it with `drain`.
     """
-    listener = HttpListener(handler, limits, fast_handler)
+    listener = HttpListener(handler, limits, fast_handler, ended)
     listener.acceptor = await listener.loop.create_server(
         functools.partial(_Connection, listener), sock=bound_socket
     )
@@ -324,6 +336,7 @@ class _Connection(asyncio.Protocol):
         return self._answering is not None or self._replying is not None
 
     def _answer(self, request: _Request) -> None:
+        request.came_s = time.perf_counter()
         self._is_ending = request.is_last
         if request.more_body is not None:
             request.body = request.more_body.getvalue()
@@ -392,6 +405,9 @@ class _Connection(asyncio.Protocol):
             return error_page(500)
 
     def _write(self, request: _Request, answer: Answer) -> None:
+        ended = self._listener.ended
+        if ended is not None and not request.refusal:
+            ended(request.method, request.target, answer, time.perf_counter() - request.came_s)
         if self.transport.is_closing():
             return
         body = answer.body

@@ -1,13 +1,15 @@
 """Which models to serve: TensorFlow Serving's configuration files, read and checked.
 
-Text of the protobuf messages ModelServerConfig (models, policies, labels) and SSLConfig (keys of
-the gRPC port). The class of the first comes from `tensorflow-serving-api` and is one of the few in
-it that do not import TensorFlow; the second is not in that package and is described here.
+Text of the protobuf messages ModelServerConfig (models, policies, labels), SSLConfig (keys of the
+gRPC port) and MonitoringConfig. The class of the first comes from `tensorflow-serving-api` and is
+one of the few in it that do not import TensorFlow; the others are not in that package and are
+described where they are read, by `read_text`.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -194,20 +196,68 @@ def read_ssl(path: Path) -> SslConfig:
         NotFoundError: There is no such file, or it cannot be read.
         InvalidArgumentError: It does not parse.
     """
-    field_type = descriptor_pb2.FieldDescriptorProto
+    texts = ("server_key", "server_cert", "custom_ca")
+    fields = dict.fromkeys(texts, "string") | {"client_verify": "bool"}
+    message = read_text(path, "SSLConfig", fields)
+    return SslConfig(**{name: getattr(message, name) for name in fields})
+
+
+def read_monitoring(path: Path, default_path: str) -> str:
+    """Read a MonitoringConfig text file: where the metrics are to be, empty for nowhere.
+
+    Args:
+        path: The file.
+        default_path: Where they are if the file doesn't say.
+
+    Raises:
+        NotFoundError: There is no such file, or it cannot be read.
+        InvalidArgumentError: It does not parse, or the metrics' path is none.
+    """
+    fields = {"prometheus_config": {"enable": "bool", "path": "string"}}
+    prometheus = read_text(path, "MonitoringConfig", fields).prometheus_config
+    if prometheus.path and not re.fullmatch("/[^?#]*", prometheus.path):
+        raise InvalidArgumentError(
+            f"--monitoring_config_file={path}: path is {prometheus.path!r}, but must begin with /"
+            f" and have neither ? nor #, such as {default_path}"
+        )
+    return (prometheus.path or default_path) if prometheus.enable else ""
+
+
+def read_text(path: Path, name: str, fields: Mapping[str, str | Mapping[str, str]]) -> Any:
+    """Read a text file of a message that `tensorflow-serving-api` lacks.
+
+    Args:
+        path: The file.
+        name: The message's, in the package `tensorflow.serving`.
+        fields: The type of each field, numbered from 1, or the fields of the message in it.
+
+    Raises:
+        NotFoundError: There is no such file, or it cannot be read.
+        InvalidArgumentError: It does not parse.
+    """
     file = descriptor_pb2.FileDescriptorProto(
-        name="ssl_config.proto", package="tensorflow.serving", syntax="proto3"
+        name=f"{name}.proto", package="tensorflow.serving", syntax="proto3"
     )
-    described = file.message_type.add(name="SSLConfig")
-    names = ("server_key", "server_cert", "custom_ca", "client_verify")
-    for number, name in enumerate(names, 1):
-        kind = field_type.TYPE_BOOL if name == "client_verify" else field_type.TYPE_STRING
-        described.field.add(name=name, number=number, type=kind, label=field_type.LABEL_OPTIONAL)
+    _describe(file.message_type.add(name=name), f".tensorflow.serving.{name}", fields)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    descriptor = pool.FindMessageTypeByName("tensorflow.serving.SSLConfig")
-    message = _parse(path, message_factory.GetMessageClass(descriptor)())
-    return SslConfig(**{name: getattr(message, name) for name in names})
+    descriptor = pool.FindMessageTypeByName(f"tensorflow.serving.{name}")
+    return _parse(path, message_factory.GetMessageClass(descriptor)())
+
+
+def _describe(
+    message_type: Any, full_name: str, fields: Mapping[str, str | Mapping[str, str]]
+) -> None:
+    field_type = descriptor_pb2.FieldDescriptorProto
+    for number, (name, kind) in enumerate(fields.items(), 1):
+        described = message_type.field.add(
+            name=name, number=number, label=field_type.LABEL_OPTIONAL
+        )
+        if isinstance(kind, str):
+            described.type = field_type.Type.Value(f"TYPE_{kind.upper()}")
+        else:
+            described.type, described.type_name = field_type.TYPE_MESSAGE, f"{full_name}._{name}"
+            _describe(message_type.nested_type.add(name=f"_{name}"), described.type_name, kind)
 
 
 def _parse(path: Path, message: Any) -> Any:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_mini.errors import (
+    CODE_NAMES,
     DeadlineExceededError,
     FailedPreconditionError,
     InternalError,
@@ -38,12 +39,6 @@ Load = Callable[[str, Path, int], Servable]
 
 _FIRST_LOOKS_S = 0.1
 _RECOVERY_S = 1.0
-# The canonical names of google/rpc/code.proto, by number.
-CODE_NAMES = (
-    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
-    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",
-    "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
-)  # fmt: skip
 
 
 class Models:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
 import ipaddress
@@ -14,14 +15,19 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
-from mlops_mini.errors import FailedPreconditionError, MlopsMiniError, UnavailableError
+from mlops_mini.errors import (
+    CODE_NAMES,
+    FailedPreconditionError,
+    MlopsMiniError,
+    UnavailableError,
+)
 from mlops_mini.serving import config, grpc_api, http_protocol, model_config, servables, warmup
 from mlops_mini.serving.config import ServerConfig
 from mlops_mini.serving.example_methods import ExampleMethods
@@ -30,10 +36,12 @@ from mlops_mini.serving.http_protocol import HttpListener
 from mlops_mini.serving.lifecycle import Retries
 from mlops_mini.serving.model_config import ModelConfig, SslConfig
 from mlops_mini.serving.model_service import ModelService
-from mlops_mini.serving.models import CODE_NAMES, Models
+from mlops_mini.serving.models import Models
+from mlops_mini.serving.monitoring import DEFAULT_PATH, Monitoring
 from mlops_mini.serving.predict import Predictor
 from mlops_mini.serving.rest_api import RestApi
 from mlops_mini.serving.servables import Servable
+from mlops_mini.serving.server_metrics import ServerMetrics
 from mlops_mini.serving.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -102,11 +110,17 @@ async def _serve(server_config: ServerConfig, configs: list[ModelConfig]) -> Non
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    models = _models(server_config)
+    metrics = ServerMetrics(functools.partial(_tell, loop))
+    models = _models(server_config, metrics)
+    metrics.models = models.by_name
     listeners: list[GrpcListener | HttpListener] = []
     _check_ports(server_config)  # before minutes may go into loading models
     ssl_file = server_config.ssl_config_file
     ssl = model_config.read_ssl(Path(ssl_file)) if ssl_file else None
+    monitoring_file = server_config.monitoring_config_file
+    metrics_path = ""
+    if monitoring_file:
+        metrics_path = model_config.read_monitoring(Path(monitoring_file), DEFAULT_PATH)
     if server_config.strict_start:
         await _until(stop, asyncio.to_thread(models.replace, configs))
     elif not server_config.open_ports_early:
@@ -115,7 +129,7 @@ async def _serve(server_config: ServerConfig, configs: list[ModelConfig]) -> Non
         # Also without a model: a later one must not stop the answers with an import of seconds.
         await _until(stop, asyncio.to_thread(_import_tensorflow))
     if not stop.is_set():
-        listeners = await _open(server_config, models, ssl)
+        listeners = await _open(server_config, models, ssl, metrics, metrics_path)
         try:
             if server_config.open_ports_early:
                 models.configure(configs)
@@ -126,9 +140,9 @@ async def _serve(server_config: ServerConfig, configs: list[ModelConfig]) -> Non
     await _close(listeners, models, max(server_config.drain_timeout_s, 0))
 
 
-def _models(server_config: ServerConfig) -> Models:
+def _models(server_config: ServerConfig, metrics: ServerMetrics) -> Models:
     return Models(
-        functools.partial(_load, server_config),
+        functools.partial(_load, server_config, metrics),
         poll_wait_s=server_config.file_system_poll_wait_seconds,
         retries=Retries(
             most=server_config.max_num_load_retries,
@@ -140,28 +154,46 @@ def _models(server_config: ServerConfig) -> Models:
     )
 
 
-def _load(server_config: ServerConfig, name: str, folder: Path, version: int) -> Servable:
+def _load(
+    server_config: ServerConfig, metrics: ServerMetrics, name: str, folder: Path, version: int
+) -> Servable:
     """Load a version and warm it up."""
-    _import_tensorflow()
-    both = server_config.tensorflow_session_parallelism
-    servable = servables.load(
-        folder,
-        name=name,
-        version=version,
-        tags=(server_config.saved_model_tags or "serve").split(","),
-        intra_op_threads=server_config.tensorflow_intra_op_parallelism or both,
-        inter_op_threads=server_config.tensorflow_inter_op_parallelism or both,
-        session_config_file=server_config.tensorflow_session_config_file,
-    )
-    if server_config.enable_model_warmup:
-        iterations = server_config.num_request_iterations_for_warmup
-        try:
-            warmup.run(servable, folder, n_iterations=iterations)
-        except MlopsMiniError:
-            logger.warning("warm-up in %s fails; --enable_model_warmup=false skips it", folder)
-            servable.close()
-            raise
-    return servable
+    with metrics.loading(name):
+        _import_tensorflow()
+        both = server_config.tensorflow_session_parallelism
+        with metrics.restoring(str(folder)):
+            servable = servables.load(
+                folder,
+                name=name,
+                version=version,
+                tags=(server_config.saved_model_tags or "serve").split(","),
+                intra_op_threads=server_config.tensorflow_intra_op_parallelism or both,
+                inter_op_threads=server_config.tensorflow_inter_op_parallelism or both,
+                session_config_file=server_config.tensorflow_session_config_file,
+            )
+        if server_config.enable_model_warmup and warmup.has_requests(folder):
+            _warm_up(server_config, metrics, servable, folder)
+        return servable
+
+
+def _warm_up(
+    server_config: ServerConfig, metrics: ServerMetrics, servable: Servable, folder: Path
+) -> None:
+    iterations = server_config.num_request_iterations_for_warmup
+    try:
+        with metrics.warming_up(str(folder)):
+            n_records = warmup.run(servable, folder, n_iterations=iterations)
+    except MlopsMiniError:
+        logger.warning("warm-up in %s fails; --enable_model_warmup=false skips it", folder)
+        servable.close()
+        raise
+    metrics.warmed_up(str(folder), n_records)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> None:
+    """Call a function on the event loop, unless that has ended."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, *arguments)
 
 
 def _import_tensorflow() -> None:
@@ -177,14 +209,19 @@ def _import_tensorflow() -> None:
 
 
 async def _open(
-    server_config: ServerConfig, models: Models, ssl: SslConfig | None
+    server_config: ServerConfig,
+    models: Models,
+    ssl: SslConfig | None,
+    metrics: ServerMetrics,
+    metrics_path: str = "",
 ) -> list[GrpcListener | HttpListener]:
     """Open the ports and tell where they are; return what is to be drained at the end."""
     host = server_config.bind_address
     check_method = server_config.enable_signature_method_name_check
     workers = Workers(max(server_config.rest_api_num_threads, server_config.grpc_max_threads))
-    predictor = Predictor(models.by_name, workers, check_method=check_method)
-    examples = ExampleMethods(models.by_name, check_method=check_method)
+    counted = metrics if metrics_path else None
+    predictor = Predictor(models.by_name, workers, check_method=check_method, metrics=counted)
+    examples = ExampleMethods(models.by_name, check_method=check_method, metrics=counted)
     model_service = ModelService(
         models,
         may_manage=server_config.enable_model_management
@@ -197,6 +234,7 @@ async def _open(
         examples=examples,
         model_service=model_service,
         as_content=server_config.enable_serialization_as_tensor_content,
+        ended=counted.grpc_ended if counted else None,
     )
     timeout_ms = server_config.rest_api_timeout_in_ms
     rest = RestApi(
@@ -207,6 +245,7 @@ async def _open(
         model_service=model_service,
         timeout_s=timeout_ms / 1000 if timeout_ms > 0 else None,
         cors=server_config.rest_api_enable_cors_support,
+        monitoring=Monitoring(metrics_path, metrics, models, predictor) if counted else None,
     )
     addresses = dict[str, str]()
     shown_host = f"[{host}]" if ":" in host else host
@@ -234,7 +273,11 @@ async def _open(
         limits = http_protocol.Limits(body_bytes=server_config.rest_max_body_bytes or None)
         listeners.append(
             await http_protocol.serve(
-                rest.respond, rest_socket, limits, fast_handler=rest.respond_soon
+                rest.respond,
+                rest_socket,
+                limits,
+                fast_handler=rest.respond_soon,
+                ended=counted.rest_ended if counted else None,
             )
         )
         addresses["rest"] = f"{shown_host}:{port}"

@@ -21,20 +21,26 @@ _MAX_RECORDS = 1000
 _METHODS = {"classify_log": CLASSIFY, "regress_log": REGRESS}
 
 
-def run(servable: Servable, path: Path, *, n_iterations: int) -> None:
-    """Run the requests in `assets.extra/tf_serving_warmup_requests`, if that file is there.
+def has_requests(path: Path) -> bool:
+    """Say whether there are requests to run beside a version."""
+    return (path / _FILE).is_file()
+
+
+def run(servable: Servable, path: Path, *, n_iterations: int) -> int:
+    """Run the requests in `assets.extra/tf_serving_warmup_requests`.
 
     Args:
         servable: The version that was just loaded.
         path: Its folder.
         n_iterations: How often each request is run; below 1 means once.
 
+    Returns:
+        How many requests there are.
+
     Raises:
         MlopsMiniError: The file is broken, or a request fails: the version must not be served.
     """
     file = path / _FILE
-    if not file.is_file():
-        return
     import tensorflow as tf
     from google.protobuf.message import DecodeError
     from tensorflow_serving.apis import prediction_log_pb2
@@ -66,6 +72,7 @@ def run(servable: Servable, path: Path, *, n_iterations: int) -> None:
         file,
         n_records,
     )
+    return n_records
 
 
 def _run_record(servable: Servable, log: Any) -> None:
