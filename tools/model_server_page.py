@@ -215,6 +215,92 @@ the second way is open on loopback only, or to clients with a certificate.
 """
 
 
+# Family of TensorFlow Serving, how it is here, why.
+METRICS = (
+    ("serving:mlmd_map", "none", "no model here comes from an ML Metadata store"),
+    ("serving:request_log_count", "none", "there is no request log"),
+    (
+        "serving:request_count",
+        "`(unknown)` stands for all names that were never configured",
+        "else clients could make series without end",
+    ),
+    (
+        "serving:batching_session:...",
+        "also without `--enable_batching`; only requests that ran with others",
+        "what arrives together runs together",
+    ),
+    ("serving:..._sum", "all digits, not six", "rates of sums are exact after a month, too"),
+    (
+        "cc:saved_model:..., serving:model_warmup_...",
+        "the latest 100 version folders",
+        "a server runs for years",
+    ),
+    (
+        "core:graph_runs, core:graph_run_time_usecs",
+        "runs of requests, without warm-up",
+        "counted here, not in TensorFlow",
+    ),
+    ("the other 140 families of TensorFlow's own", "none", "Python can't read them"),
+)
+
+
+MONITORING = """
+## Metrics
+
+Off, unless `--monitoring_config_file` names a file such as [this one](../deploy/monitoring.config);
+without a `path` in it, it is `/monitoring/prometheus/metrics`. The page is on the REST port.
+
+```
+mini-model-server --model_config_file=models.config --rest_api_port=8501 \\
+  --monitoring_config_file=deploy/monitoring.config
+prometheus --config.file=deploy/prometheus.yml
+promtool test rules deploy/alerts_test.yml
+```
+
+[deploy/](../deploy) has Prometheus' configuration, rules with alerts and their unit tests, and a
+dashboard for Grafana, which `python -m tools.dashboard` writes.
+
+Names, types, labels and buckets are TensorFlow Serving's, for request and runtime latencies,
+requests, examples, warm-up, batches and loads. `promtool check metrics` reads the page and finds
+that those names have colons and no help, as in the original; it has nothing against ours:
+
+"""
+# Name, labels, what it is.
+OWN_METRICS = (
+    ("model_ready", "model_name", "1 if a version answers"),
+    (
+        "version_state",
+        "model_name, version, state",
+        "1 for the state that a version is in; where it has ended, only if it failed",
+    ),
+    ("version_label", "model_name, label, version", "1 for the version that a label stands for"),
+    ("loads_total", "model_name, status", "loads by how they ended, warm-up included"),
+    (
+        "run_requests_total",
+        "model_name, version, signature",
+        "predict requests that were run, well or not",
+    ),
+    ("run_rows", "model_name, version, signature", "rows of each run, padding included"),
+    ("queued_requests", "model_name, version, signature", "requests that wait to be run"),
+    ("requests_running", "model_name", "requests that hold a version"),
+    (
+        "event_loop_stall_seconds",
+        "",
+        "how much later than due the event loop did something",
+    ),
+)
+MONITORING_LIMITS = """
+The series of a version go with it. To write the page takes a tenth of the event loop's time at
+most, however many ask for it; [server_overhead](../benchmarks/server_overhead.md) has what counting
+costs.
+
+What differs from TensorFlow Serving:
+
+| family | here | why |
+| --- | --- | --- |
+"""
+
+
 WAITS = """
 ## Who waits for whom
 
@@ -253,8 +339,20 @@ def page() -> str:
     lines += ["", "## Differences from TensorFlow Serving", ""]
     lines += ["| what | there | here | restored by |", "| --- | --- | --- | --- |"]
     lines += [f"| {' | '.join(row)} |" for row in DIFFERENCES]
+    lines += MONITORING.rstrip().split("\n")
+    lines += ["", "| metric | labels | what |", "| --- | --- | --- |"]
+    lines += [f"| `mlops_mini_{name}` | {labels} | {what} |" for name, labels, what in OWN_METRICS]
+    lines += MONITORING_LIMITS.rstrip().split("\n")
+    lines += [f"| {_family(name)} | {here} | {why} |" for name, here, why in METRICS]
     lines += WAITS.rstrip().split("\n")
     return "\n".join(lines) + "\n"
+
+
+def _family(names: str) -> str:
+    """Write families as code, with the prefix that all of TensorFlow's have."""
+    if " " in names.replace(", ", ""):
+        return names
+    return ", ".join(f"`:tensorflow:{name}`" for name in names.split(", "))
 
 
 def _shown(flag: dataclasses.Field[object]) -> str:
