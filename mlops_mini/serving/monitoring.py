@@ -54,14 +54,15 @@ class Monitoring:
         self._predictor = predictor
         self._due: asyncio.Task[str] | None = None  # a page that isn't begun
         self._next_s = 0.0
-        self._last_beat_s = time.perf_counter()
-        self._beat()
+        self._beat_later()
 
-    def _beat(self) -> None:
-        now_s = time.perf_counter()
-        self._metrics.stalls_s.observe(max(now_s - self._last_beat_s - _BEAT_S, 0.0))
-        self._last_beat_s = now_s
-        asyncio.get_running_loop().call_later(_BEAT_S, self._beat)
+    def _beat_later(self) -> None:
+        due_s = time.perf_counter() + _BEAT_S
+        asyncio.get_running_loop().call_later(_BEAT_S, self._beat, due_s)
+
+    def _beat(self, due_s: float) -> None:
+        self._metrics.stalls_s.observe(max(time.perf_counter() - due_s, 0.0))
+        self._beat_later()
 
     async def answer(self, path: str) -> Answer | None:
         """Answer a request for the page, by whatever method; None if the path isn't its own."""
