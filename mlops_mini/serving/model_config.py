@@ -100,7 +100,7 @@ def read(path: Path, *, is_first: bool = False) -> list[ModelConfig]:
         InvalidArgumentError: It does not parse, or asks for something that cannot be served.
         FailedPreconditionError: It is empty.
     """
-    server_config = _parse(path, model_server_config_pb2.ModelServerConfig())
+    server_config = _parse(path, model_server_config_pb2.ModelServerConfig(), is_first=is_first)
     if not (is_first or server_config.WhichOneof("config")):
         raise FailedPreconditionError(
             "Cannot transition to requested config. It is only legal to transition from one"
@@ -260,12 +260,16 @@ def _describe(
             _describe(message_type.nested_type.add(name=f"_{name}"), described.type_name, kind)
 
 
-def _parse(path: Path, message: Any) -> Any:
+def _parse(path: Path, message: Any, *, is_first: bool = True) -> Any:
     try:
         return text_format.Parse(path.read_bytes(), message)
     except OSError as exc:
         raise NotFoundError(f"{path}; {exc.strerror}") from exc
     except (text_format.ParseError, UnicodeDecodeError) as exc:
-        name = type(message).DESCRIPTOR.full_name
-        logger.error("Error parsing text-format %s: %s", name, exc)  # noqa: TRY400 - TensorFlow Serving's line
-        raise InvalidArgumentError(f"Invalid protobuf file: '{path}'") from exc
+        words = f"Error parsing text-format {type(message).DESCRIPTOR.full_name}: {exc}"
+        problem = InvalidArgumentError(f"Invalid protobuf file: '{path}'")
+        if is_first:
+            logger.error("%s", words)  # noqa: TRY400 - TensorFlow Serving's line
+        else:
+            problem.hint = words
+        raise problem from exc

@@ -24,6 +24,7 @@ from mlops_mini.errors import (
     MlopsMiniError,
     NotFoundError,
 )
+from mlops_mini.serving import not_found
 from mlops_mini.serving.lifecycle import (
     ModelLifecycle,
     Retries,
@@ -95,7 +96,9 @@ class Models:
         ]
         if not statuses:
             what = "any versions of" if version is None else f"version {version} of"
-            raise NotFoundError(f"Could not find {what} model {name}")
+            error = NotFoundError(f"Could not find {what} model {name}")
+            error.hint = "" if model else not_found.models_hint(name, self.names())
+            raise error
         return statuses
 
     def names(self) -> list[str]:

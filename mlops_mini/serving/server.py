@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         server_config, unknown = config.parse_flags(arguments)
         if unknown:
             out.write(f"unknown argument: {unknown[0]}\n{config.usage()}\n")
+            out.writelines(filter(None, map(config.suggestion, unknown)))
             out.flush()
         run(server_config)
     except config.UsageError as exc:
@@ -84,8 +85,10 @@ def run(server_config: ServerConfig) -> None:
         MlopsMiniError: The server cannot start: a port is taken, a file cannot be read or written,
             the models cannot be served as configured.
     """
+    # Not stderr itself, which is nowhere while TensorFlow is imported.
+    own_stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
     logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s"
+        stream=own_stderr, level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s"
     )
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # its advice is not the user's
     for name in server_config.inert:
@@ -356,21 +359,31 @@ def _write_addresses(file: Path, addresses: dict[str, str]) -> None:
 
 async def _follow(models: Models, server_config: ServerConfig, applied: list[ModelConfig]) -> None:
     """Apply the configuration file again whenever it says something new."""
-    wait_s = server_config.model_config_file_poll_wait_seconds
+    wait_s, problem = server_config.model_config_file_poll_wait_seconds, ""
     while server_config.model_config_file and wait_s > 0:
         await asyncio.sleep(wait_s)
-        try:
-            configs = await asyncio.to_thread(
-                model_config.read, Path(server_config.model_config_file)
-            )
-            if configs != applied:
-                models.configure(configs)
-                applied = configs
-        except MlopsMiniError as exc:
-            logger.error("the configuration file is not applied, the old one stays: %s", exc)  # noqa: TRY400 - the message says it all
-        except Exception:  # whatever it is, later files must be looked at
-            logger.exception("the configuration file is not applied, the old one stays")
+        file = Path(server_config.model_config_file)
+        applied, problem = await _apply_again(models, file, applied, problem)
     await asyncio.Event().wait()
+
+
+async def _apply_again(
+    models: Models, file: Path, applied: list[ModelConfig], last_problem: str
+) -> tuple[list[ModelConfig], str]:
+    """Look at the configuration file once; return what is applied now, and what is wrong."""
+    problem = ""
+    try:
+        configs = await asyncio.to_thread(model_config.read, file)
+        if configs != applied:
+            models.configure(configs)
+            applied = configs
+    except MlopsMiniError as exc:
+        problem = f"{exc} ({exc.hint})" if exc.hint else str(exc)
+    except Exception as exc:  # noqa: BLE001 - whatever it is, later files must be looked at
+        problem = repr(exc)
+    if problem and problem != last_problem:
+        logger.error("the configuration file is not applied, the old one stays: %s", problem)
+    return applied, problem
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
