@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -37,7 +37,7 @@ from tests.serving.servers import run_in_child, wait_until
 
 CONNECTIONS = (1, 8, 64)
 _WARM_UP_S = 1
-_SCRIPT = """
+SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 local file = io.open("{body}", "rb")
@@ -156,12 +156,13 @@ WRITERS: dict[str, tuple[Callable[..., None], tuple[int, ...]]] = {
 }
 
 
-def write_models(folder: Path) -> dict[str, Path]:
-    """Write each model's version 1 unless it is there; return the base paths."""
-    for name, (write, arguments) in WRITERS.items():
+def write_models(folder: Path, names: Sequence[str] = tuple(WRITERS)) -> dict[str, Path]:
+    """Write version 1 of these models unless it is there; return the base paths."""
+    for name in names:
+        write, arguments = WRITERS[name]
         if not (folder / name / "1").exists():
             run_in_child(write, *arguments, f"{folder / name}/1", log_file=folder / "build.log")
-    return {name: folder / name for name in WRITERS}
+    return {name: folder / name for name in names}
 
 
 def start(folder: Path, name: str, module: str, *arguments: str) -> tuple[psutil.Process, str]:
@@ -254,7 +255,7 @@ def measure(
             model, body = bodies()[name]
             (folder / f"{name}.body").write_bytes(body)
             script = folder / f"{name}.lua"
-            script.write_text(_SCRIPT.format(body=folder / f"{name}.body"))
+            script.write_text(SCRIPT.format(body=folder / f"{name}.body"))
             loads[name] = (script, model)
         for name, connections in itertools.product(names, (1, 64)):
             for server in servers.values():
