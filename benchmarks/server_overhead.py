@@ -25,7 +25,8 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.server_speed import SCRIPT, Measured, bodies, load, start, write_models
+from benchmarks.server_speed import SCRIPT, Measured, bodies, load, write_models
+from tests.serving.servers import Server
 
 LEAST_RATIO = 0.95
 LOADS = ("half_plus_two", "tabular")  # the least that a request can cost, and an ordinary one
@@ -63,18 +64,13 @@ def measure(
     with contextlib.ExitStack() as stack:
         servers = {}
         for name, flags in VARIANTS.items():
-            all_flags = [
-                "--port=0",
-                f"--model_config_file={folder}/models.config",
-                f"--address_file={folder}/{name}.json",
-                *[flag.format(folder=folder) for flag in flags],
-            ]
-            servers[name] = start(folder, name, "mlops_mini.serving.server", *all_flags)
-            process, address = servers[name]
-            stack.callback(process.wait)
-            stack.callback(process.kill)
+            config_flag = f"--model_config_file={folder}/models.config"
+            filled = [flag.format(folder=folder) for flag in flags]
+            server = Server.start(folder, folder / name, config_flag, *filled)
+            stack.callback(server.close)
+            servers[name] = psutil.Process(server.process.pid), server.rest
             if MONITORING in flags:
-                thread = threading.Thread(target=scrape, args=[address, is_over])
+                thread = threading.Thread(target=scrape, args=[server.rest, is_over])
                 thread.start()
                 stack.callback(thread.join)
                 stack.callback(is_over.set)
@@ -83,8 +79,8 @@ def measure(
             (folder / f"{name}.body").write_bytes(bodies()[name][1])
             scripts[name] = folder / f"{name}.lua"
             scripts[name].write_text(SCRIPT.format(body=folder / f"{name}.body"))
-        for name, connections, server in itertools.product(LOADS, CONNECTIONS, servers.values()):
-            load(server, scripts[name], name, connections, 1)
+        for name, connections, asked in itertools.product(LOADS, CONNECTIONS, servers.values()):
+            load(asked, scripts[name], name, connections, 1)
         order = list(servers)
         for _ in range(rounds):
             for name, connections in itertools.product(LOADS, CONNECTIONS):
@@ -112,8 +108,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(exist_ok=True)
-        for name in VARIANTS:
-            (folder / f"{name}.json").unlink(missing_ok=True)
         results = measure(folder, rounds=options.rounds, seconds=options.seconds)
     reference, *others = VARIANTS
     rows, ratios = [], []

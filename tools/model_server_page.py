@@ -301,6 +301,142 @@ What differs from TensorFlow Serving:
 """
 
 
+# What is asked of TensorFlow Serving in its tracker, how it is here, and the test that shows it.
+WISHES = (
+    (
+        "arm64 and Apple silicon, without Docker",
+        "pure Python, on macOS and Linux; Windows has WSL2",
+        "test_wheel.py::test_it_holds_the_package_whole_and_nothing_else",
+    ),
+    (
+        "Install it with pip",
+        "`pip install`, and the same flags",
+        "serving/test_server.py::test_the_script_serves_and_stops",
+    ),
+    (
+        "SIGTERM must lose no request",
+        "what is in flight ends, then exit status 0",
+        "serving/test_server.py::test_sigterm_lets_the_request_in_flight_finish",
+    ),
+    (
+        "Health and readiness without a model's name",
+        "`/healthz`, `/readyz`, and gRPC health by model",
+        "conformance/test_transport.py::test_health_follows_the_models_and_ends_with_the_server",
+    ),
+    (
+        "Labels at the start",
+        "wait for their versions",
+        "serving/test_models.py::test_labels_are_applied_by_the_time_their_versions_answer",
+    ),
+    (
+        "Canary by percentage, A/B",
+        (
+            "labels, and many versions at a time; the shares of traffic belong to a proxy in front."
+            " gRPC answers name the version"
+        ),
+        (
+            "serving/test_server_versions.py"
+            "::test_no_request_fails_over_twenty_reloads_that_swap_version_and_label"
+        ),
+    ),
+    (
+        "A broken or missing model must not stop the others",
+        "each is looked after by a thread of its own",
+        "conformance/test_idioms.py::test_models_that_cannot_be_loaded_keep_no_port_closed",
+    ),
+    (
+        "A version that is half copied, or fails once",
+        "is not loaded yet, and is tried again when its files change",
+        "serving/test_lifecycle.py::test_a_folder_that_still_changes_waits",
+    ),
+    (
+        "Rollback must not block",
+        "a removed version gives way to the one before",
+        (
+            "serving/test_lifecycle.py"
+            "::test_a_rollback_from_a_broken_version_and_back_again_is_no_livelock"
+        ),
+    ),
+    (
+        "Memory that grows with each reload",
+        "comes back; [measured](../benchmarks/server_soak.md) over half a million requests, too",
+        "serving/test_server_memory.py::test_thirty_cycles_of_load_and_unload_give_all_memory_back",
+    ),
+    (
+        "See, add and remove models over REST",
+        (
+            "`/readyz` lists them; they change by the polled file, or by gRPC with a deadline. REST"
+            " changes nothing"
+        ),
+        "conformance/test_reload.py::test_a_deadline_ends_the_wait_and_the_set_is_in_force",
+    ),
+    (
+        "Metrics by version and signature, and of states",
+        "`mlops_mini_run_requests_total`, `mlops_mini_version_state` and others",
+        "conformance/test_metrics.py::test_the_numbers_are_those_of_the_requests",
+    ),
+    (
+        "REST that is fast for arrays",
+        (
+            "numbers go straight to arrays; bodies may be gzip. Answers aren't compressed, and"
+            " protobuf isn't taken over REST: for that there is gRPC"
+        ),
+        "serving/test_json_fast.py::test_numbers_are_read_as_the_exact_reader_reads_them",
+    ),
+    (
+        "Errors that one can act on",
+        "a `hint` beside the original's words",
+        "serving/test_rest_api.py::test_what_is_not_there_has_a_hint_at_what_is",
+    ),
+    (
+        "Misspelt flags are hard to find",
+        "`did you mean --model_base_path?`",
+        "serving/test_config.py::test_an_unknown_argument_that_is_like_a_flag_names_it",
+    ),
+    (
+        "What batches do",
+        "metrics of queues, sizes and padding",
+        "conformance/test_metrics.py::test_batches_count_their_requests_and_their_padding",
+    ),
+    (
+        "One bad request must not fail its batch",
+        "it fails alone",
+        "serving/test_batching.py::test_one_bad_request_fails_alone_and_the_batch_is_run_again_once",
+    ),
+    (
+        "TLS",
+        "on the gRPC port; over REST, and for the metrics, by a proxy in front",
+        (
+            "conformance/test_transport.py"
+            "::test_with_keys_the_port_speaks_tls_and_may_ask_for_the_clients"
+        ),
+    ),
+    (
+        "Versions that have ended stay listed",
+        "here too, since scripts read the list; metrics leave them out",
+        (
+            "serving/test_lifecycle.py"
+            "::test_states_are_listed_in_descending_order_and_the_ended_are_kept"
+        ),
+    ),
+    (
+        "NaN is no JSON",
+        "stands bare, as there: Python's clients read it, strict ones need gRPC",
+        "serving/test_json_response.py::test_nan_and_infinity_stand_bare",
+    ),
+    (
+        "A client without TensorFlow and its pins",
+        "`mlops_mini.client`",
+        "test_client.py::test_the_client_needs_neither_tensorflow_nor_pandas",
+    ),
+    (
+        "gRPC reflection",
+        "always on",
+        "conformance/test_grpc.py::test_reflection_lists_the_services_and_describes_them",
+    ),
+)
+
+
 WAITS = """
 ## Who waits for whom
 
@@ -344,7 +480,10 @@ def page() -> str:
     lines += [f"| `mlops_mini_{name}` | {labels} | {what} |" for name, labels, what in OWN_METRICS]
     lines += MONITORING_LIMITS.rstrip().split("\n")
     lines += [f"| {_family(name)} | {here} | {why} |" for name, here, why in METRICS]
-    lines += WAITS.rstrip().split("\n")
+    lines += ["", "## What users ask of TensorFlow Serving", ""]
+    lines += ["| what | here | shown by |", "| --- | --- | --- |"]
+    lines += [f"| {what} | {here} | `tests/{test}` |" for what, here, test in WISHES]
+    lines += ["", "The KServe v2 protocol isn't spoken.", *WAITS.rstrip().split("\n")]
     return "\n".join(lines) + "\n"
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
@@ -73,6 +74,13 @@ def test_port_0_is_refused_unless_an_address_file_tells_the_port() -> None:
         config.parse_flags([BASE, "--port=0"])
 
     assert config.parse_flags([BASE, "--port=0", "--address_file=/tmp/a"])[0].port == 0
+
+
+@pytest.mark.parametrize("test", [test for _, _, test in model_server_page.WISHES])
+def test_what_the_page_says_of_wishes_has_its_test(test: str) -> None:
+    file, _, name = test.partition("::")
+
+    assert f"\ndef {name}(" in (Path(__file__).parents[1] / file).read_text()
 
 
 @pytest.mark.parametrize(
