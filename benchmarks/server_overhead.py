@@ -66,7 +66,8 @@ def measure(
         for name, flags in VARIANTS.items():
             config_flag = f"--model_config_file={folder}/models.config"
             filled = [flag.format(folder=folder) for flag in flags]
-            server = Server.start(folder, folder / name, config_flag, *filled)
+            server_folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            server = Server.start(folder, server_folder, config_flag, *filled)
             stack.callback(server.close)
             servers[name] = psutil.Process(server.process.pid), server.rest
             if MONITORING in flags:
@@ -120,6 +121,11 @@ def main() -> int:
             f" | {statistics.median(m.requests_s for m in measured):,.0f} | {ratios[-1]:.3f}"
             f" | {ratio(first, measured, 'cpu_us'):.3f} |"
         )
+    busy = (
+        " Others were at work on this machine: the rates say little, the CPU per request more."
+        if before > (psutil.cpu_count() or 1)
+        else ""
+    )
     lines = [
         "# What counting and logging cost",
         "",
@@ -130,7 +136,7 @@ def main() -> int:
         "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
         *rows,
         "",
-        f"All in all {statistics.geometric_mean(ratios):.3f}.",
+        f"All in all {statistics.geometric_mean(ratios):.3f}.{busy}",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {psutil.cpu_count()} cores,",
         f"load average {before:.1f} before and {psutil.getloadavg()[0]:.1f} after,",

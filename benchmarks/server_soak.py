@@ -16,6 +16,7 @@ import platform
 import shutil
 import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -59,7 +60,8 @@ class Soaked:
         n_failed: Requests that failed or had a wrong answer.
         growth_mb: Resident memory at its most after the warm-up, less that at its end.
         longest_s: The longest wait for `/healthz`.
-        limit_s: The longest that the stall test would allow now.
+        limit_s: The longest that the stall test would allow: twice as long as the machine itself
+            keeps a program waiting meanwhile, and at least `LIMIT_S`.
         n_log_files: Files of the request log; None without one.
     """
 
@@ -168,6 +170,19 @@ def operate(server: Server, models: Path, base: Path, log: str) -> Iterator[bool
             yield True
 
 
+# How late a program that only sleeps wakes up, at its worst, until its stdin ends.
+_SLEEPING = """
+import sys, threading, time
+done, longest = threading.Event(), 0.0
+threading.Thread(target=lambda: (sys.stdin.read(), done.set())).start()
+while not done.is_set():
+    began = time.perf_counter()
+    time.sleep(0.01)
+    longest = max(longest, time.perf_counter() - began - 0.01)
+print(longest)
+"""
+
+
 @contextmanager
 def serving(models: Path, folder: Path) -> Iterator[tuple[Server, str]]:
     """Start the server with both models and all that is watched and written."""
@@ -242,7 +257,13 @@ def soak(models: Path, folder: Path, *, n_requests: int) -> Soaked:
 
         warm_mb = max(reach(WARM_UP))
         resident_mb: list[float] = []
+        sleeping = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-c", _SLEEPING], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+        )
         seconds = pulse.during(lambda: resident_mb.extend(reach(1)))
+        sleeper_s = float(sleeping.communicate()[0])
         done.set()
         for worker in workers.values():
             worker.join(120)
@@ -253,7 +274,7 @@ def soak(models: Path, folder: Path, *, n_requests: int) -> Soaked:
         n_failed=sum(worker.n_failed for worker in workers.values()),
         growth_mb=max(resident_mb, default=warm_mb) - warm_mb,
         longest_s=max(seconds),
-        limit_s=max(LIMIT_S, 10 * median_s, 2 * before_s, 2 * noise_s()),
+        limit_s=max(LIMIT_S, 10 * median_s, 2 * max(before_s, noise_s(), sleeper_s)),
         n_log_files=n_log_files,
     )
 
