@@ -20,8 +20,9 @@ import functools
 import json
 import logging
 import re
+import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import unquote
@@ -30,11 +31,11 @@ import numpy.typing as npt
 
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError
 from mlops_mini.serving import json_fast, json_hint, json_request, json_response, lifecycle
-from mlops_mini.serving.batching import Results, Task
+from mlops_mini.serving.batching import Results
 from mlops_mini.serving.example_methods import ExampleMethods
 from mlops_mini.serving.http_answers import JSON_HEADERS, Answer, error_page
-from mlops_mini.serving.http_protocol import Reply
-from mlops_mini.serving.json_fast import FastReader
+from mlops_mini.serving.http_protocol import Reply, Taker
+from mlops_mini.serving.json_fast import FastReader, FastRequest
 from mlops_mini.serving.json_request import DecodedRequest
 from mlops_mini.serving.json_response import PreparedOutputs
 from mlops_mini.serving.model_service import ModelService
@@ -64,7 +65,6 @@ _INT64_MAX = 2**63 - 1
 _INT64_DIGITS = 19
 _MAX_INFLATED_BYTES = 100 * 2**20
 _QUICKLY_INFLATED_BYTES = 4 * 2**10
-_MAX_KNOWN_TARGETS = 1000
 _FEW_VALUES = 1000  # of an output: never a large answer
 _JSON = JSON_HEADERS
 _EMPTY = {"Content-Type": "text/html; charset=ISO-8859-1"}
@@ -107,30 +107,28 @@ class RestApi:
     timeout_s: float | None = 30.0
     cors: bool = False
     monitoring: Monitoring | None = None
-    _known_targets: dict[bytes, ModelSpec] = field(default_factory=dict)
     _reader: FastReader = field(default_factory=FastReader)
     _large_replies: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def respond_soon(
-        self,
-        method: str,
-        target: bytes,
-        headers: Mapping[bytes, bytes],
-        body: bytes,
-        reply: Reply,
-    ) -> bool:
-        """Take a plain predict request that can be run as it is, together with others.
+    def find_taker(
+        self, method: str, target: bytes, headers: Mapping[bytes, bytes]
+    ) -> Taker | None:
+        """Find out who takes the bodies of plain predict requests; see `FindTaker`."""
+        path = target.decode("utf-8", "surrogateescape")
+        match = _POST.fullmatch(path) if method == "POST" else None
+        if match is None or match[4] != "predict" or b"content-encoding" in headers:
+            return None
+        try:
+            spec = _spec(*match.groups()[:3])
+        except MlopsMiniError:
+            return None
+        label = spec.version_label if spec.version is None else ""
+        return functools.partial(self._take, spec.name, (spec.version, label))
 
-        The arguments are those of a `FastHandler`.
-
-        Returns:
-            False if nothing was begun, and `respond` is to be asked.
-        """
-        spec = self._known_targets.get(target)
-        if spec is None or method != "POST" or b"content-encoding" in headers:
-            return False
-        model = self.models.by_name.get(spec.name)
-        servable = model.answering(spec.version, spec.version_label) if model else None
+    def _take(self, name: str, version: tuple[int | None, str], body: bytes, reply: Reply) -> bool:
+        """Take a request that can be run as it is, together with others."""
+        model = self.models.by_name.get(name)
+        servable = model.answering.get(version) if model else None
         if model is None or servable is None:
             return False
         request = self._reader.read(body, servable.layouts)
@@ -139,63 +137,30 @@ class RestApi:
         signature = servable.signatures.get(request.signature_name or DEFAULT_SIGNATURE)
         if signature is None or signature.layout is None:
             return False
-        task = Task(
-            request.blocks,
-            0 if signature.layout.shape else 1,
-            request.n_rows,
-            request.n_elements,
-            functools.partial(self._reply, reply, signature, request.is_rows),
-            functools.partial(self._reply_error, reply, servable, request.signature_name),
-            self.timeout_s,
-        )
-        return self.predictor.submit(model, servable, signature, task)
+        axis = 0 if signature.layout.shape else 1
+        predict = _Predict(self, servable, signature, request, axis, reply)
+        return self.predictor.submit(model, servable, signature, predict, is_alone=reply.is_alone)
 
-    def _reply(
-        self,
-        reply: Reply,
-        signature: LoadedSignature,
-        is_rows: bool,
-        results: Results,
-        start: int,
-        stop: int | None,
-    ) -> None:
-        """Answer one request of a batch."""
-        prepared: PreparedOutputs | None = results.shared
-        try:
-            if prepared is None:
-                aliases = [spec.alias for spec in signature.outputs]
-                outputs = dict(zip(aliases, results.arrays, strict=True))
-                if _is_large(outputs):
-                    own = {alias: array[start:stop] for alias, array in outputs.items()}
-                    work = asyncio.get_running_loop().create_task(
-                        self._reply_large(reply, own, is_rows)
-                    )
-                    self._large_replies.add(work)
-                    work.add_done_callback(self._large_replies.discard)
-                    return
-                prepared = results.shared = PreparedOutputs(outputs)
-            self._send(reply, Answer(200, _JSON, prepared.encode(start, stop, is_rows)))
-        except MlopsMiniError as exc:
-            self._send(reply, _error(exc))
+    def reply_later(self, reply: Reply, outputs: Mapping[str, Array], is_rows: bool) -> None:
+        """Write a large answer where that stops nobody."""
+        work = asyncio.get_running_loop().create_task(self._reply_large(reply, outputs, is_rows))
+        self._large_replies.add(work)
+        work.add_done_callback(self._large_replies.discard)
 
     async def _reply_large(self, reply: Reply, outputs: Mapping[str, Array], is_rows: bool) -> None:
         try:
-            self._send(reply, Answer(200, _JSON, await self._write(outputs, is_rows)))
+            body = await self._write(outputs, is_rows)
         except MlopsMiniError as exc:
-            self._send(reply, _error(exc))
+            self.send(reply, _error(exc))
+        else:
+            self.send(reply, Answer(200, _JSON, body))
 
-    def _reply_error(self, reply: Reply, servable: Servable, key: str, error: Exception) -> None:
-        if not isinstance(error, MlopsMiniError):
-            reply(error_page(500))
-            return
-        if isinstance(error, InvalidArgumentError):
-            error.hint = json_hint.predict_hint(servable, key)
-        self._send(reply, _error(error))
+    def send(self, reply: Reply, answer: Answer) -> None:
+        """Answer a request that was taken."""
+        reply.send(self._with_cors(answer))
 
-    def _send(self, reply: Reply, answer: Answer) -> None:
-        if self.cors:
-            answer = answer._replace(headers={**answer.headers, **_CORS})
-        reply(answer)
+    def _with_cors(self, answer: Answer) -> Answer:
+        return answer._replace(headers={**answer.headers, **_CORS}) if self.cors else answer
 
     async def respond(
         self, method: str, target: bytes, headers: Mapping[bytes, bytes], body: bytes
@@ -207,10 +172,7 @@ class RestApi:
         if self.monitoring is not None and (page := await self.monitoring.answer(path)):
             return page
         if _PREFIX.fullmatch(path):
-            answer = await self._serve(method, path, headers, body)
-            if self.cors:
-                return answer._replace(headers={**answer.headers, **_CORS})
-            return answer
+            return self._with_cors(await self._serve(method, path, headers, body))
         if method in ("GET", "HEAD") and path == "/healthz":
             return _json(200, {"status": "ok"})
         if method in ("GET", "HEAD") and path == "/readyz":
@@ -242,9 +204,6 @@ class RestApi:
                 if b"gzip" in headers.get(b"content-encoding", b""):
                     body = await _inflate(body)
                 if verb == "predict":
-                    if len(self._known_targets) >= _MAX_KNOWN_TARGETS:
-                        self._known_targets.clear()
-                    self._known_targets[path.encode("utf-8", "surrogateescape")] = spec
                     return await self.predict(spec, body)
                 return await self._infer(CLASSIFY if verb == "classify" else REGRESS, spec, body)
         if method == "GET" and (match := _GET.fullmatch(path)):
@@ -318,6 +277,63 @@ class RestApi:
     async def _infer(self, method: str, spec: ModelSpec, body: bytes) -> bytes:
         run = (self.examples.infer_json, method, spec, body, self.timeout_s)
         return await self.workers.run(*run, timeout_s=self.timeout_s)
+
+
+class _Predict:
+    """A predict request that was taken: one of the tasks of `batching`."""
+
+    __slots__ = (
+        "_api", "_is_rows", "_key", "_reply", "_servable", "_signature", "axis", "blocks", "kind",
+        "n_elements", "n_rows", "queued_s", "timeout_s",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        api: RestApi,
+        servable: Servable,
+        signature: LoadedSignature,
+        request: FastRequest,
+        axis: int,
+        reply: Reply,
+    ) -> None:
+        self.blocks: Sequence[Any]
+        self.kind: Hashable
+        self._key, self._is_rows, self.blocks, self.n_rows, self.n_elements, self.kind = request
+        self.axis = axis
+        self.timeout_s = api.timeout_s
+        self.queued_s = time.perf_counter()
+        self._api = api
+        self._servable = servable
+        self._signature = signature
+        self._reply = reply
+
+    def done(self, results: Results, start: int, stop: int | None) -> None:
+        try:
+            prepared: PreparedOutputs | None = results.shared
+            if prepared is None:
+                aliases = [spec.alias for spec in self._signature.outputs]
+                outputs = dict(zip(aliases, results.arrays, strict=True))
+                if _is_large(outputs):
+                    own = {alias: array[start:stop] for alias, array in outputs.items()}
+                    self._api.reply_later(self._reply, own, self._is_rows)
+                    return
+                prepared = results.shared = PreparedOutputs(outputs)
+            body = prepared.encode(start, stop, self._is_rows)
+        except MlopsMiniError as exc:
+            self._api.send(self._reply, _error(exc))
+        else:
+            if self._api.cors:
+                self._api.send(self._reply, Answer(200, _JSON, body))
+            else:
+                self._reply.send_json(body)
+
+    def failed(self, error: Exception) -> None:
+        if not isinstance(error, MlopsMiniError):
+            self._reply.send(error_page(500))
+            return
+        if isinstance(error, InvalidArgumentError):
+            error.hint = json_hint.predict_hint(self._servable, self._key)
+        self._api.send(self._reply, _error(error))
 
 
 def _is_large(outputs: Mapping[str, Array]) -> bool:

@@ -279,7 +279,7 @@ async def _open(
                 rest.respond,
                 rest_socket,
                 limits,
-                fast_handler=rest.respond_soon,
+                find_taker=rest.find_taker,
                 ended=counted.rest_ended if counted else None,
             )
         )
