@@ -9,6 +9,7 @@ docs/model-server.md is made from them.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -104,8 +105,10 @@ class ServerConfig:
     enable_per_model_batching_parameters: bool = _flag(
         False, "take them from batching_params.pbtxt in each version's folder instead"
     )
+    monitoring_config_file: str = _flag(
+        "", "MonitoringConfig text: Prometheus' metrics, on the REST port; without it none"
+    )
 
-    monitoring_config_file: str = _inert("", "not yet: there are no metrics")
     enable_profiler: bool = _inert(True, "not yet: there is no profiler")
     prefer_tflite_model: bool = _inert(False, "not yet: the SavedModel is served")
     num_tflite_pools: int = _inert(_N_CPUS, shown="CPUs")
@@ -253,6 +256,19 @@ def _read(name: str, kind: type, text: str | None, metadata: Mapping[str, Any]) 
         shown = "no value" if text is None else repr(text)
         raise UsageError(f"--{name} takes a value of type {kind.__name__}, got {shown}")
     return value
+
+
+def suggestion(argument: str) -> str:
+    r"""Write a line with the flag that an unknown argument may stand for; empty if there is none.
+
+    >>> suggestion("--model_basepath=/m"), suggestion("extra")
+    ('--model_basepath=/m: did you mean --model_base_path?\n', '')
+    """
+    name = argument.lstrip("-").partition("=")[0].replace("-", "_")
+    flags = [f.name for f in dataclasses.fields(ServerConfig)]
+    close = difflib.get_close_matches(name, flags, n=1, cutoff=0.75)
+    is_flag = argument.startswith("-")
+    return f"{argument}: did you mean --{close[0]}?\n" if close and is_flag else ""
 
 
 def usage() -> str:

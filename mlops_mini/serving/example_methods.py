@@ -10,6 +10,7 @@ RESTful API, https://www.tensorflow.org/tfx/serving/api_rest
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,7 @@ from mlops_mini.serving.servables import (
     Servable,
     TensorSpec,
 )
+from mlops_mini.serving.server_metrics import ServerMetrics
 from mlops_mini.wire import DTYPES, ModelSpec
 from mlops_mini.wire_messages import parse
 
@@ -68,15 +70,23 @@ class ExampleMethods:
     Every method raises an `MlopsMiniError` whose code and text are what TensorFlow Serving answers.
     """
 
-    def __init__(self, models: Mapping[str, ModelLifecycle], *, check_method: bool = False) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, ModelLifecycle],
+        *,
+        check_method: bool = False,
+        metrics: ServerMetrics | None = None,
+    ) -> None:
         """Answer for these models.
 
         Args:
             models: The models by name; others may change it at any time.
             check_method: Refuse signatures that were exported for another method.
+            metrics: What counts the runs; None counts none.
         """
         self._models = models
         self._check_method = check_method
+        self._metrics = metrics
 
     def infer_json(
         self, method: str, spec: ModelSpec, body: bytes, timeout_s: float | None
@@ -93,6 +103,7 @@ class ExampleMethods:
         key = json_request.signature_name(document)
         examples = decode_examples(document)
         with lifecycle.acquire(self._models, spec) as servable:
+            began_s = time.perf_counter()
             try:
                 result = classify_or_regress(
                     servable,
@@ -105,6 +116,7 @@ class ExampleMethods:
             except InvalidArgumentError as exc:
                 exc.hint = json_hint.examples_hint(servable, method)
                 raise
+            self._ran(servable, result, began_s)
         return encode_result(result)
 
     def infer(self, method: str, request_bytes: bytes, timeout_s: float | None) -> bytes:
@@ -121,6 +133,7 @@ class ExampleMethods:
             response = regression_pb2.RegressionResponse()
         spec = wire.read_spec(request)
         with lifecycle.acquire(self._models, spec) as servable:
+            began_s = time.perf_counter()
             result = classify_or_regress(
                 servable,
                 method,
@@ -129,6 +142,7 @@ class ExampleMethods:
                 timeout_ms=servables.limit_ms(timeout_s),
                 check_method=self._check_method,
             )
+            self._ran(servable, result, began_s)
             _fill_spec(response, servable, result)
         _fill_result(response.result, result)
         return bytes(response.SerializeToString())
@@ -141,12 +155,14 @@ class ExampleMethods:
         response = inference_pb2.MultiInferenceResponse()
         first_spec = wire.read_spec(request.tasks[0]) if request.tasks else None
         with lifecycle.acquire(self._models, first_spec or ModelSpec(name="")) as servable:
+            began_s = time.perf_counter()
             results = multi_inference(
                 servable,
                 request,
                 timeout_ms=servables.limit_ms(timeout_s),
                 check_method=self._check_method,
             )
+            self._ran(servable, results[0], began_s, "MultiInference")
             for result in results:
                 answer = response.results.add()
                 _fill_spec(answer, servable, result)
@@ -154,6 +170,13 @@ class ExampleMethods:
                 kind = "classification_result" if is_classify else "regression_result"
                 _fill_result(getattr(answer, kind), result)
         return bytes(response.SerializeToString())
+
+    def _ran(self, servable: Servable, result: Result, began_s: float, api: str = "") -> None:
+        """Count a run; `api` is what asked for it, unless the result's method says so."""
+        if self._metrics is not None:
+            api = api or result.method.rpartition("/")[2].capitalize()
+            seconds = time.perf_counter() - began_s
+            self._metrics.examples_ran(servable.name, api, len(result.scores), seconds)
 
 
 def infer(

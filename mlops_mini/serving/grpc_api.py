@@ -43,6 +43,7 @@ from mlops_mini.wire import (
 )
 
 _PREDICTION, _MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
+_COUNTED = {"Predict", "Classify", "Regress"}
 _HEALTH_NAMES = ("", "ModelService", "PredictionService")
 _WATCH_S = 0.2
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -182,6 +183,8 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
         examples: Answers Classify, Regress and MultiInference.
         model_service: Answers questions about models.
         as_content: Write Predict's outputs as `tensor_content` instead of typed fields.
+        ended: Told, of each request that TensorFlow Serving counts, the method, the message, the
+            code of its status, and the seconds that it took.
     """
 
     workers: Workers
@@ -189,6 +192,7 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
     examples: ExampleMethods
     model_service: ModelService
     as_content: bool = False
+    ended: Callable[[str, bytes, int, float], None] | None = None
 
     def __post_init__(self) -> None:
         self._n_predicts = 0  # under way
@@ -203,6 +207,10 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
             f"/{_MODEL}/GetModelStatus": self.status,
             f"/{_MODEL}/HandleReloadConfigRequest": self.reload,
         }
+        if self.ended is not None:
+            for name in _COUNTED:
+                count = functools.partial(self._count, name, methods[f"/{_PREDICTION}/{name}"])
+                methods[f"/{_PREDICTION}/{name}"] = count
         self._handlers = {
             name: grpc.unary_unary_rpc_method_handler(functools.partial(self._answer, method))
             for name, method in methods.items()
@@ -221,6 +229,26 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
         except MlopsMiniError as exc:
             await _abort(context, exc)
             raise  # abort has raised already
+
+    async def _count(
+        self, name: str, method: _Method, request_bytes: bytes, timeout_s: float | None
+    ) -> bytes:
+        """Call a method, and tell `ended` how that went."""
+        began_s, code = time.perf_counter(), MlopsMiniError.code
+        try:
+            answer = await method(request_bytes, timeout_s)
+        except MlopsMiniError as exc:
+            code = exc.code
+            raise
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED.value[0]
+            raise
+        else:
+            code = 0
+            return answer
+        finally:
+            if self.ended is not None:
+                self.ended(name, request_bytes, code, time.perf_counter() - began_s)
 
     async def predict(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
         """Answer a serialized PredictRequest with a serialized PredictResponse.

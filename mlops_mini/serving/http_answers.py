@@ -21,11 +21,13 @@ class Answer(NamedTuple):
         status: HTTP status.
         headers: Without Date and Content-Length; `Connection: close` ends the connection.
         body: Not sent when the method is HEAD.
+        code: Canonical gRPC code of an error; 0 where there is none, or none is known.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes = b""
+    code: int = 0
 
 
 def reason(status: int) -> str:

@@ -27,6 +27,7 @@ import io
 import logging
 import math
 import socket
+import time
 from collections import deque
 from email.utils import formatdate
 from typing import cast
@@ -37,6 +38,7 @@ from mlops_mini.serving.http_answers import JSON_HEADERS, Answer, error_page, he
 from mlops_mini.serving.http_requests import (
     DEFAULT_LIMITS,
     MAX_KNOWN_HEAD_BYTES,
+    Ended,
     FindTaker,
     Handler,
     KnownHeads,
@@ -52,6 +54,7 @@ _SWEEP_S = 1.0
 _LINGER_S = 1.0  # for the client to read the last answer before what it still sends is refused
 _SLOWEST_BODY_BYTES_S = 500
 _COPIED_BYTES = 64 * 2**10
+_PLAIN_ANSWER = Answer(200, JSON_HEADERS)
 _LAST_REQUESTS_S = 0.1  # for requests already on their way when the server begins to stop
 
 
@@ -61,10 +64,15 @@ class HttpListener:
     acceptor: asyncio.AbstractServer
 
     def __init__(
-        self, handler: Handler, limits: Limits, find_taker: FindTaker | None = None
+        self,
+        handler: Handler,
+        limits: Limits,
+        find_taker: FindTaker | None = None,
+        ended: Ended | None = None,
     ) -> None:
         self.handler = handler
         self.known_heads = KnownHeads(find_taker)
+        self.ended = ended
         self.limits = limits
         self.loop = asyncio.get_running_loop()
         self.connections: set[_Connection] = set()
@@ -108,6 +116,7 @@ async def serve(
     limits: Limits = DEFAULT_LIMITS,
     *,
     find_taker: FindTaker | None = None,
+    ended: Ended | None = None,
 ) -> HttpListener:
     """Answer HTTP requests on a socket.
 
@@ -116,11 +125,12 @@ async def serve(
         bound_socket: Bound and listening, TCP or Unix; the listener closes it.
         limits: What one connection may do.
         find_taker: Asked before the handler.
+        ended: Told of each answer.
 
     Returns:
         The listener, which accepts connections already; end it with `drain`.
     """
-    listener = HttpListener(handler, limits, find_taker)
+    listener = HttpListener(handler, limits, find_taker, ended)
     listener.acceptor = await listener.loop.create_server(
         functools.partial(_Connection, listener), sock=bound_socket
     )
@@ -143,6 +153,7 @@ class _Connection(asyncio.Protocol):
         self._waiting: deque[Request] = deque()  # complete, in order
         self._answering: asyncio.Task[None] | None = None
         self._replying: Request | None = None  # what has been taken
+        self._began_s = 0.0  # when its turn came, or that of what the handler answers
         self._unfinished: Request | None = None  # like a known one, and its body isn't whole
         self._pieces: list[bytes] = []
         self._n_missing_bytes = 0
@@ -350,6 +361,8 @@ class _Connection(asyncio.Protocol):
     def _take(self, request: Request, body: bytes) -> None:
         """Have a request taken, or else answered by the handler."""
         if request.take is not None:
+            if self._listener.ended is not None:
+                self._began_s = time.perf_counter()
             self._replying = request
             is_alone = self._is_quiet and len(self._listener.connections) == 1
             try:
@@ -373,6 +386,9 @@ class _Connection(asyncio.Protocol):
             self.send(Answer(200, JSON_HEADERS, body))
             return
         self.transport.write(b"%b%d\r\n\r\n%b" % (self._listener.json_head, len(body), body))
+        if self._listener.ended is not None and self._replying is not None:
+            seconds = time.perf_counter() - self._began_s
+            self._listener.ended("POST", self._replying.target, _PLAIN_ANSWER, seconds)
         self._replying = None
         if self._writable.is_set():
             self._is_quiet, self._is_idle, self._deadline = False, True, math.inf
@@ -399,6 +415,7 @@ class _Connection(asyncio.Protocol):
         await self._writable.wait()
         while self._waiting and not self.transport.is_closing():
             request = self._waiting.popleft()
+            self._began_s = time.perf_counter()
             answer = error_page(request.refusal) if request.refusal else await self._ask(request)
             self._write(request, answer)
             await self._writable.wait()
@@ -429,6 +446,9 @@ class _Connection(asyncio.Protocol):
             return error_page(500)
 
     def _write(self, request: Request, answer: Answer) -> None:
+        ended = self._listener.ended
+        if ended is not None and not request.refusal:
+            ended(request.method, request.target, answer, time.perf_counter() - self._began_s)
         if self.transport.is_closing():
             return
         body = answer.body

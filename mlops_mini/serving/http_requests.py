@@ -22,6 +22,9 @@ _MAX_KNOWN_HEADS = 1024
 # Asked with the method, the target as it was sent (undecoded, with query and fragment), the headers
 # (names in lower case, the first of several values) and the body.
 Handler = Callable[[str, bytes, Mapping[bytes, bytes], bytes], Awaitable[Answer]]
+# Told, of each request that was complete, the method, the target, the answer (without its body
+# where that is a 200), and the seconds that it took.
+Ended = Callable[[str, bytes, Answer, float], None]
 
 
 class Reply(Protocol):

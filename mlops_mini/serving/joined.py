@@ -41,6 +41,7 @@ class Joined:
         self.n_rows = n_rows
         self.n_elements = n_elements
         self.timeout_s = timeout_s
+        self.queued_s = 0.0
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._answer = answer
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_mini.errors import (
+    CODE_NAMES,
     DeadlineExceededError,
     FailedPreconditionError,
     InternalError,
@@ -23,6 +24,7 @@ from mlops_mini.errors import (
     MlopsMiniError,
     NotFoundError,
 )
+from mlops_mini.serving import not_found
 from mlops_mini.serving.lifecycle import (
     ModelLifecycle,
     Retries,
@@ -38,12 +40,6 @@ Load = Callable[[str, Path, int], Servable]
 
 _FIRST_LOOKS_S = 0.1
 _RECOVERY_S = 1.0
-# The canonical names of google/rpc/code.proto, by number.
-CODE_NAMES = (
-    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
-    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",
-    "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
-)  # fmt: skip
 
 
 class Models:
@@ -100,7 +96,9 @@ class Models:
         ]
         if not statuses:
             what = "any versions of" if version is None else f"version {version} of"
-            raise NotFoundError(f"Could not find {what} model {name}")
+            error = NotFoundError(f"Could not find {what} model {name}")
+            error.hint = "" if model else not_found.models_hint(name, self.names())
+            raise error
         return statuses
 
     def names(self) -> list[str]:

@@ -44,6 +44,7 @@ from mlops_mini.serving.servables import (
     LoadedSignature,
     Servable,
 )
+from mlops_mini.serving.server_metrics import ServerMetrics
 from mlops_mini.serving.workers import Workers
 from mlops_mini.wire import ModelSpec, PredictRequest, PredictResponse
 
@@ -103,6 +104,7 @@ class Predictor:
         *,
         check_method: bool = False,
         n_batch_threads: int = 1,
+        metrics: ServerMetrics | None = None,
     ) -> None:
         """Answer for these models.
 
@@ -111,11 +113,13 @@ class Predictor:
             workers: Where slow runs are made.
             check_method: Refuse signatures that were exported for another method.
             n_batch_threads: Batches that run at the same time where `BatchingOptions` limit them.
+            metrics: What counts the runs; None counts none.
         """
         self._models = models
         self._workers = workers
         self._check_method = check_method
         self._scheduler = BatchScheduler(n_batch_threads)
+        self._metrics = metrics
         # By a servable's `id`, while it lives.
         self._queues: dict[int, dict[str, BatchQueue | LimitedQueue]] = {}
         self._under_way = set[asyncio.Task[None]]()
@@ -157,6 +161,8 @@ class Predictor:
         if self._check_method:
             return False
         queue = self._queue(model, servable, signature)
+        if queue.metrics is not None:
+            task.queued_s = time.perf_counter()
         if isinstance(queue, LimitedQueue):
             return self._scheduler.schedule(queue, task)
         if not queue.waiting:
@@ -196,8 +202,14 @@ class Predictor:
                     f"signature {signature.name} of {version}",
                     is_alone=servable.batching == "alone" or not signature.may_batch,
                 )
+            if self._metrics is not None:
+                queue.metrics = self._metrics.runs(servable.name, servable.version, signature.name)
             queues[signature.name] = queue
         return queue
+
+    def queues(self) -> list[BatchQueue | LimitedQueue]:
+        """List where requests wait, for every signature that was asked of a version in memory."""
+        return [queue for queues in list(self._queues.values()) for queue in queues.values()]
 
     def _call_soon(self, call: Callable[..., None], *arguments: Any) -> None:
         asyncio.get_running_loop().call_soon(call, *arguments)
@@ -229,7 +241,11 @@ class Predictor:
             return False
         run = functools.partial(_run_batch, servable, signature, None)
         try:
-            batching.settle(tasks, batching.run(queue, tasks, run))
+            began_s = 0.0 if queue.metrics is None else time.perf_counter()
+            outcome = batching.run(queue, tasks, run)
+            if queue.metrics is not None:
+                queue.ran(tasks, outcome, began_s, time.perf_counter())
+            batching.settle(tasks, outcome)
         except Exception as exc:  # our own fault, whatever it is: nobody may wait for ever
             logger.exception("a batch of %s has failed", queue.name)
             _give_up(tasks, exc)
@@ -261,8 +277,10 @@ class Predictor:
         with contextlib.ExitStack() as hold:
             hold.callback(turn.end_one)
             try:
+                began_s = time.perf_counter()
                 arguments = (batching.run, queue, tasks, run)
                 outcome = await self._workers.run(*arguments, timeout_s=timeout_s, hold=hold)
+                queue.ran(tasks, outcome, began_s, time.perf_counter())
                 batching.settle(tasks, outcome)
             except DeadlineExceededError as exc:
                 batching.settle(tasks, [exc] * len(tasks))
@@ -350,6 +368,7 @@ class Predictor:
             results = await (joined if is_limited else within(joined, timeout_s))
             return {s.alias: array for s, array in zip(checked.outputs, results, strict=True)}
         costs, n_elements = checked.signature.costs, _n_elements(checked.arrays)
+        began_s = time.perf_counter()
         # What fetches other outputs is a callable of its own, which takes long to make.
         is_short = n_elements <= costs.inline_elements and not output_filter
         if is_short and costs.is_warm:
@@ -359,7 +378,17 @@ class Predictor:
             run = (_timed_run, servable, checked, n_elements, timeout_ms)
             results = await self._workers.run(*run, timeout_s=timeout_s, hold=hold)
             costs.is_warm |= is_short
+        self._count_lone_run(servable, checked, began_s)
         return {spec.alias: array for spec, array in zip(checked.outputs, results, strict=True)}
+
+    def _count_lone_run(self, servable: Servable, checked: CheckedRun, began_s: float) -> None:
+        """Count a run that waited for no other, and began then."""
+        if self._metrics is None or (model := self._models.get(servable.name)) is None:
+            return
+        counted = self._queue(model, servable, checked.signature).metrics
+        if counted is not None:
+            n_rows = next((len(array) for array in checked.arrays if array.ndim), 1)
+            counted.ran(n_rows, 1, 1, time.perf_counter() - began_s)
 
     def _join(
         self, servable: Servable, checked: CheckedRun, timeout_s: float | None, patience_s: float

@@ -39,6 +39,7 @@ from mlops_mini.serving.json_request import DecodedRequest
 from mlops_mini.serving.json_response import PreparedOutputs
 from mlops_mini.serving.model_service import ModelService
 from mlops_mini.serving.models import Models
+from mlops_mini.serving.monitoring import Monitoring
 from mlops_mini.serving.predict import Predictor
 from mlops_mini.serving.servables import (
     CLASSIFY,
@@ -94,6 +95,7 @@ class RestApi:
         model_service: Answers questions about models.
         timeout_s: Longest run of a request, seconds; None for no limit.
         cors: Let any web page read the answers of `/v1`.
+        monitoring: Writes the page of metrics; None for no page.
     """
 
     models: Models
@@ -103,6 +105,7 @@ class RestApi:
     model_service: ModelService
     timeout_s: float | None = 30.0
     cors: bool = False
+    monitoring: Monitoring | None = None
     _reader: FastReader = field(default_factory=FastReader)
     _large_replies: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -172,6 +175,8 @@ class RestApi:
         path = target.decode("utf-8", "surrogateescape")
         if path[:1] != "/":
             path = _ORIGIN.sub("", path, count=1)  # as a proxy is asked
+        if self.monitoring is not None and (page := await self.monitoring.answer(path)):
+            return page
         if _PREFIX.fullmatch(path):
             return self._with_cors(await self._serve(method, path, headers, body))
         if method in ("GET", "HEAD") and path == "/healthz":
@@ -191,7 +196,7 @@ class RestApi:
         try:
             return Answer(200, _JSON, await self._ask(method, path, headers, body))
         except _EmptyBadRequestError:
-            return Answer(400, _JSON)
+            return Answer(400, _JSON, code=InvalidArgumentError.code)
         except MlopsMiniError as exc:
             return _error(exc)
 
@@ -285,7 +290,7 @@ class _Predict:
 
     __slots__ = (
         "_api", "_is_rows", "_key", "_reply", "_servable", "_signature", "axis", "blocks", "kind",
-        "n_elements", "n_rows", "timeout_s",
+        "n_elements", "n_rows", "queued_s", "timeout_s",
     )  # fmt: skip
 
     def __init__(
@@ -302,6 +307,7 @@ class _Predict:
         self._key, self._is_rows, self.blocks, self.n_rows, self.n_elements, self.kind = request
         self.axis = axis
         self.timeout_s = api.timeout_s
+        self.queued_s = 0.0
         self._api = api
         self._servable = servable
         self._signature = signature
@@ -390,7 +396,7 @@ def _error(exc: MlopsMiniError) -> Answer:
     document = {"error": str(exc)}
     if exc.hint:
         document["hint"] = exc.hint
-    return _json(_STATUS.get(exc.code, 500), document)
+    return _json(_STATUS.get(exc.code, 500), document)._replace(code=exc.code)
 
 
 def _json(status: int, document: Mapping[str, Any]) -> Answer:

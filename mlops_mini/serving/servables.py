@@ -13,9 +13,12 @@ Serving does not, and cost tens of times more.
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import os
 import re
+import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +51,7 @@ DEFAULT_SIGNATURE = "serving_default"
 PREDICT = "tensorflow/serving/predict"
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 
+_IMPORTING = threading.Lock()
 _MAX_CALLABLES = 256
 # Ops that may take long, or make much, whatever the size of the input: never on the event loop.
 _UNBOUNDED = re.compile(
@@ -364,11 +368,23 @@ def _is_stateless(ops: Set[str]) -> bool:
 
 
 def tensorflow() -> Any:
-    """Import TensorFlow at its first use, with quiet native logs unless the user wants them."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
+    """Import TensorFlow at its first use, without native logs unless `TF_CPP_MIN_LOG_LEVEL` is set.
 
-    return tf
+    Its import prints some lines whatever that says, before native logging is set up: what is
+    written to stderr meanwhile is dropped.
+    """
+    with _IMPORTING:
+        if "tensorflow" not in sys.modules and "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+            os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+            stderr = os.dup(2)
+            try:
+                with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - it's no path
+                    os.dup2(nowhere.fileno(), 2)
+                importlib.import_module("tensorflow")
+            finally:
+                os.dup2(stderr, 2)
+                os.close(stderr)
+        return importlib.import_module("tensorflow")
 
 
 def _tensor_specs(infos: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
