@@ -141,12 +141,12 @@ class _Connection(asyncio.Protocol):
     """One connection. The methods `on_…` are called by the parser while it is fed."""
 
     transport: asyncio.Transport
+    _request: Request  # the one that is being read
 
     def __init__(self, listener: HttpListener) -> None:
         self._listener = listener
         self._limits = listener.limits
         self._parser = httptools.HttpRequestParser(self)
-        self._request = Request()  # the one that is being read
         self._is_reading = False  # a request has begun and is not complete
         self._in_head = False
         self._n_unparsed_bytes = 0  # since the parser last came to anything
