@@ -129,13 +129,13 @@ class PredictRequest:
     output_filter: Sequence[str] = ()
     unreadable: Sequence[str] = ()
 
-    def to_bytes(self) -> bytes:
-        """Serialize, numbers as `tensor_content`, which every server reads fastest."""
+    def to_bytes(self, *, as_content: bool = True) -> bytes:
+        """Serialize, numbers as `tensor_content`, which every server reads fastest, or typed."""
         request = FAST["PredictRequest"](output_filter=self.output_filter)
         if self.model_spec is not None:
             fill_spec(request.model_spec, self.model_spec)
         for alias, array in self.inputs.items():
-            _fill_tensor(request.inputs[alias], array, as_content=True)
+            _fill_tensor(request.inputs[alias], array, as_content=as_content)
         return bytes(request.SerializeToString())
 
     @classmethod

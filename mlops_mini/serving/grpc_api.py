@@ -12,7 +12,7 @@ import contextlib
 import functools
 import importlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -26,6 +26,7 @@ from mlops_mini.serving.model_config import SslConfig
 from mlops_mini.serving.model_service import ModelService
 from mlops_mini.serving.models import Models
 from mlops_mini.serving.predict import Predictor
+from mlops_mini.serving.request_log import RequestLog
 from mlops_mini.serving.servables import CLASSIFY, REGRESS
 from mlops_mini.serving.workers import MAX_INLINE_BYTES, Workers
 from mlops_mini.wire import NotQuickError, PredictRequest, PredictResponse, n_bytes
@@ -39,7 +40,8 @@ _INT32_MAX = 2**31 - 1
 # `grpc.aio` wakes the event loop for each call, so that a turn brings only one: where several are
 # under way, each waits that long for others. A lone client's calls don't wait.
 _PATIENCE_S = 0.002
-_Method = Callable[[bytes, float | None], Awaitable[bytes]]
+_REQUEST_ID = "x-request-id"
+_Method = Callable[[bytes, float | None, bytes], Awaitable[bytes]]
 
 
 def listen(
@@ -169,6 +171,9 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
         examples: Answers Classify, Regress and MultiInference.
         model_service: Answers questions about models.
         as_content: Write Predict's outputs as `tensor_content` instead of typed fields.
+        request_log: Where requests of models with a log go.
+        new_id: Makes an id for a request that has no `x-request-id` in its metadata; the answer's
+            trailing metadata repeat it. Or returns nothing, and then nothing is repeated.
     """
 
     workers: Workers
@@ -176,6 +181,8 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
     examples: ExampleMethods
     model_service: ModelService
     as_content: bool = False
+    request_log: RequestLog = field(default_factory=RequestLog)
+    new_id: Callable[[], bytes] = bytes
 
     def __post_init__(self) -> None:
         self._n_predicts = 0  # under way
@@ -199,18 +206,26 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
 
     async def _answer(self, method: _Method, request_bytes: bytes, context: Any) -> bytes:
         """Call a method; what it raises becomes a status."""
+        request_id = self.new_id()
+        if request_id:
+            given = dict(context.invocation_metadata() or ()).get(_REQUEST_ID, "")
+            request_id = given.encode() or request_id
+            context.set_trailing_metadata(((_REQUEST_ID, request_id.decode()),))
         try:
-            return await method(request_bytes, context.time_remaining())
+            return await method(request_bytes, context.time_remaining(), request_id)
         except MlopsMiniError as exc:
             await _abort(context, exc)
             raise  # abort has raised already
 
-    async def predict(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
+    async def predict(
+        self, request_bytes: bytes, timeout_s: float | None, request_id: bytes = b""
+    ) -> bytes:
         """Answer a serialized PredictRequest with a serialized PredictResponse.
 
         Args:
             request_bytes: The message.
             timeout_s: Longest run, seconds; None for no limit. So for the methods below.
+            request_id: For the request log.
         """
         request = await self._read(request_bytes)
         self._n_predicts += 1
@@ -220,7 +235,13 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
             )
         finally:
             self._n_predicts -= 1
-        return await self._write(response)
+        response_bytes = await self._write(response)
+        answered = response.model_spec
+        log = self.request_log.sampled(answered.name)
+        if log is not None:
+            messages = request_bytes, response_bytes
+            self.request_log.add(log, "predict", answered, request_id, *messages)
+        return response_bytes
 
     async def _read(self, request_bytes: bytes) -> PredictRequest:
         """Read a message: here if that is quick, else where it stops nobody."""
@@ -236,30 +257,36 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
             return write()
         return await self.workers.do(write)
 
-    async def classify(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
+    async def classify(
+        self, request_bytes: bytes, timeout_s: float | None, request_id: bytes = b""
+    ) -> bytes:
         """Answer a serialized ClassificationRequest."""
-        run = (self.examples.infer, CLASSIFY, request_bytes, timeout_s)
+        run = (self.examples.infer, CLASSIFY, request_bytes, timeout_s, request_id)
         return await self.workers.run(*run, timeout_s=timeout_s)
 
-    async def regress(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
+    async def regress(
+        self, request_bytes: bytes, timeout_s: float | None, request_id: bytes = b""
+    ) -> bytes:
         """Answer a serialized RegressionRequest."""
-        run = (self.examples.infer, REGRESS, request_bytes, timeout_s)
+        run = (self.examples.infer, REGRESS, request_bytes, timeout_s, request_id)
         return await self.workers.run(*run, timeout_s=timeout_s)
 
-    async def multi_inference(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
+    async def multi_inference(
+        self, request_bytes: bytes, timeout_s: float | None, request_id: bytes = b""
+    ) -> bytes:
         """Answer a serialized MultiInferenceRequest."""
-        run = (self.examples.multi_inference, request_bytes, timeout_s)
+        run = (self.examples.multi_inference, request_bytes, timeout_s, request_id)
         return await self.workers.run(*run, timeout_s=timeout_s)
 
-    async def metadata(self, request_bytes: bytes, _timeout_s: float | None) -> bytes:
+    async def metadata(self, request_bytes: bytes, *_: Any) -> bytes:
         """Answer a serialized GetModelMetadataRequest."""
         return await self.workers.do(self.model_service.metadata, request_bytes)
 
-    async def status(self, request_bytes: bytes, _timeout_s: float | None) -> bytes:
+    async def status(self, request_bytes: bytes, *_: Any) -> bytes:
         """Answer a serialized GetModelStatusRequest."""
         return await self.workers.do(self.model_service.status, request_bytes)
 
-    async def reload(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
+    async def reload(self, request_bytes: bytes, timeout_s: float | None, *_: Any) -> bytes:
         """Answer a serialized ReloadConfigRequest."""
         return await self.workers.do(self.model_service.reload, request_bytes, timeout_s)
 

@@ -12,6 +12,7 @@ _REASONS = {
     504: "Gateway Time-out", 505: "HTTP Version not supported",
 }  # fmt: skip
 JSON_HEADERS = {"Content-Type": "application/json"}
+REQUEST_ID = b"x-request-id"  # as the parser gives names of headers
 
 
 class Answer(NamedTuple):

@@ -94,6 +94,16 @@ class InputLayout:
         blocks = [np.stack([arrays[a] for a in aliases]) for _, aliases in self.groups]
         return blocks, shape[0]
 
+    def to_arrays(self, blocks: Sequence[Array]) -> dict[str, Array]:
+        """Turn blocks into one array per alias, of the type that is fed."""
+        if self.shape is not None:
+            numpy, (alias,) = self.groups[0]
+            return {alias: blocks[0].astype(numpy, copy=False)}
+        arrays: dict[str, Array] = {}
+        for (numpy, aliases), block in zip(self.groups, blocks, strict=True):
+            arrays.update(zip(aliases, block.astype(numpy, copy=False), strict=True))
+        return arrays
+
 
 class FastRequest(NamedTuple):
     """What a plain body asks.

@@ -21,8 +21,8 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -30,16 +30,18 @@ import numpy.typing as npt
 
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError
 from mlops_mini.serving import json_fast, json_hint, json_request, json_response, lifecycle
-from mlops_mini.serving.batching import Results, Task
+from mlops_mini.serving.batching import Done, Results, Task
 from mlops_mini.serving.example_methods import ExampleMethods
-from mlops_mini.serving.http_answers import JSON_HEADERS, Answer, error_page
+from mlops_mini.serving.http_answers import JSON_HEADERS, REQUEST_ID, Answer, error_page
 from mlops_mini.serving.http_protocol import Reply
-from mlops_mini.serving.json_fast import FastReader
+from mlops_mini.serving.json_fast import FastReader, InputLayout
 from mlops_mini.serving.json_request import DecodedRequest
 from mlops_mini.serving.json_response import PreparedOutputs
+from mlops_mini.serving.model_config import LogConfig
 from mlops_mini.serving.model_service import ModelService
 from mlops_mini.serving.models import Models
 from mlops_mini.serving.predict import Predictor
+from mlops_mini.serving.request_log import RequestLog
 from mlops_mini.serving.servables import (
     CLASSIFY,
     DEFAULT_SIGNATURE,
@@ -95,6 +97,7 @@ class RestApi:
         model_service: Answers questions about models.
         timeout_s: Longest run of a request, seconds; None for no limit.
         cors: Let any web page read the answers of `/v1`.
+        request_log: Where predict requests of models with a log go.
     """
 
     models: Models
@@ -104,6 +107,7 @@ class RestApi:
     model_service: ModelService
     timeout_s: float | None = 30.0
     cors: bool = False
+    request_log: RequestLog = field(default_factory=RequestLog)
     _known_targets: dict[bytes, ModelSpec] = field(default_factory=dict)
     _reader: FastReader = field(default_factory=FastReader)
     _large_replies: set[asyncio.Task[None]] = field(default_factory=set)
@@ -136,16 +140,46 @@ class RestApi:
         signature = servable.signatures.get(request.signature_name or DEFAULT_SIGNATURE)
         if signature is None or signature.layout is None:
             return False
+        done: Done = functools.partial(self._reply, reply, signature, request.is_rows)
+        log = self.request_log.sampled(spec.name)
+        if log is not None:
+            asked = replace(spec, signature_name=request.signature_name)
+            request_id = headers.get(REQUEST_ID, b"")
+            done = self._logged(done, log, asked, request_id, servable, request.blocks)
         task = Task(
             request.blocks,
             0 if signature.layout.shape else 1,
             request.n_rows,
             request.n_elements,
-            functools.partial(self._reply, reply, signature, request.is_rows),
+            done,
             functools.partial(self._reply_error, reply, servable, request.signature_name),
             self.timeout_s,
         )
         return self.predictor.submit(model, servable, signature, task)
+
+    def _logged(
+        self,
+        done: Done,
+        log: LogConfig,
+        asked: ModelSpec,
+        request_id: bytes,
+        servable: Servable,
+        blocks: Sequence[Array],
+    ) -> Done:
+        """Let a request of a batch be logged once it is answered."""
+        signature = servable.signatures[asked.signature_name or DEFAULT_SIGNATURE]
+        layout = cast("InputLayout", signature.layout)
+
+        def done_and_logged(results: Results, start: int, stop: int | None) -> None:
+            done(results, start, stop)
+            outputs = {
+                spec.alias: array[start:stop]
+                for spec, array in zip(signature.outputs, results.arrays, strict=True)
+            }
+            inputs = layout.to_arrays(blocks)
+            self.request_log.add_predict(log, request_id, asked, servable.version, inputs, outputs)
+
+        return done_and_logged
 
     def _reply(
         self,
@@ -233,6 +267,7 @@ class RestApi:
         if method == "POST" and (match := _POST.fullmatch(path)):
             name, digits, label, verb = match.groups()
             spec = _spec(name, digits, label)
+            request_id = headers.get(REQUEST_ID, b"")
             if verb in ("predict", "classify", "regress"):
                 if b"gzip" in headers.get(b"content-encoding", b""):
                     body = await _inflate(body)
@@ -240,8 +275,10 @@ class RestApi:
                     if len(self._known_targets) >= _MAX_KNOWN_TARGETS:
                         self._known_targets.clear()
                     self._known_targets[path.encode("utf-8", "surrogateescape")] = spec
-                    return await self.predict(spec, body)
-                return await self._infer(CLASSIFY if verb == "classify" else REGRESS, spec, body)
+                    return await self.predict(spec, body, request_id)
+                method = CLASSIFY if verb == "classify" else REGRESS
+                run = (self.examples.infer_json, method, spec, body, self.timeout_s, request_id)
+                return await self.workers.run(*run, timeout_s=self.timeout_s)
         if method == "GET" and (match := _GET.fullmatch(path)):
             name, digits, label, metadata = match.groups()
             spec = _spec(name or "", digits, label)
@@ -252,12 +289,13 @@ class RestApi:
             return self.model_service.status_json(spec)
         raise InvalidArgumentError(f"Malformed request: {method} {path}")
 
-    async def predict(self, spec: ModelSpec, body: bytes) -> bytes:
+    async def predict(self, spec: ModelSpec, body: bytes, request_id: bytes = b"") -> bytes:
         """Answer the body of a predict request with the body of its answer.
 
         Args:
             spec: The model; the body names the signature.
             body: What was sent.
+            request_id: For the request log.
 
         Raises:
             MlopsMiniError: With TensorFlow Serving's code and text; an `InvalidArgumentError` has a
@@ -283,6 +321,12 @@ class RestApi:
                 outputs = await self.predictor.run(
                     servable, key, request.inputs, timeout_s=self.timeout_s, hold=hold
                 )
+                log = self.request_log.sampled(spec.name)
+                if log is not None:
+                    asked, inputs = replace(spec, signature_name=key), request.inputs
+                    self.request_log.add_predict(
+                        log, request_id, asked, servable.version, inputs, outputs
+                    )
                 return await self._write(outputs, request.is_rows)
             except InvalidArgumentError as exc:
                 exc.hint = json_hint.predict_hint(servable, key)
@@ -309,10 +353,6 @@ class RestApi:
         if n_bytes <= MAX_INLINE_BYTES:
             return json_response.encode_predict(outputs, is_rows)
         return await self.workers.do_json(n_bytes, json_response.encode_predict, outputs, is_rows)
-
-    async def _infer(self, method: str, spec: ModelSpec, body: bytes) -> bytes:
-        run = (self.examples.infer_json, method, spec, body, self.timeout_s)
-        return await self.workers.run(*run, timeout_s=self.timeout_s)
 
 
 def _is_large(outputs: Mapping[str, Array]) -> bool:

@@ -28,10 +28,11 @@ from mlops_mini.serving.example_methods import ExampleMethods
 from mlops_mini.serving.grpc_api import GrpcApi, GrpcListener
 from mlops_mini.serving.http_protocol import HttpListener
 from mlops_mini.serving.lifecycle import Retries
-from mlops_mini.serving.model_config import ModelConfig, SslConfig
+from mlops_mini.serving.model_config import LogConfig, ModelConfig, SslConfig
 from mlops_mini.serving.model_service import ModelService
 from mlops_mini.serving.models import CODE_NAMES, Models
 from mlops_mini.serving.predict import Predictor
+from mlops_mini.serving.request_log import RequestLog
 from mlops_mini.serving.rest_api import RestApi
 from mlops_mini.serving.servables import Servable
 from mlops_mini.serving.workers import Workers
@@ -95,7 +96,9 @@ def _configs(server_config: ServerConfig) -> list[ModelConfig]:
         base_path,
     )
     absolute = base_path if "://" in base_path else str(Path(base_path).absolute())
-    return [ModelConfig(name=name, base_path=absolute)]
+    prefix, rate = server_config.request_log_prefix, server_config.request_log_sampling_rate
+    log = LogConfig(prefix=Path(prefix).absolute(), sampling_rate=rate) if prefix else None
+    return [ModelConfig(name=name, base_path=absolute, request_log=log)]
 
 
 async def _serve(server_config: ServerConfig, configs: list[ModelConfig]) -> None:
@@ -137,6 +140,12 @@ def _models(server_config: ServerConfig) -> Models:
         n_load_threads=server_config.num_load_threads,
         strict_labels=server_config.strict_version_labels,
         allow_unavailable_labels=server_config.allow_version_labels_for_unavailable_models,
+        request_log=RequestLog(
+            leave_out_features=server_config.request_log_leave_out_features,
+            rotate_bytes=server_config.request_log_rotate_bytes,
+            rotate_s=server_config.request_log_rotate_s,
+            saved_model_tags=_tags(server_config),
+        ),
     )
 
 
@@ -148,7 +157,7 @@ def _load(server_config: ServerConfig, name: str, folder: Path, version: int) ->
         folder,
         name=name,
         version=version,
-        tags=(server_config.saved_model_tags or "serve").split(","),
+        tags=_tags(server_config),
         intra_op_threads=server_config.tensorflow_intra_op_parallelism or both,
         inter_op_threads=server_config.tensorflow_inter_op_parallelism or both,
         session_config_file=server_config.tensorflow_session_config_file,
@@ -162,6 +171,10 @@ def _load(server_config: ServerConfig, name: str, folder: Path, version: int) ->
             servable.close()
             raise
     return servable
+
+
+def _tags(server_config: ServerConfig) -> list[str]:
+    return (server_config.saved_model_tags or "serve").split(",")
 
 
 def _import_tensorflow() -> None:
@@ -184,7 +197,8 @@ async def _open(
     check_method = server_config.enable_signature_method_name_check
     workers = Workers(max(server_config.rest_api_num_threads, server_config.grpc_max_threads))
     predictor = Predictor(models.by_name, workers, check_method=check_method)
-    examples = ExampleMethods(models.by_name, check_method=check_method)
+    log = models.request_log
+    examples = ExampleMethods(models.by_name, check_method=check_method, request_log=log)
     model_service = ModelService(
         models,
         may_manage=server_config.enable_model_management
@@ -197,6 +211,8 @@ async def _open(
         examples=examples,
         model_service=model_service,
         as_content=server_config.enable_serialization_as_tensor_content,
+        request_log=log,
+        new_id=log.new_id,
     )
     timeout_ms = server_config.rest_api_timeout_in_ms
     rest = RestApi(
@@ -207,6 +223,7 @@ async def _open(
         model_service=model_service,
         timeout_s=timeout_ms / 1000 if timeout_ms > 0 else None,
         cors=server_config.rest_api_enable_cors_support,
+        request_log=log,
     )
     addresses = dict[str, str]()
     shown_host = f"[{host}]" if ":" in host else host
@@ -234,7 +251,11 @@ async def _open(
         limits = http_protocol.Limits(body_bytes=server_config.rest_max_body_bytes or None)
         listeners.append(
             await http_protocol.serve(
-                rest.respond, rest_socket, limits, fast_handler=rest.respond_soon
+                rest.respond,
+                rest_socket,
+                limits,
+                fast_handler=rest.respond_soon,
+                new_id=log.new_id,
             )
         )
         addresses["rest"] = f"{shown_host}:{port}"
