@@ -37,7 +37,7 @@ from tests.serving.servers import run_in_child, wait_until
 
 CONNECTIONS = (1, 8, 64)
 _WARM_UP_S = 1
-_SCRIPT = """
+SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 local file = io.open("{body}", "rb")
@@ -254,7 +254,7 @@ def measure(
             model, body = bodies()[name]
             (folder / f"{name}.body").write_bytes(body)
             script = folder / f"{name}.lua"
-            script.write_text(_SCRIPT.format(body=folder / f"{name}.body"))
+            script.write_text(SCRIPT.format(body=folder / f"{name}.body"))
             loads[name] = (script, model)
         for name, connections in itertools.product(names, (1, 64)):
             for server in servers.values():

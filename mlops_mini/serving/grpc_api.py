@@ -171,9 +171,8 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
         examples: Answers Classify, Regress and MultiInference.
         model_service: Answers questions about models.
         as_content: Write Predict's outputs as `tensor_content` instead of typed fields.
-        request_log: Where requests of models with a log go.
-        new_id: Makes an id for a request that has no `x-request-id` in its metadata; the answer's
-            trailing metadata repeat it. Or returns nothing, and then nothing is repeated.
+        request_log: Where requests of models with a log go. While there is one, the trailing
+            metadata of each answer have an `x-request-id`.
     """
 
     workers: Workers
@@ -182,7 +181,6 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
     model_service: ModelService
     as_content: bool = False
     request_log: RequestLog = field(default_factory=RequestLog)
-    new_id: Callable[[], bytes] = bytes
 
     def __post_init__(self) -> None:
         self._n_predicts = 0  # under way
@@ -206,10 +204,10 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
 
     async def _answer(self, method: _Method, request_bytes: bytes, context: Any) -> bytes:
         """Call a method; what it raises becomes a status."""
-        request_id = self.new_id()
-        if request_id:
+        request_id = b""
+        if self.request_log.logs:
             given = dict(context.invocation_metadata() or ()).get(_REQUEST_ID, "")
-            request_id = given.encode() or request_id
+            request_id = self.request_log.identify(given.encode())
             context.set_trailing_metadata(((_REQUEST_ID, request_id.decode()),))
         try:
             return await method(request_bytes, context.time_remaining(), request_id)

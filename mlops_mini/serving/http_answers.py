@@ -12,7 +12,7 @@ _REASONS = {
     504: "Gateway Time-out", 505: "HTTP Version not supported",
 }  # fmt: skip
 JSON_HEADERS = {"Content-Type": "application/json"}
-REQUEST_ID = b"x-request-id"  # as the parser gives names of headers
+REQUEST_ID = b"x-request-id"  # as handlers find it
 
 
 class Answer(NamedTuple):
@@ -22,11 +22,13 @@ class Answer(NamedTuple):
         status: HTTP status.
         headers: Without Date and Content-Length; `Connection: close` ends the connection.
         body: Not sent when the method is HEAD.
+        request_id: Sent as `x-request-id` unless it's empty.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes = b""
+    request_id: bytes = b""
 
 
 def reason(status: int) -> str:

@@ -34,13 +34,7 @@ from typing import cast
 
 import httptools
 
-from mlops_mini.serving.http_answers import (
-    JSON_HEADERS,
-    REQUEST_ID,
-    Answer,
-    error_page,
-    head_of,
-)
+from mlops_mini.serving.http_answers import JSON_HEADERS, Answer, error_page, head_of
 
 logger = logging.getLogger(__name__)
 
@@ -87,15 +81,14 @@ class _RefusalError(Exception):
 
 class _Request:
     __slots__ = (
-        "body", "headers", "id", "is_last", "method", "more_body", "n_head_bytes", "refusal",
-        "target", "version",
+        "body", "headers", "is_last", "method", "more_body", "n_head_bytes", "refusal", "target",
+        "version",
     )  # fmt: skip
 
     def __init__(self, refusal: int = 0) -> None:
         self.method = ""
         self.target = b""
         self.headers: dict[bytes, bytes] = {}
-        self.id = b""  # repeated in the answer
         self.body = b""
         self.more_body: io.BytesIO | None = None  # all of it, where it comes in pieces
         self.n_head_bytes = 0
@@ -110,13 +103,8 @@ class HttpListener:
     acceptor: asyncio.AbstractServer
 
     def __init__(
-        self,
-        handler: Handler,
-        limits: Limits,
-        fast_handler: FastHandler | None = None,
-        new_id: Callable[[], bytes] = bytes,
+        self, handler: Handler, limits: Limits, fast_handler: FastHandler | None = None
     ) -> None:
-        self.new_id = new_id
         self.handler = handler
         self.fast_handler = fast_handler
         self.limits = limits
@@ -162,7 +150,6 @@ async def serve(
     limits: Limits = DEFAULT_LIMITS,
     *,
     fast_handler: FastHandler | None = None,
-    new_id: Callable[[], bytes] = bytes,
 ) -> HttpListener:
     """Answer HTTP requests on a socket.
 
@@ -171,13 +158,11 @@ async def serve(
         bound_socket: Bound and listening, TCP or Unix; the listener closes it.
         limits: What one connection may do.
         fast_handler: Asked before the handler.
-        new_id: Makes an id for a request that has no `x-request-id`, under which the handlers find
-            it and the answer repeats it; or returns nothing, and then nothing is repeated.
 
     Returns:
         The listener, which accepts connections already; end it with `drain`.
     """
-    listener = HttpListener(handler, limits, fast_handler, new_id)
+    listener = HttpListener(handler, limits, fast_handler)
     listener.acceptor = await listener.loop.create_server(
         functools.partial(_Connection, listener), sock=bound_socket
     )
@@ -343,10 +328,6 @@ class _Connection(asyncio.Protocol):
         if request.more_body is not None:
             request.body = request.more_body.getvalue()
             request.more_body = None
-        new_id = self._listener.new_id()
-        if new_id:
-            request.id = request.headers.get(REQUEST_ID) or new_id
-            request.headers[REQUEST_ID] = request.id
         if self._is_answering:
             self._waiting.append(request)
             return
@@ -414,7 +395,7 @@ class _Connection(asyncio.Protocol):
         if self.transport.is_closing():
             return
         body = answer.body
-        id_line = b"x-request-id: %b\r\n" % request.id if request.id else b""
+        id_line = b"x-request-id: %b\r\n" % answer.request_id if answer.request_id else b""
         if (
             answer.headers is JSON_HEADERS
             and answer.status == 200
@@ -437,7 +418,7 @@ class _Connection(asyncio.Protocol):
             self._is_ending = True
             self._waiting.clear()
         head = head_of(request.version, answer.status, headers, self._listener.date).encode()
-        head = b"%b%d\r\n%b\r\n" % (head, len(body), id_line)
+        head += b"%d\r\n%b\r\n" % (len(body), id_line)
         body = b"" if request.method == "HEAD" else body
         if len(body) <= _COPIED_BYTES:
             self.transport.write(head + body)

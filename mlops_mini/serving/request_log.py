@@ -143,12 +143,14 @@ class RequestLog:
         log = self.logs.get(model)
         return log if log is not None and random.random() < log.sampling_rate else None  # noqa: S311
 
-    def new_id(self) -> bytes:
-        """Make an id for a request that came without one, b"" while no model has a log.
+    def identify(self, given: bytes) -> bytes:
+        """Return the id that a client gave a request, or else one that no other server makes.
 
-        No other server makes the same.
+        It's b"" while no model has a log.
         """
-        return b"%b-%x" % (self._id_prefix, next(self._numbers)) if self.logs else b""
+        if not self.logs:
+            return b""
+        return given or b"%b-%x" % (self._id_prefix, next(self._numbers))
 
     def add(
         self,
@@ -165,7 +167,7 @@ class RequestLog:
             log: The log of its model.
             method: `predict`, `classify`, `regress` or `multi_inference`.
             answered: The model, version and signature that answered.
-            request_id: The client's id, or one of `new_id`.
+            request_id: What `identify` has said.
             request: The serialized request.
             response: The serialized response.
         """

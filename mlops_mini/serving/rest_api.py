@@ -140,11 +140,16 @@ class RestApi:
         signature = servable.signatures.get(request.signature_name or DEFAULT_SIGNATURE)
         if signature is None or signature.layout is None:
             return False
+        log, request_id = None, b""
+        if self.request_log.logs:
+            log, request_id = self.request_log.sampled(spec.name), headers.get(REQUEST_ID, b"")
+            if log is not None:
+                request_id = self.request_log.identify(request_id)
+            if request_id:
+                reply = functools.partial(_reply_to, request_id, reply)
         done: Done = functools.partial(self._reply, reply, signature, request.is_rows)
-        log = self.request_log.sampled(spec.name)
         if log is not None:
             asked = replace(spec, signature_name=request.signature_name)
-            request_id = headers.get(REQUEST_ID, b"")
             done = self._logged(done, log, asked, request_id, servable, request.blocks)
         task = Task(
             request.blocks,
@@ -236,7 +241,10 @@ class RestApi:
         if path[:1] != "/":
             path = _ORIGIN.sub("", path, count=1)  # as a proxy is asked
         if _PREFIX.fullmatch(path):
-            answer = await self._serve(method, path, headers, body)
+            request_id = self.request_log.identify(headers.get(REQUEST_ID, b""))
+            answer = await self._serve(method, path, {**headers, REQUEST_ID: request_id}, body)
+            if request_id:
+                answer = answer._replace(request_id=request_id)
             if self.cors:
                 return answer._replace(headers={**answer.headers, **_CORS})
             return answer
@@ -267,7 +275,7 @@ class RestApi:
         if method == "POST" and (match := _POST.fullmatch(path)):
             name, digits, label, verb = match.groups()
             spec = _spec(name, digits, label)
-            request_id = headers.get(REQUEST_ID, b"")
+            request_id = headers[REQUEST_ID]
             if verb in ("predict", "classify", "regress"):
                 if b"gzip" in headers.get(b"content-encoding", b""):
                     body = await _inflate(body)
@@ -353,6 +361,10 @@ class RestApi:
         if n_bytes <= MAX_INLINE_BYTES:
             return json_response.encode_predict(outputs, is_rows)
         return await self.workers.do_json(n_bytes, json_response.encode_predict, outputs, is_rows)
+
+
+def _reply_to(request_id: bytes, reply: Reply, answer: Answer) -> None:
+    reply(answer._replace(request_id=request_id))
 
 
 def _is_large(outputs: Mapping[str, Array]) -> bool:

@@ -212,7 +212,6 @@ async def _open(
         model_service=model_service,
         as_content=server_config.enable_serialization_as_tensor_content,
         request_log=log,
-        new_id=log.new_id,
     )
     timeout_ms = server_config.rest_api_timeout_in_ms
     rest = RestApi(
@@ -251,11 +250,7 @@ async def _open(
         limits = http_protocol.Limits(body_bytes=server_config.rest_max_body_bytes or None)
         listeners.append(
             await http_protocol.serve(
-                rest.respond,
-                rest_socket,
-                limits,
-                fast_handler=rest.respond_soon,
-                new_id=log.new_id,
+                rest.respond, rest_socket, limits, fast_handler=rest.respond_soon
             )
         )
         addresses["rest"] = f"{shown_host}:{port}"

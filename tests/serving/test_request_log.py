@@ -43,7 +43,7 @@ def add(log: RequestLog, number: float, *, method: str = "predict") -> None:
     response = PredictResponse(model_spec=ANSWERED, outputs=arrays).to_bytes()
     config = log.sampled("m")
     assert config is not None
-    log.add(config, method, ANSWERED, log.new_id(), request, response)
+    log.add(config, method, ANSWERED, log.identify(b""), request, response)
 
 
 def numbers(records: Reader) -> list[float]:
@@ -219,11 +219,12 @@ def test_requests_are_sampled_at_the_models_rate() -> None:
 def test_ids_are_given_only_while_something_is_logged(make_log: MakeLog) -> None:
     log, other = make_log(), make_log()
 
-    ids = [log.new_id() for _ in range(1000)] + [other.new_id()]
+    ids = [log.identify(b"") for _ in range(1000)] + [other.identify(b"")]
 
     assert len({*ids}) == 1001
+    assert log.identify(b"me") == b"me"
     log.configure([ModelConfig(name="m", base_path="/m")])
-    assert log.new_id() == b""
+    assert log.identify(b"") == log.identify(b"me") == b""
 
 
 def test_a_log_slower_than_the_requests_drops_counts_and_says_so_once(

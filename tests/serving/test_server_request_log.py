@@ -413,13 +413,9 @@ def test_a_log_that_cannot_be_written_ends_the_start_and_refuses_a_reload(
     assert words in launched.out
 
     server = start_server(toy_models / "toy")
-    bad, good = (
-        model_list(m=toy_models / "toy").replace(
-            "model_platform",
-            f'logging_config {{ log_collector_config {{ filename_prefix: "{prefix}" }}'
-            " sampling_config { sampling_rate: 1 } } model_platform",
-        )
-        for prefix in (tmp_path / "file" / "m", tmp_path / "m")
+    bad, good, never = (
+        config_text(prefix, {"m": toy_models / "toy"}, rate)
+        for prefix, rate in ((tmp_path / "file" / "m", 1), (tmp_path / "m", 1), (tmp_path / "n", 0))
     )
     with grpc.insecure_channel(server.grpc) as channel:
         reload = channel.unary_unary("/tensorflow.serving.ModelService/HandleReloadConfigRequest")
@@ -432,5 +428,10 @@ def test_a_log_that_cannot_be_written_ends_the_start_and_refuses_a_reload(
         answer = server.predict({"instances": [1]})
         (record,) = wait_for_records(tmp_path / "m", 1)
         assert record.request_id == answer.headers["x-request-id"]
+        reload(reload_request(never), timeout=60)
+        assert "x-request-id" not in server.predict({"instances": [1]}).headers
+        body, mine = b'{"instances": [1]}', {"X-Request-Id": "mine"}
+        answer = server.ask("POST", "/v1/models/m:predict", body, mine)
+        assert answer.headers["x-request-id"] == "mine"  # though it isn't logged
         reload(reload_request(model_list(m=toy_models / "toy")), timeout=60)
         assert "x-request-id" not in server.predict({"instances": [1]}).headers
