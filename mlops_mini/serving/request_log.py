@@ -40,6 +40,7 @@ Array = npt.NDArray[Any]
 
 _MAX_WAITING_BYTES = 2**26
 _GATHER_S = 0.05  # so that the thread doesn't wake for each request
+_WRITTEN_RECORDS = 256  # at once
 _PIECE_RECORDS = 8  # after which others have their turn
 _RETRY_S = 1.0
 _SILENCE_S = 60.0  # after it was said that records are dropped
@@ -188,9 +189,9 @@ class RequestLog:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="request log", daemon=True)
                 self._thread.start()
-        self._has_work.set()
-        now_s = time.monotonic()
-        if not has_room and now_s > self._silent_until_s:
+        if not self._has_work.is_set():
+            self._has_work.set()
+        if not has_room and (now_s := time.monotonic()) > self._silent_until_s:
             self._silent_until_s = now_s + _SILENCE_S
             logger.error(
                 "the request log is slower than the requests: %d wait, others are dropped and"
@@ -243,17 +244,19 @@ class RequestLog:
                 time.sleep(_GATHER_S)
             self._has_work.clear()
             while self._waiting:
-                self._write_piece()
-                time.sleep(0)  # the event loop waits for this thread while it makes records
+                self._write_waiting()
             for file in self._files.values():
                 file.rotate_if_due()
         for file in self._files.values():
             file.finish()
 
-    def _write_piece(self) -> None:
+    def _write_waiting(self) -> None:
+        """Write what waits, but not too much at once."""
         names: dict[Path, list[str]] = {}
         records: dict[Path, list[bytes]] = {}
-        for _ in range(min(len(self._waiting), _PIECE_RECORDS)):
+        for number in range(1, 1 + min(len(self._waiting), _WRITTEN_RECORDS)):
+            if number % _PIECE_RECORDS == 0:
+                time.sleep(0)  # the event loop waits for this thread while it makes records
             with self._lock:
                 exchange = self._waiting.popleft()
                 self._n_waiting_bytes -= exchange.n_bytes
