@@ -165,8 +165,8 @@ def reader_lines(folder: Path, n_records: int) -> list[str]:
     seconds, peak_mb = map(float, done.stdout.split())
     shutil.rmtree(prefix.parent)
     return [
-        f"{n_records:,} records of 25 inputs, {size:,.0f} MB, were written in {writing_s:.0f} s, and",
-        f"read in {seconds:.0f} s by a process that had {peak_mb:.0f} MB at most.",
+        f"{n_records:,} records of 25 inputs, {size:,.0f} MB, were written in {writing_s:.0f} s",
+        f"and read in {seconds:.0f} s by a process that had {peak_mb:.0f} MB at most.",
     ]
 
 
