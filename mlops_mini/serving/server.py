@@ -161,6 +161,7 @@ def _load(server_config: ServerConfig, name: str, folder: Path, version: int) ->
         intra_op_threads=server_config.tensorflow_intra_op_parallelism or both,
         inter_op_threads=server_config.tensorflow_inter_op_parallelism or both,
         session_config_file=server_config.tensorflow_session_config_file,
+        prefer_tflite=server_config.prefer_tflite_model,
     )
     if server_config.enable_model_warmup:
         iterations = server_config.num_request_iterations_for_warmup
