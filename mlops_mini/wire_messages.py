@@ -159,6 +159,20 @@ _MESSAGES: dict[str, tuple[_Field, ...]] = {
         _Field("multi_inference_log", 4, "ExchangeLog"),
         _Field("predict_log", 6, "ExchangeLog"),
     ),
+    "ProfileOptions": (
+        _Field("host_tracer_level", 2, "uint32"),
+        _Field("device_tracer_level", 3, "uint32"),
+        _Field("python_tracer_level", 4, "uint32"),
+        _Field("duration_ms", 9, "uint64"),
+    ),
+    "ProfileRequest": (
+        _Field("opts", 4, "ProfileOptions"),
+        _Field("repository_root", 5, "string"),
+        _Field("session_id", 6, "string"),
+        _Field("host_name", 7, "string"),
+    ),
+    "ProfileResponse": (_Field("empty_trace", 7, "bool"),),
+    "TerminateRequest": (_Field("session_id", 1, "string"),),
 }
 
 

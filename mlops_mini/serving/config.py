@@ -85,6 +85,7 @@ class ServerConfig:
     tensorflow_intra_op_parallelism: int = _flag(0, "threads inside one operation")
     tensorflow_inter_op_parallelism: int = _flag(0, "operations at the same time")
     tensorflow_session_config_file: str = _flag("", "ConfigProto text for the models' sessions")
+    enable_profiler: bool = _flag(True, "serve tensorflow.ProfilerService on the gRPC port")
     prefer_tflite_model: bool = _flag(False, "serve a version's model.tflite, if it has one")
 
     enable_batching: bool = _inert(
@@ -93,7 +94,6 @@ class ServerConfig:
     batching_parameters_file: str = _inert("", "not yet")
     enable_per_model_batching_parameters: bool = _inert(False, "not yet")
     monitoring_config_file: str = _inert("", "not yet: there are no metrics")
-    enable_profiler: bool = _inert(True, "not yet: there is no profiler")
     num_tflite_pools: int = _inert(_N_CPUS, shown="CPUs")
     num_tflite_interpreters_per_pool: int = _inert(1)
     num_unload_threads: int = _inert(0)

@@ -26,12 +26,14 @@ from mlops_mini.serving.model_config import SslConfig
 from mlops_mini.serving.model_service import ModelService
 from mlops_mini.serving.models import Models
 from mlops_mini.serving.predict import Predictor
+from mlops_mini.serving.profiler import Profiler
 from mlops_mini.serving.request_log import RequestLog
 from mlops_mini.serving.servables import CLASSIFY, REGRESS
 from mlops_mini.serving.workers import MAX_INLINE_BYTES, Workers
 from mlops_mini.wire import NotQuickError, PredictRequest, PredictResponse, n_bytes
 
 _PREDICTION, _MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
+_PROFILER = "tensorflow.ProfilerService"
 _HEALTH_NAMES = ("", "ModelService", "PredictionService")
 _WATCH_S = 0.2
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -171,6 +173,7 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
         examples: Answers Classify, Regress and MultiInference.
         model_service: Answers questions about models.
         as_content: Write Predict's outputs as `tensor_content` instead of typed fields.
+        profiler: Answers TensorFlow's ProfilerService; None leaves it out.
         request_log: Where requests of models with a log go. While there is one, the trailing
             metadata of each answer have an `x-request-id`.
     """
@@ -180,6 +183,7 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
     examples: ExampleMethods
     model_service: ModelService
     as_content: bool = False
+    profiler: Profiler | None = None
     request_log: RequestLog = field(default_factory=RequestLog)
 
     def __post_init__(self) -> None:
@@ -193,6 +197,10 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
             f"/{_MODEL}/GetModelStatus": self.status,
             f"/{_MODEL}/HandleReloadConfigRequest": self.reload,
         }
+        if self.profiler is not None:
+            methods[f"/{_PROFILER}/Profile"] = self.profiler.profile
+            methods[f"/{_PROFILER}/Terminate"] = self.profiler.terminate
+            methods[f"/{_PROFILER}/Monitor"] = self.profiler.monitor
         self._handlers = {
             name: grpc.unary_unary_rpc_method_handler(functools.partial(self._answer, method))
             for name, method in methods.items()

@@ -32,6 +32,7 @@ from mlops_mini.serving.model_config import LogConfig, ModelConfig, SslConfig
 from mlops_mini.serving.model_service import ModelService
 from mlops_mini.serving.models import CODE_NAMES, Models
 from mlops_mini.serving.predict import Predictor
+from mlops_mini.serving.profiler import Profiler
 from mlops_mini.serving.request_log import RequestLog
 from mlops_mini.serving.rest_api import RestApi
 from mlops_mini.serving.servables import Servable
@@ -200,18 +201,20 @@ async def _open(
     predictor = Predictor(models.by_name, workers, check_method=check_method)
     log = models.request_log
     examples = ExampleMethods(models.by_name, check_method=check_method, request_log=log)
-    model_service = ModelService(
-        models,
-        may_manage=server_config.enable_model_management
+    may_manage = (
+        server_config.enable_model_management
         or _is_loopback(host)
-        or (ssl is not None and ssl.client_verify),
+        or (ssl is not None and ssl.client_verify)
     )
+    model_service = ModelService(models, may_manage=may_manage)
+    profiler = Profiler(workers, may_write=may_manage) if server_config.enable_profiler else None
     grpc = GrpcApi(
         workers=workers,
         predictor=predictor,
         examples=examples,
         model_service=model_service,
         as_content=server_config.enable_serialization_as_tensor_content,
+        profiler=profiler,
         request_log=log,
     )
     timeout_ms = server_config.rest_api_timeout_in_ms
