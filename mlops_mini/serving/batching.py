@@ -17,7 +17,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import chain
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -49,37 +50,31 @@ class Results:
         self.shared: Any = None
 
 
-# Called with the results, the first of one's rows, and the one after the last; None is all.
-Done = Callable[[Results, int, int | None], None]
-Failed = Callable[[Exception], None]
-
-
-@dataclass(slots=True, eq=False)
-class Task:
+class Task(Protocol):
     """A request that waits for its batch.
 
     Attributes:
-        blocks: What is fed, one block for each group of the layout of the signature's inputs.
+        blocks: What is fed, one array for each group of the layout of the signature's inputs, or
+            where there is one row of several inputs their values.
         axis: The dimension of the blocks that counts rows.
+        kind: What tasks that share a batch have in common: the sizes of a row, the form of blocks.
         n_rows: How many there are.
         n_elements: How many elements are fed, as `RunCosts` counts them.
-        done: Told the results.
-        failed: Told the error instead.
         timeout_s: Longest run, seconds; None for no limit.
     """
 
-    blocks: Sequence[Array]
+    blocks: Sequence[Any]
     axis: int
+    kind: Hashable
     n_rows: int
     n_elements: int
-    done: Done
-    failed: Failed
-    timeout_s: float | None = None
+    timeout_s: float | None
 
-    @property
-    def kind(self) -> Hashable:
-        """What tasks that share a batch have in common: the sizes of a row."""
-        return self.blocks[0].shape[1:] if self.axis == 0 else None
+    def done(self, results: Results, start: int, stop: int | None) -> None:
+        """Take the results, the first of one's rows, and the one after the last; None is all."""
+
+    def failed(self, error: Exception) -> None:
+        """Take the error instead."""
 
 
 @dataclass(slots=True)
@@ -115,7 +110,7 @@ class BatchQueue:
         return self.n_trials < _N_TRIALS
 
 
-def cut(tasks: Sequence[Task], *, is_alone: bool = False) -> list[list[Task]]:
+def cut(tasks: Sequence[Task], *, is_alone: bool = False) -> list[Sequence[Task]]:
     """Cut tasks into batches: of one kind, up to `MAX_ROWS` rows, large tasks alone.
 
     Args:
@@ -123,32 +118,35 @@ def cut(tasks: Sequence[Task], *, is_alone: bool = False) -> list[list[Task]]:
         is_alone: Make a batch of each.
     """
     if len(tasks) == 1:
-        return [[*tasks]]
-    batches: list[list[Task]] = []
+        return [tasks]
+    batches: list[Sequence[Task]] = []
     open_batches: dict[Hashable, tuple[list[Task], int]] = {}
     for task in tasks:
-        if is_alone or task.n_rows > MAX_TASK_ROWS:
+        n_rows = task.n_rows
+        if is_alone or n_rows > MAX_TASK_ROWS:
             batches.append([task])
             continue
-        batch, n_rows = open_batches.get(task.kind, ([], MAX_ROWS))
-        if n_rows + task.n_rows > MAX_ROWS:
-            batch, n_rows = [], 0
+        batch, n_rows_before = open_batches.get(task.kind, ([], MAX_ROWS))
+        n_rows += n_rows_before
+        if n_rows > MAX_ROWS:
+            batch, n_rows = [], task.n_rows
             batches.append(batch)
         batch.append(task)
-        open_batches[task.kind] = batch, n_rows + task.n_rows
+        open_batches[task.kind] = batch, n_rows
     return batches
 
 
 def padded_rows(tasks: Sequence[Task]) -> int:
     """Count the rows of a batch with its padding; a task alone has none.
 
-    >>> none = lambda *_: None
-    >>> task = Task([np.ones((3, 2))], 0, 3, 6, none, none)
+    >>> from types import SimpleNamespace
+    >>> task = SimpleNamespace(n_rows=3)
     >>> padded_rows([task]), padded_rows([task, task])
     (3, 8)
     """
-    n_rows = sum([task.n_rows for task in tasks])
-    return n_rows if len(tasks) == 1 else 1 << (n_rows - 1).bit_length()
+    if len(tasks) == 1:
+        return tasks[0].n_rows
+    return 1 << (sum([task.n_rows for task in tasks]) - 1).bit_length()
 
 
 def join(tasks: Sequence[Task], dtypes: Sequence[np.dtype[Any]]) -> list[Array]:
@@ -157,18 +155,31 @@ def join(tasks: Sequence[Task], dtypes: Sequence[np.dtype[Any]]) -> list[Array]:
     Args:
         tasks: At least one.
         dtypes: The type that each block is fed as.
+
+    Returns:
+        One array for each block; where rows aren't its first dimension, its first are the aliases.
     """
     last = tasks[-1]
-    n_padding = padded_rows(tasks) - sum([task.n_rows for task in tasks])
-    joined = []
+    n_rows = sum([task.n_rows for task in tasks])
+    n_padding = padded_rows(tasks) - n_rows
+    joined: list[Array] = []
     with np.errstate(over="ignore"):  # 1e39 becomes Infinity
         for index, dtype in enumerate(dtypes):
             parts = [task.blocks[index] for task in tasks]
-            if n_padding:
-                block = last.blocks[index]
-                row = block[-1:] if last.axis == 0 else block[:, -1:]
-                parts += [row] * n_padding
-            joined.append(np.concatenate(parts, axis=last.axis, dtype=dtype, casting="same_kind"))
+            if last.axis and not isinstance(parts[-1], np.ndarray):  # a row of values
+                parts += parts[-1:] * n_padding
+                n_values = len(parts) * len(parts[0])
+                rows = np.fromiter(chain.from_iterable(parts), dtype, n_values)
+                joined.append(np.ascontiguousarray(rows.reshape(len(parts), -1).T))
+            elif len(parts) == 1:
+                joined.append(parts[0].astype(dtype, copy=False))
+            else:
+                if n_padding:
+                    block = parts[-1]
+                    row = block[-1:] if not last.axis else block[:, -1:]
+                    parts += [row] * n_padding
+                axis = last.axis
+                joined.append(np.concatenate(parts, axis, dtype=dtype, casting="same_kind"))
     return joined
 
 

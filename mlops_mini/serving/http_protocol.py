@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import functools
 import io
 import logging
@@ -30,7 +31,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import cast
+from typing import Protocol, cast
 
 import httptools
 
@@ -44,15 +45,33 @@ _LINGER_S = 1.0  # for the client to read the last answer before what it still s
 _SLOWEST_BODY_BYTES_S = 500
 _COPIED_BYTES = 64 * 2**10
 _LAST_REQUESTS_S = 0.1  # for requests already on their way when the server begins to stop
+_MAX_KNOWN_HEADS, _MAX_KNOWN_HEAD_BYTES = 1024, 1024
 
 
 # Asked with the method, the target as it was sent (undecoded, with query and fragment), the headers
 # (names in lower case, the first of several values) and the body.
 Handler = Callable[[str, bytes, Mapping[bytes, bytes], bytes], Awaitable[Answer]]
-Reply = Callable[[Answer], None]
-# Asked first, the same and where to reply to: never at once, but from the loop, once. False leaves
-# the request to the handler.
-FastHandler = Callable[[str, bytes, Mapping[bytes, bytes], bytes, Reply], bool]
+
+
+class Reply(Protocol):
+    """Where the answer to one request goes; called once, on the event loop."""
+
+    @property
+    def is_alone(self) -> bool:
+        """True if no other client is connected, and nothing else has come from this one."""
+
+    def send_json(self, body: bytes) -> None:
+        """Answer 200 with this body."""
+
+    def send(self, answer: Answer) -> None:
+        """Answer anything."""
+
+
+# Takes a body and where to reply to, now or later; False leaves the request to the handler.
+Taker = Callable[[bytes, Reply], bool]
+# Asked first, with a method, target and headers, and once for all requests with the same head: who
+# takes their bodies; None leaves them to the handler.
+FindTaker = Callable[[str, bytes, Mapping[bytes, bytes]], Taker | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,11 +100,14 @@ class _RefusalError(Exception):
 
 class _Request:
     __slots__ = (
-        "body", "headers", "is_last", "method", "more_body", "n_head_bytes", "refusal", "target",
-        "version",
+        "body", "head", "headers", "is_last", "method", "more_body", "n_body_bytes", "n_head_bytes",
+        "refusal", "take", "target", "version",
     )  # fmt: skip
 
     def __init__(self, refusal: int = 0) -> None:
+        self.head = b""  # what was sent, of a request that is kept as an example of those like it
+        self.take: Taker | None = None
+        self.n_body_bytes = 0  # announced
         self.method = ""
         self.target = b""
         self.headers: dict[bytes, bytes] = {}
@@ -103,10 +125,12 @@ class HttpListener:
     acceptor: asyncio.AbstractServer
 
     def __init__(
-        self, handler: Handler, limits: Limits, fast_handler: FastHandler | None = None
+        self, handler: Handler, limits: Limits, find_taker: FindTaker | None = None
     ) -> None:
         self.handler = handler
-        self.fast_handler = fast_handler
+        self.find_taker = find_taker
+        # By what was sent: requests that somebody takes, but for their bodies.
+        self.known_heads: dict[bytes, _Request] = {}
         self.limits = limits
         self.loop = asyncio.get_running_loop()
         self.connections: set[_Connection] = set()
@@ -149,7 +173,7 @@ async def serve(
     bound_socket: socket.socket,
     limits: Limits = DEFAULT_LIMITS,
     *,
-    fast_handler: FastHandler | None = None,
+    find_taker: FindTaker | None = None,
 ) -> HttpListener:
     """Answer HTTP requests on a socket.
 
@@ -157,12 +181,12 @@ async def serve(
         handler: Answers one request. If it fails, the client gets a 500 and the log the reason.
         bound_socket: Bound and listening, TCP or Unix; the listener closes it.
         limits: What one connection may do.
-        fast_handler: Asked before the handler.
+        find_taker: Asked before the handler.
 
     Returns:
         The listener, which accepts connections already; end it with `drain`.
     """
-    listener = HttpListener(handler, limits, fast_handler)
+    listener = HttpListener(handler, limits, find_taker)
     listener.acceptor = await listener.loop.create_server(
         functools.partial(_Connection, listener), sock=bound_socket
     )
@@ -184,7 +208,14 @@ class _Connection(asyncio.Protocol):
         self._n_unparsed_bytes = 0  # since the parser last came to anything
         self._waiting: deque[_Request] = deque()  # complete, in order
         self._answering: asyncio.Task[None] | None = None
-        self._replying: _Request | None = None  # what the fast handler has taken
+        self._replying: _Request | None = None  # what has been taken
+        self._unfinished: _Request | None = None  # like a known one, and its body isn't whole
+        self._pieces: list[bytes] = []
+        self._n_missing_bytes = 0
+        # Nothing of a request has come, and nothing is to be answered or sent.
+        self._is_idle = True
+        # A request like a known one has been taken, and nothing else has happened since.
+        self._is_quiet = False
         self._owes_continue = False
         self._is_ending = False  # what still comes is not read any more
         self._has_eof = False
@@ -205,12 +236,14 @@ class _Connection(asyncio.Protocol):
         if self._answering is not None:
             self._answering.cancel()
         self._replying = None  # its answer will be dropped
+        self._is_idle = self._is_quiet = False
         del self._parser  # it refers to us: a cycle would be left as garbage
         self._listener.connections.discard(self)
         if not self._listener.connections:
             self._listener.all_gone.set()
 
     def pause_writing(self) -> None:
+        self._is_idle = self._is_quiet = False
         self._writable.clear()
 
     def resume_writing(self) -> None:
@@ -219,14 +252,74 @@ class _Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Keep the connection open for the answers that are due."""
         self._is_ending = self._has_eof = True
+        self._is_idle = self._is_quiet = False
         return self._is_answering
 
     def data_received(self, data: bytes) -> None:
+        end = 0
+        if self._is_idle:
+            end = data.find(b"\r\n\r\n", 0, _MAX_KNOWN_HEAD_BYTES) + 4
+            known = self._listener.known_heads.get(data[:end])
+            if known is not None:
+                self._is_idle = False
+                if len(data) - end == known.n_body_bytes:
+                    self._is_quiet = True
+                    self._take(known, data[end:])
+                    return
+                self._unfinished, self._n_missing_bytes = known, known.n_body_bytes
+                self._is_reading = True
+                self._deadline = self._listener.loop.time() + self._limits.idle_s
+                data, end = data[end:], 0
         if self._is_ending:
             return
-        was_answering = self._is_answering
-        self._n_unparsed_bytes += len(data)
+        if self._unfinished is not None and not (data := self._add(self._unfinished, data)):
+            return
+        was_answering, was_idle = self._is_answering, self._is_idle
+        self._is_idle = self._is_quiet = False
         self._now = self._listener.loop.time()
+        if was_idle and end > 4:
+            self._feed(data[:end])
+            self._remember(data[:end])
+            data = data[end:]
+        self._feed(data)
+        if was_answering:
+            self.transport.pause_reading()
+
+    def _add(self, known: _Request, data: bytes) -> bytes:
+        """Add to the body of a request like a known one; return what is beyond its end."""
+        piece = data[: self._n_missing_bytes]
+        self._pieces.append(piece)
+        self._n_missing_bytes -= len(piece)
+        if self._n_missing_bytes:
+            self._now = self._listener.loop.time()
+            self._earn(len(piece))
+            return b""
+        body, self._pieces, self._unfinished = b"".join(self._pieces), [], None
+        self._is_reading, self._is_quiet = False, True
+        self._take(known, body)
+        return data[len(piece) :]
+
+    def _remember(self, head: bytes) -> None:
+        """Remember a whole head, for equal bytes are equal requests, if somebody takes it."""
+        request, known = self._request, self._listener.known_heads
+        if (
+            not self._is_reading  # refused, or without a body
+            or self._in_head
+            or request.method != "POST"
+            or request.version != "1.1"
+            or request.is_last
+            or request.headers.keys() & {b"expect", b"transfer-encoding", b"upgrade"}
+            or (take := self._find_taker(request)) is None
+        ):
+            return
+        if len(known) >= _MAX_KNOWN_HEADS:
+            known.clear()
+        known[head] = example = copy.copy(request)
+        example.take = take
+
+    def _feed(self, data: bytes) -> None:
+        """Let the parser read."""
+        self._n_unparsed_bytes += len(data)
         while data and not self._is_ending:
             read, data = data, b""
             try:
@@ -240,11 +333,10 @@ class _Connection(asyncio.Protocol):
                     self._refuse(refusal.args[0] if isinstance(refusal, _RefusalError) else 400)
         if self._n_unparsed_bytes > self._limits.head_bytes and not self._is_ending:
             self._refuse(431)
-        if was_answering:
-            self.transport.pause_reading()
 
     def on_message_begin(self) -> None:
         self._request = _Request()
+        self._is_idle = False
         self._is_reading = self._in_head = True
         self._deadline = self._now + self._limits.head_s
 
@@ -273,7 +365,8 @@ class _Connection(asyncio.Protocol):
         if encoding is not None and (encoding.lower() != b"chunked" or version == "1.0"):
             raise _RefusalError(400)
         length = request.headers.get(b"content-length", b"0")  # httptools lets only digits pass
-        self._check_body(int(length))
+        request.n_body_bytes = int(length)
+        self._check_body(request.n_body_bytes)
         if self._parser.should_upgrade():
             return
         if version == "1.1" and request.headers.get(b"expect", b"").lower() == b"100-continue":
@@ -294,7 +387,11 @@ class _Connection(asyncio.Protocol):
                 request.more_body.write(request.body)
             self._check_body(request.more_body.tell() + len(piece))
             request.more_body.write(piece)
-        earned = self._deadline + len(piece) / _SLOWEST_BODY_BYTES_S
+        self._earn(len(piece))
+
+    def _earn(self, n_bytes: int) -> None:
+        """Give a body that moves on some more time."""
+        earned = self._deadline + n_bytes / _SLOWEST_BODY_BYTES_S
         self._deadline = min(earned, self._now + self._limits.idle_s)
 
     def _check_body(self, n_bytes: int) -> None:
@@ -331,27 +428,60 @@ class _Connection(asyncio.Protocol):
         if self._is_answering:
             self._waiting.append(request)
             return
-        fast_handler = self._listener.fast_handler
-        if fast_handler is not None and not request.refusal:
+        request.take = None if request.refusal else self._find_taker(request)
+        self._take(request, request.body)
+
+    def _find_taker(self, request: _Request) -> Taker | None:
+        find_taker = self._listener.find_taker
+        if find_taker is None:
+            return None
+        return find_taker(request.method, request.target, request.headers)
+
+    def _take(self, request: _Request, body: bytes) -> None:
+        """Have a request taken, or else answered by the handler."""
+        if request.take is not None:
             self._replying = request
-            reply = functools.partial(self._reply, request)
             try:
-                if fast_handler(
-                    request.method, request.target, request.headers, request.body, reply
-                ):
+                if request.take(body, self):
                     return
-            except Exception:  # our own fault, whatever it is: the other handler has its own say
+            except Exception:  # our own fault, whatever it is: the handler has its own say
                 logger.exception("no fast answer to %s %r", request.method, request.target)
+                if not self._is_answering:  # it has answered
+                    return
             self._replying = None
+        self._is_quiet = False
+        if body is not request.body:
+            request = copy.copy(request)  # the known one stays without a body
+            request.body = body
         self._waiting.append(request)
         self._answering = self._listener.loop.create_task(self._answer_waiting())
 
-    def _reply(self, request: _Request, answer: Answer) -> None:
-        """Write what the fast handler has answered."""
-        if self._replying is not request:
-            return  # the connection is lost
-        self._write(request, answer)
+    @property
+    def is_alone(self) -> bool:
+        """Say whether nobody else can have asked meanwhile; see `Reply`."""
+        return self._is_quiet and len(self._listener.connections) == 1
+
+    def send_json(self, body: bytes) -> None:
+        """Answer what has been taken; see `Reply`."""
+        if not self._is_quiet or self._listener.is_draining or len(body) > _COPIED_BYTES:
+            self.send(Answer(200, JSON_HEADERS, body))
+            return
+        self.transport.write(b"%b%d\r\n\r\n%b" % (self._listener.json_head, len(body), body))
         self._replying = None
+        if self._writable.is_set():
+            self._is_quiet, self._is_idle, self._deadline = False, True, math.inf
+        else:
+            self._have_replied()
+
+    def send(self, answer: Answer) -> None:
+        """Answer what has been taken; see `Reply`."""
+        if self._replying is None:
+            return  # the connection is lost
+        self._write(self._replying, answer)
+        self._replying = None
+        self._have_replied()
+
+    def _have_replied(self) -> None:
         if self.transport.is_closing():
             return
         if self._waiting or not self._writable.is_set():
@@ -381,6 +511,7 @@ class _Connection(asyncio.Protocol):
             self._end()
         else:
             self._give(self._limits.head_s if self._in_head else self._limits.idle_s)
+            self._is_idle = not self._is_reading and not self._n_unparsed_bytes
 
     async def _ask(self, request: _Request) -> Answer:
         try:
@@ -444,6 +575,8 @@ class _Connection(asyncio.Protocol):
 
     def sweep(self, now: float) -> None:
         """Cut the connection off if its time is over."""
+        if self._deadline == math.inf:  # not set with each request: from now on
+            self._deadline = now + self._limits.idle_s
         n_unsent_bytes = self.transport.get_write_buffer_size()
         if n_unsent_bytes != self._n_unsent_bytes:
             self._n_unsent_bytes, self._unsent_since = n_unsent_bytes, now

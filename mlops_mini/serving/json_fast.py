@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 from types import NoneType
 from typing import Any, NamedTuple
 
@@ -50,10 +51,16 @@ class InputLayout:
         shape: The declared sizes of the only input, -1 where any is allowed; None if there are
             several inputs, of which each takes one value for a row.
         groups: The inputs by element type: the type that is fed, and which aliases have it.
+        get: Lists what a mapping has for each of several aliases, by group.
+        order: Puts such a list into the order of the signature's inputs.
+        n_aliases: How many inputs there are.
     """
 
     shape: tuple[int, ...] | None
     groups: tuple[tuple[np.dtype[Any], tuple[str, ...]], ...]
+    get: Callable[[Any], Sequence[Any]] = tuple
+    order: Callable[[Sequence[Any]], Sequence[Any]] = tuple
+    n_aliases: int = 1
 
     @classmethod
     def of(
@@ -78,7 +85,14 @@ class InputLayout:
             if alias == "b64":  # may be the mark of a text instead
                 return None
             groups.setdefault(numpy, []).append(alias)
-        return cls(shape=None, groups=tuple((k, tuple(v)) for k, v in groups.items()))
+        by_group = [*chain.from_iterable(groups.values())]
+        return cls(
+            shape=None,
+            groups=tuple((k, tuple(v)) for k, v in groups.items()),
+            get=itemgetter(*by_group),
+            order=itemgetter(*[by_group.index(alias) for alias, *_ in inputs]),
+            n_aliases=len(inputs),
+        )
 
     def to_blocks(self, arrays: Mapping[str, Array]) -> tuple[list[Array], int] | None:
         """Turn one array per alias into blocks and their number of rows; None if they don't fit."""
@@ -94,14 +108,16 @@ class InputLayout:
         blocks = [np.stack([arrays[a] for a in aliases]) for _, aliases in self.groups]
         return blocks, shape[0]
 
-    def to_arrays(self, blocks: Sequence[Array]) -> dict[str, Array]:
-        """Turn blocks into one array per alias, of the type that is fed."""
-        if self.shape is not None:
-            numpy, (alias,) = self.groups[0]
-            return {alias: blocks[0].astype(numpy, copy=False)}
+    def to_arrays(self, blocks: Sequence[Any]) -> dict[str, Array]:
+        """Turn blocks, as a `FastRequest` has them, into one array per alias."""
         arrays: dict[str, Array] = {}
-        for (numpy, aliases), block in zip(self.groups, blocks, strict=True):
-            arrays.update(zip(aliases, block.astype(numpy, copy=False), strict=True))
+        with np.errstate(over="ignore"):  # 1e39 becomes Infinity
+            for (numpy, aliases), block in zip(self.groups, blocks, strict=True):
+                if not isinstance(block, np.ndarray):
+                    rows = np.fromiter(block, numpy, len(block)).reshape(-1, 1)
+                else:
+                    rows = block.astype(numpy, copy=False)
+                arrays.update({aliases[0]: rows} if self.shape else zip(aliases, rows, strict=True))
         return arrays
 
 
@@ -112,28 +128,32 @@ class FastRequest(NamedTuple):
         signature_name: As the body says it; empty for the default one.
         is_rows: True for `instances`, False for `inputs`.
         blocks: For one input its array, of doubles, shape [n_rows, ...]; for several one array for
-            each of the layout's groups, shape [n_aliases, n_rows].
+            each of the layout's groups, shape [n_aliases, n_rows], or where there is only one row
+            its values.
         n_rows: Rows, at least one.
         n_elements: Values; a text counts as its bytes and one more.
+        row_shape: Sizes of a row; of several inputs () for a row of values, None for arrays.
     """
 
     signature_name: str
     is_rows: bool
-    blocks: list[Array]
+    blocks: list[Any]
     n_rows: int
     n_elements: int
+    row_shape: tuple[int, ...] | None
 
 
 class _Known:
     """What a skeleton tells; `fits` is the last layout that its shape was found to fit."""
 
-    __slots__ = ("fits", "has_name", "is_rows", "key", "shape", "size")
+    __slots__ = ("fits", "has_name", "is_rows", "key", "row_shape", "shape", "size")
 
     def __init__(self, key: str, has_name: bool, shape: tuple[int, ...], size: int) -> None:
         self.key = key
         self.is_rows = key == "instances"
         self.has_name = has_name
         self.shape = shape
+        self.row_shape = shape[1:]
         self.size = size
         self.fits: InputLayout | None = None
 
@@ -178,8 +198,9 @@ class FastReader:
             if not _fits(known.shape, layout.shape):
                 return None
             known.fits = layout
-        block = flat.reshape(known.shape)
-        return FastRequest(name, known.is_rows, [block], known.shape[0], known.size)
+        block = flat.reshape(known.shape) if known.row_shape else flat
+        n_rows = known.shape[0]
+        return FastRequest(name, known.is_rows, [block], n_rows, known.size, known.row_shape)
 
     def learn(self, body: bytes, shape: tuple[int, ...]) -> None:
         """Remember the skeleton of a body that the exact reader has found to be of this shape."""
@@ -211,66 +232,74 @@ def _fits(shape: tuple[int, ...], declared: tuple[int, ...] | None) -> bool:
 
 def _read_named(body: bytes, layouts: Mapping[str, InputLayout | None]) -> FastRequest | None:
     """Read rows or columns of plain values for several inputs."""
-    n_nans = body.count(b"NaN")
-    if len(body) > _MAX_NAMED_BYTES or (n_nans and b"null" in body):
+    if len(body) > _MAX_NAMED_BYTES:
+        return None
+    pieces = body.split(b"NaN")
+    if len(pieces) > 1 and b"null" in body:
         return None
     try:
-        document = orjson.loads(body.replace(b"NaN", b"null") if n_nans else body)
+        document = orjson.loads(b"null".join(pieces) if len(pieces) > 1 else body)
         name = document.get("signature_name", "")
         layout = layouts.get(name) if type(name) is str else None
-        if layout is None or layout.shape is not None or not _has_keys(document):
+        if layout is None or layout.shape is not None:
             return None
         is_rows = "instances" in document
         values = document["instances" if is_rows else "inputs"]
         n_keys = len(document) + (sum(map(len, values)) if is_rows else len(values))
-        if n_keys != body.count(b":"):  # a key came twice, or is part of a value
+        # A key came twice, is part of a value, or is none of ours.
+        if n_keys != body.count(b":") or len(document) != 1 + ("signature_name" in document):
             return None
-        read = _rows if is_rows else _columns
-        columns, n_rows = read(values, layout)
+        flat, n_rows = (_rows if is_rows else _columns)(values, layout)
+        return _blocks(name, is_rows, flat, n_rows, layout, len(pieces) - 1)
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    blocks = []
-    n_elements = sum([len(flat) for flat in columns])
-    for (numpy, _), flat in zip(layout.groups, columns, strict=True):
-        kinds = {*map(type, flat)}
-        if numpy.kind == "O":
-            if kinds != {str}:
-                return None
-            block = np.empty(len(flat), object)
-            block[:] = texts = [*map(str.encode, flat)]
-            n_elements += sum(map(len, texts))
-        else:
-            if not kinds <= (_NUMBERS_OR_NONE if n_nans else _NUMBERS):
-                return None
-            n_nans -= flat.count(None) if n_nans else 0
-            block = np.array(flat, np.float64)
-        blocks.append(block.reshape(-1, n_rows))
-    if n_nans:  # one was part of a text
-        return None
-    return FastRequest(name, is_rows, blocks, n_rows, n_elements)
 
 
-def _has_keys(document: Mapping[str, Any]) -> bool:
-    return len(document) == 1 + ("signature_name" in document)
-
-
-def _rows(rows: Any, layout: InputLayout) -> tuple[list[list[Any]], int]:
-    n_aliases = sum([len(aliases) for _, aliases in layout.groups])
-    if type(rows) is not list or not rows or {*map(len, rows)} != {n_aliases}:
+def _rows(rows: Any, layout: InputLayout) -> tuple[Sequence[Any], int]:
+    """List the values of rows by alias, in the layout's order."""
+    if type(rows) is not list or {*map(len, rows)} != {layout.n_aliases}:
         raise TypeError
     if len(rows) == 1:
-        row = rows[0]
-        return [[row[alias] for alias in aliases] for _, aliases in layout.groups], 1
-    return [[row[alias] for alias in aliases for row in rows] for _, aliases in layout.groups], len(
-        rows
-    )
+        return layout.get(rows[0]), 1
+    by_alias = zip(*map(layout.get, rows), strict=True)
+    return [*chain.from_iterable(by_alias)], len(rows)
 
 
-def _columns(columns: Any, layout: InputLayout) -> tuple[list[list[Any]], int]:
-    lists = [[columns[alias] for alias in aliases] for _, aliases in layout.groups]
-    if {type(column) for group in lists for column in group} != {list}:
+def _columns(columns: Any, layout: InputLayout) -> tuple[Sequence[Any], int]:
+    """List the values of columns in the same order."""
+    lists = layout.get(columns)
+    if len(columns) != layout.n_aliases or {*map(type, lists)} != {list}:
         raise TypeError
-    sizes = {len(column) for group in lists for column in group}
-    if len(sizes) != 1 or not (n_rows := sizes.pop()) or len(columns) != sum(map(len, lists)):
+    n_rows = len(lists[0])
+    if n_rows == 0 or {*map(len, lists)} != {n_rows}:
         raise TypeError
-    return [[*chain.from_iterable(group)] for group in lists], n_rows
+    return [*chain.from_iterable(lists)], n_rows
+
+
+def _blocks(
+    name: str, is_rows: bool, flat: Sequence[Any], n_rows: int, layout: InputLayout, n_nans: int
+) -> FastRequest:
+    """Check the types of all values; as many as `n_nans` may be null, and must be.
+
+    Raises:
+        TypeError: A value is of another type.
+    """
+    blocks: list[Any] = []
+    n_elements, start = len(flat), 0
+    for numpy, aliases in layout.groups:
+        stop = start + n_rows * len(aliases)
+        own: Any = flat[start:stop]
+        start = stop
+        if numpy.kind == "O":
+            own = [*map(str.encode, own)]
+            n_elements += sum(map(len, own))
+        else:
+            if not {*map(type, own)} <= (_NUMBERS_OR_NONE if n_nans else _NUMBERS):
+                raise TypeError
+            n_nans -= own.count(None) if n_nans else 0
+        if n_rows > 1:
+            own = np.array(own, object if numpy.kind == "O" else np.float64).reshape(-1, n_rows)
+        blocks.append(own)
+    if n_nans:  # one was part of a text
+        raise TypeError
+    return FastRequest(name, is_rows, blocks, n_rows, n_elements, None if n_rows > 1 else ())

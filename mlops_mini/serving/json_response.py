@@ -28,9 +28,12 @@ Array = npt.NDArray[Any]
 _OUTPUT_KINDS = "fiubO"
 _UNWRITABLE = (np.float16, np.uint16)
 _NUMBER_BYTES = 16
-_FEW = 24  # below it a loop is faster than numpy
+_FEW = 16  # below it a loop is faster than numpy
 _FLOAT = struct.Struct("<f")
-_POWERS = 10.0 ** np.arange(23)  # these are exact
+_LEAST_NORMAL = 1.2e-38
+_FARTHEST = 11
+# What leaves nine digits before the point, by the exponent and 3: 10 to the 11th for 0.00123.
+_POWERS = np.roll(10.0 ** (_FARTHEST - np.arange(-_FARTHEST, _FARTHEST + 1)), -_FARTHEST)
 
 
 def encode_predict(outputs: Mapping[str, Array], is_rows: bool) -> bytes:
@@ -68,20 +71,20 @@ class PreparedOutputs:
 
     Attributes:
         outputs: One array per output alias.
-        columns: By alias, in order, an array of numbers and whether strict JSON can hold all of it;
-            None if there are texts or no values, or if they aren't rows.
     """
 
-    __slots__ = ("columns", "outputs")
+    __slots__ = ("_columns", "outputs")
 
     def __init__(self, outputs: Mapping[str, Array]) -> None:
-        """Round the numbers, all at once.
+        """Write the numbers, all at once.
 
         Raises:
             InvalidArgumentError: JSON has no form for an output's type.
         """
         self.outputs = outputs
-        self.columns: list[tuple[str, Any, bool]] | None = None
+        # By alias as JSON: what its rows begin and end with, and what is between, a text for each.
+        # None if there are texts or no values, or if they aren't rows.
+        self._columns: list[tuple[bytes, bytes, bytes, list[bytes]]] | None = None
         columns, n_rows = [], -1
         for alias, array in outputs.items():
             if not array.size or not array.ndim or array.dtype == object:
@@ -89,13 +92,12 @@ class PreparedOutputs:
             if n_rows not in (-1, len(array)):
                 return
             n_rows = len(array)
-            if array.size <= _FEW and array.dtype == np.float32:
-                few = [*map(_print_one, array.ravel().tolist())]
-                value = few if array.ndim == 1 else np.array(few).reshape(array.shape)
-                columns.append((alias, value, all(map(math.isfinite, few))))
-            else:
-                columns.append((alias, *json_value(alias, array)))
-        self.columns = columns
+            value, is_strict = json_value(alias, array)
+            begin, end = b"[" * (array.ndim - 1), b"]" * (array.ndim - 1)
+            text = _write(value, is_strict=is_strict)[array.ndim : -array.ndim]
+            rows = text.split(end + b"," + begin)
+            columns.append((_write(alias, is_strict=True), begin, end, rows))
+        self._columns = columns
 
     def encode(self, start: int, stop: int | None, is_rows: bool) -> bytes:
         r"""Write the body of the answer to the request that these rows belong to.
@@ -103,25 +105,21 @@ class PreparedOutputs:
         >>> PreparedOutputs({"y": np.float32([2.5, 3, 4])}).encode(1, 3, is_rows=False)
         b'{\n    "outputs": [3.0,4.0]\n}'
         """
-        columns, key = self.columns, "predictions" if is_rows else "outputs"
-        if columns is None:
+        if self._columns is None:
             own = {alias: array[start:stop] for alias, array in self.outputs.items()}
             return encode_predict(own, is_rows)
-        values: dict[str, Any] = {}
-        is_all_strict = True
-        for alias, value, is_strict in columns:
-            values[alias] = own_rows = value[start:stop]
-            if not is_strict:
-                is_all_strict &= bool(np.isfinite(own_rows).all())
-        if len(values) == 1:
-            return write_object(key, own_rows, is_strict=is_all_strict)
-        if is_rows:
-            lists = [
-                [*value] if type(value) is list else value.tolist() for value in values.values()
-            ]
-            listed = [dict(zip(values, row, strict=True)) for row in zip(*lists, strict=True)]
-            return write_object(key, listed, is_strict=is_all_strict)
-        return write_object(key, values, is_strict=is_all_strict)
+        head = b'{\n    "predictions": ' if is_rows else b'{\n    "outputs": '
+        texts = []
+        for name, begin, end, rows in self._columns:
+            if is_rows and len(self._columns) > 1:
+                texts.append([name + b":" + begin + row + end for row in rows[start:stop]])
+                continue
+            own_rows = b"[" + begin + (end + b"," + begin).join(rows[start:stop]) + end + b"]"
+            if len(self._columns) == 1:
+                return head + own_rows + b"\n}"
+            texts.append([name + b":" + own_rows])
+        objects = b",".join([b"{" + b",".join(row) + b"}" for row in zip(*texts, strict=True)])
+        return head + (b"[" + objects + b"]" if is_rows else objects) + b"\n}"
 
 
 def _check_rows(outputs: Mapping[str, Array]) -> None:
@@ -156,25 +154,35 @@ def as_printed(array: Array) -> Array:
     """
     if array.size <= _FEW:
         return np.array([*map(_print_one, array.ravel().tolist())]).reshape(array.shape)
-    with np.errstate(invalid="ignore"):  # a signaling NaN
+    with np.errstate(all="ignore"):  # also of a signaling NaN
         exact = array.astype(np.float64).reshape(-1)
-    with np.errstate(all="ignore"):
-        exponent = np.floor(np.log10(np.abs(exact)))
+        centered = np.floor(np.log10(np.abs(exact))) + 3
         # Outside of this range powers of ten are no exact doubles; 0, NaN and Infinity are neither.
-        is_usual = (exponent >= -13) & (exponent <= 22)
-        shift = np.where(is_usual, 8 - exponent, 0).astype(np.int64)
-        nine, is_tie = _rounded(exact, shift)
-        six, _ = _rounded(exact, shift - 3)
+        is_usual = np.abs(centered) <= _FARTHEST
+        has_others = np.count_nonzero(is_usual) < exact.size
+        if has_others:
+            others, exact = exact[~is_usual], np.where(is_usual, exact, 1.0)
+            centered[~is_usual] = 3
+        power = _POWERS[centered.astype(np.int64)]
+        scaled = exact * power
+        nine_digits = np.rint(scaled)
+        six = np.rint(scaled * 1e-3) * 1e3 / power
         # Tested as TensorFlow Serving tests it: does the short text read back to the same float32?
-        printed = np.where(six.astype(np.float32) == exact, six, nine)
-    is_unusual = (~is_usual | is_tie) & np.isfinite(exact) & (exact != 0)
-    if is_unusual.any():
-        printed[is_unusual] = _printed(exact[is_unusual])
-    return np.where(np.isfinite(exact) & (exact != 0), printed, exact).reshape(array.shape)
+        printed = np.where(six.astype(np.float32) == exact, six, nine_digits / power)
+        is_tie = np.abs(scaled - nine_digits) > 0.5 - 1e-5
+    if np.count_nonzero(is_tie):
+        printed[is_tie] = [*map(_print_one, exact[is_tie].tolist())]
+    if has_others:
+        printed[~is_usual] = [value and _print_one(value) for value in others.tolist()]
+    return printed.reshape(array.shape)
 
 
 def _print_one(value: float) -> float:
     """Round one float32 as `as_printed` does."""
+    nine = f"{value:.8e}"
+    # A float32 is within 60 of the ninth digit of what reads back to it, unless it is subnormal.
+    if "061" <= nine[-7:-4] <= "939" and abs(value) > _LEAST_NORMAL:
+        return float(nine)
     six = float(f"{value:.6g}")
     if six == value:
         return six
@@ -182,25 +190,7 @@ def _print_one(value: float) -> float:
         is_same = _FLOAT.unpack(_FLOAT.pack(six))[0] == value
     except OverflowError:
         is_same = False
-    return six if is_same or math.isnan(value) else float(f"{value:.9g}")
-
-
-def _printed(exact: Array) -> Array:
-    """Round numbers as `as_printed` does, by printing and reading them, shape [n]."""
-    printed = np.array([float(f"{value:.6g}") for value in exact.tolist()], np.float64)
-    with np.errstate(all="ignore"):
-        is_other = (printed.astype(np.float32) != exact) & ~np.isnan(exact)
-    printed[is_other] = [float(f"{value:.9g}") for value in exact[is_other].tolist()]
-    return printed
-
-
-def _rounded(exact: Array, shift: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """Round to `shift` decimal places; say where the last digit is too close to call."""
-    power = _POWERS[np.abs(shift)]
-    scaled = np.where(shift < 0, exact / power, exact * power)
-    digits = np.rint(scaled)
-    is_tie = np.abs(np.abs(scaled - np.trunc(scaled)) - 0.5) < 1e-5
-    return np.where(shift < 0, digits * power, digits / power), is_tie
+    return six if is_same or math.isnan(value) else float(nine)
 
 
 def json_value(alias: str, array: Array) -> tuple[Any, bool]:
@@ -225,7 +215,7 @@ def json_value(alias: str, array: Array) -> tuple[Any, bool]:
     if array.dtype == np.float32:
         array = as_printed(array)
     if array.dtype.kind != "O":
-        is_finite = array.dtype.kind != "f" or bool(np.isfinite(array).all())
+        is_finite = array.dtype.kind != "f" or np.count_nonzero(np.isfinite(array)) == array.size
         return np.ascontiguousarray(array) if array.ndim else array.item(), is_finite
     if alias.endswith("_bytes"):
         texts: list[Any] = [{"b64": base64.b64encode(item).decode()} for item in array.flat]
@@ -240,11 +230,13 @@ def json_value(alias: str, array: Array) -> tuple[Any, bool]:
 
 def write_object(key: str, value: Any, *, is_strict: bool) -> bytes:
     """Write an object with a single key, in TensorFlow Serving's layout; see `json_value`."""
+    return b'{\n    "%b": %b\n}' % (key.encode(), _write(value, is_strict=is_strict))
+
+
+def _write(value: Any, *, is_strict: bool) -> bytes:
     if is_strict:
-        written = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    else:
-        text = json.dumps(
-            value, ensure_ascii=False, default=lambda item: item.tolist(), separators=(",", ":")
-        )
-        written = text.encode("utf-8", "surrogateescape")
-    return b'{\n    "%b": %b\n}' % (key.encode(), written)
+        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    text = json.dumps(
+        value, ensure_ascii=False, default=lambda item: item.tolist(), separators=(",", ":")
+    )
+    return text.encode("utf-8", "surrogateescape")

@@ -101,6 +101,12 @@ class ModelLifecycle:
     """The versions of one model, also after it is no longer wanted.
 
     All methods may be called from any thread.
+
+    Attributes:
+        name: Its name.
+        config: What is to be served.
+        answering: What `acquire` holds, by number, None for the latest, and label, empty for none.
+            It is replaced as a whole, and a servable in it may be closed unless it's then held.
     """
 
     def __init__(
@@ -131,7 +137,8 @@ class ModelLifecycle:
         self._clock = clock
         self._versions: dict[int, _Version] = {}
         self._labels: dict[str, int] = {}
-        self._answering: dict[tuple[int | None, str], _Version] = {}  # by number, by label, latest
+        self.answering: Mapping[tuple[int | None, str], Servable] = {}
+        self._answering: Mapping[tuple[int | None, str], _Version] = {}
         self._seen: dict[int, Snapshot] = {}  # also of versions whose turn may come without a look
         self._waiting: dict[int, str] = {}  # why versions that are wanted are not tried
         self._is_settling = False  # the next look may find a version complete
@@ -220,13 +227,8 @@ class ModelLifecycle:
         finally:
             self._release(held)
 
-    def answering(self, version: int | None, label: str) -> Servable | None:
-        """Return what `acquire` would hold, or None; it may be closed unless it's then held."""
-        held = self._answering.get((version, label if version is None else ""))
-        return held.servable if held is not None else None
-
     def hold(self, servable: Servable) -> Callable[[], None] | None:
-        """Hold what `answering` has returned; return what lets it go, or None if it is too late."""
+        """Hold one that is `answering`; return what lets it go, or None if it is too late."""
         with self._changed:
             held = self._answering.get((servable.version, ""))
             if held is None or held.servable is not servable:
@@ -461,7 +463,9 @@ class ModelLifecycle:
         answering |= {(None, key): served[n] for key, n in self._labels.items() if n in served}
         if served:
             answering[None, ""] = served[max(served)]
-        self._answering = answering  # whole at once: it is read without the lock
+        self._answering = answering
+        servables = {key: version.servable for key, version in answering.items()}
+        self.answering = cast("dict[tuple[int | None, str], Servable]", servables)
 
 
 def acquire(

@@ -19,7 +19,8 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import chain
 from typing import Any, cast
 
 import numpy.typing as npt
@@ -64,7 +65,7 @@ class _Turn:
         servable: Servable,
         signature: LoadedSignature,
         queue: BatchQueue,
-        batches: deque[list[Task]],
+        batches: deque[Sequence[Task]],
         release: Callable[[], None],
     ) -> None:
         self.servable = servable
@@ -114,6 +115,7 @@ class Predictor:
         task: Task,
         *,
         patience_s: float = 0.0,
+        is_alone: bool = False,
     ) -> bool:
         """Let a request that fits its signature join the others of this turn of the event loop.
 
@@ -123,6 +125,7 @@ class Predictor:
             signature: Its signature.
             task: The request, which hears of its results later.
             patience_s: How long it may wait for others, seconds; 0 for this turn only.
+            is_alone: No others can come in this turn: a short run is made at once.
 
         Returns:
             False if nothing was begun, since the version is on its way out, or more is to be
@@ -135,6 +138,10 @@ class Predictor:
             queue.release = model.hold(servable)
             if queue.release is None:
                 return False
+            if is_alone:
+                queue.waiting.append(task)
+                self._flush(servable, signature, queue)
+                return True
             if patience_s:
                 loop = asyncio.get_running_loop()
                 queue.timer = loop.call_later(patience_s, self._flush, servable, signature, queue)
@@ -333,21 +340,39 @@ class Predictor:
         blocks = layout.to_blocks(dict(zip(aliases, checked.arrays, strict=True)))
         if model is None or blocks is None or blocks[1] > batching.MAX_TASK_ROWS:
             return None
-        future: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
-
-        def done(results: Results, start: int, stop: int | None) -> None:
-            if not future.done():  # its time may be over
-                future.set_result([array[start:stop] for array in results.arrays])
-
-        def failed(error: Exception) -> None:
-            if not future.done():
-                future.set_exception(error)
-
         n_elements = _n_elements(checked.arrays)
-        axis = 0 if layout.shape else 1
-        task = Task(blocks[0], axis, blocks[1], n_elements, done, failed, timeout_s)
+        task = _Joined(layout, *blocks, n_elements=n_elements, timeout_s=timeout_s)
         is_joined = self.submit(model, servable, signature, task, patience_s=patience_s)
-        return future if is_joined else None
+        return task.future if is_joined else None
+
+
+class _Joined:
+    """A checked request in a batch, whose arrays somebody waits for."""
+
+    def __init__(
+        self,
+        layout: InputLayout,
+        blocks: Sequence[Array],
+        n_rows: int,
+        *,
+        n_elements: int,
+        timeout_s: float | None,
+    ) -> None:
+        self.blocks: Sequence[Any] = blocks
+        self.axis = 0 if layout.shape else 1
+        self.kind: Hashable = blocks[0].shape[1:] if layout.shape else None
+        self.n_rows = n_rows
+        self.n_elements = n_elements
+        self.timeout_s = timeout_s
+        self.future: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
+
+    def done(self, results: Results, start: int, stop: int | None) -> None:
+        if not self.future.done():  # its time may be over
+            self.future.set_result([array[start:stop] for array in results.arrays])
+
+    def failed(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 async def _within(future: asyncio.Future[list[Array]], timeout_s: float | None) -> list[Array]:
@@ -369,6 +394,10 @@ def _timed(
         seconds = time.perf_counter() - began
         # A short one more of those that are known to be short says nothing new.
         if not (is_here and costs.is_warm and seconds < INLINE_LIMIT_S):
+            if (
+                is_here
+            ):  # on this thread alone: what other programs take of it is no cost of its own
+                seconds = min(seconds, time.thread_time() - cpu_began)
             costs.add(n_elements, seconds)
 
 
@@ -397,10 +426,7 @@ def _run_batch(
     layout = cast("InputLayout", signature.layout)  # without one there are no tasks
     arrays = batching.join(tasks, [dtype for dtype, _ in layout.groups])
     if layout.shape is None:
-        named: dict[str, Array] = {}
-        for (_, aliases), block in zip(layout.groups, arrays, strict=True):
-            named.update(zip(aliases, block, strict=True))
-        arrays = [named[spec.alias] for spec in signature.inputs]
+        arrays = [*layout.order([*chain.from_iterable(arrays)])]
     run = functools.partial(servable.run_signature, signature, arrays, timeout_ms=timeout_ms)
     return _timed(signature.costs, run, _batch_elements(tasks), is_here=timeout_ms is None)
 

@@ -21,7 +21,7 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 from urllib.parse import unquote
@@ -30,11 +30,11 @@ import numpy.typing as npt
 
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError
 from mlops_mini.serving import json_fast, json_hint, json_request, json_response, lifecycle
-from mlops_mini.serving.batching import Done, Results, Task
+from mlops_mini.serving.batching import Results
 from mlops_mini.serving.example_methods import ExampleMethods
 from mlops_mini.serving.http_answers import JSON_HEADERS, REQUEST_ID, Answer, error_page
-from mlops_mini.serving.http_protocol import Reply
-from mlops_mini.serving.json_fast import FastReader, InputLayout
+from mlops_mini.serving.http_protocol import Reply, Taker
+from mlops_mini.serving.json_fast import FastReader, FastRequest, InputLayout
 from mlops_mini.serving.json_request import DecodedRequest
 from mlops_mini.serving.json_response import PreparedOutputs
 from mlops_mini.serving.model_config import LogConfig
@@ -65,7 +65,6 @@ _INT64_MAX = 2**63 - 1
 _INT64_DIGITS = 19
 _MAX_INFLATED_BYTES = 100 * 2**20
 _QUICKLY_INFLATED_BYTES = 4 * 2**10
-_MAX_KNOWN_TARGETS = 1000
 _FEW_VALUES = 1000  # of an output: never a large answer
 _JSON = JSON_HEADERS
 _EMPTY = {"Content-Type": "text/html; charset=ISO-8859-1"}
@@ -108,30 +107,36 @@ class RestApi:
     timeout_s: float | None = 30.0
     cors: bool = False
     request_log: RequestLog = field(default_factory=RequestLog)
-    _known_targets: dict[bytes, ModelSpec] = field(default_factory=dict)
     _reader: FastReader = field(default_factory=FastReader)
     _large_replies: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def respond_soon(
+    def find_taker(
+        self, method: str, target: bytes, headers: Mapping[bytes, bytes]
+    ) -> Taker | None:
+        """Find out who takes the bodies of plain predict requests; see `FindTaker`."""
+        path = target.decode("utf-8", "surrogateescape")
+        match = _POST.fullmatch(path) if method == "POST" else None
+        if match is None or match[4] != "predict" or b"content-encoding" in headers:
+            return None
+        try:
+            spec = _spec(*match.groups()[:3])
+        except MlopsMiniError:
+            return None
+        label = spec.version_label if spec.version is None else ""
+        request_id = headers.get(REQUEST_ID, b"")
+        return functools.partial(self._take, spec.name, (spec.version, label), request_id)
+
+    def _take(
         self,
-        method: str,
-        target: bytes,
-        headers: Mapping[bytes, bytes],
+        name: str,
+        version: tuple[int | None, str],
+        request_id: bytes,
         body: bytes,
         reply: Reply,
     ) -> bool:
-        """Take a plain predict request that can be run as it is, together with others.
-
-        The arguments are those of a `FastHandler`.
-
-        Returns:
-            False if nothing was begun, and `respond` is to be asked.
-        """
-        spec = self._known_targets.get(target)
-        if spec is None or method != "POST" or b"content-encoding" in headers:
-            return False
-        model = self.models.by_name.get(spec.name)
-        servable = model.answering(spec.version, spec.version_label) if model else None
+        """Take a request that can be run as it is, together with others."""
+        model = self.models.by_name.get(name)
+        servable = model.answering.get(version) if model else None
         if model is None or servable is None:
             return False
         request = self._reader.read(body, servable.layouts)
@@ -140,98 +145,58 @@ class RestApi:
         signature = servable.signatures.get(request.signature_name or DEFAULT_SIGNATURE)
         if signature is None or signature.layout is None:
             return False
-        log, request_id = None, b""
+        axis = 0 if signature.layout.shape else 1
+        log = None
         if self.request_log.logs:
-            log, request_id = self.request_log.sampled(spec.name), headers.get(REQUEST_ID, b"")
+            log = self.request_log.sampled(name)
             if log is not None:
                 request_id = self.request_log.identify(request_id)
             if request_id:
-                reply = functools.partial(_reply_to, request_id, reply)
-        done: Done = functools.partial(self._reply, reply, signature, request.is_rows)
+                reply = _IdentifiedReply(reply, request_id)
+        predict = _Predict(self, servable, signature, request, axis, reply)
         if log is not None:
-            asked = replace(spec, signature_name=request.signature_name)
-            done = self._logged(done, log, asked, request_id, servable, request.blocks)
-        task = Task(
-            request.blocks,
-            0 if signature.layout.shape else 1,
-            request.n_rows,
-            request.n_elements,
-            done,
-            functools.partial(self._reply_error, reply, servable, request.signature_name),
-            self.timeout_s,
-        )
-        return self.predictor.submit(model, servable, signature, task)
+            asked = ModelSpec(
+                name=name,
+                version=version[0],
+                version_label=version[1],
+                signature_name=request.signature_name,
+            )
+            predict.log = functools.partial(self._log, log, request_id, asked, predict)
+        return self.predictor.submit(model, servable, signature, predict, is_alone=reply.is_alone)
 
-    def _logged(
+    def _log(
         self,
-        done: Done,
         log: LogConfig,
-        asked: ModelSpec,
         request_id: bytes,
-        servable: Servable,
-        blocks: Sequence[Array],
-    ) -> Done:
-        """Let a request of a batch be logged once it is answered."""
-        signature = servable.signatures[asked.signature_name or DEFAULT_SIGNATURE]
-        layout = cast("InputLayout", signature.layout)
-
-        def done_and_logged(results: Results, start: int, stop: int | None) -> None:
-            done(results, start, stop)
-            outputs = {
-                spec.alias: array[start:stop]
-                for spec, array in zip(signature.outputs, results.arrays, strict=True)
-            }
-            inputs = layout.to_arrays(blocks)
-            self.request_log.add_predict(log, request_id, asked, servable.version, inputs, outputs)
-
-        return done_and_logged
-
-    def _reply(
-        self,
-        reply: Reply,
-        signature: LoadedSignature,
-        is_rows: bool,
-        results: Results,
-        start: int,
-        stop: int | None,
+        asked: ModelSpec,
+        predict: _Predict,
+        outputs: Mapping[str, Array],
     ) -> None:
-        """Answer one request of a batch."""
-        prepared: PreparedOutputs | None = results.shared
-        try:
-            if prepared is None:
-                aliases = [spec.alias for spec in signature.outputs]
-                outputs = dict(zip(aliases, results.arrays, strict=True))
-                if _is_large(outputs):
-                    own = {alias: array[start:stop] for alias, array in outputs.items()}
-                    work = asyncio.get_running_loop().create_task(
-                        self._reply_large(reply, own, is_rows)
-                    )
-                    self._large_replies.add(work)
-                    work.add_done_callback(self._large_replies.discard)
-                    return
-                prepared = results.shared = PreparedOutputs(outputs)
-            self._send(reply, Answer(200, _JSON, prepared.encode(start, stop, is_rows)))
-        except MlopsMiniError as exc:
-            self._send(reply, _error(exc))
+        """Log a request of a batch."""
+        layout = cast("InputLayout", predict.signature.layout)
+        inputs, version = layout.to_arrays(predict.blocks), predict.servable.version
+        self.request_log.add_predict(log, request_id, asked, version, inputs, outputs)
+
+    def reply_later(self, reply: Reply, outputs: Mapping[str, Array], is_rows: bool) -> None:
+        """Write a large answer where that stops nobody."""
+        work = asyncio.get_running_loop().create_task(self._reply_large(reply, outputs, is_rows))
+        self._large_replies.add(work)
+        work.add_done_callback(self._large_replies.discard)
 
     async def _reply_large(self, reply: Reply, outputs: Mapping[str, Array], is_rows: bool) -> None:
         try:
-            self._send(reply, Answer(200, _JSON, await self._write(outputs, is_rows)))
+            body = await self._write(outputs, is_rows)
         except MlopsMiniError as exc:
-            self._send(reply, _error(exc))
+            self.send(reply, _error(exc))
+        else:
+            self.send(reply, Answer(200, _JSON, body))
 
-    def _reply_error(self, reply: Reply, servable: Servable, key: str, error: Exception) -> None:
-        if not isinstance(error, MlopsMiniError):
-            reply(error_page(500))
-            return
-        if isinstance(error, InvalidArgumentError):
-            error.hint = json_hint.predict_hint(servable, key)
-        self._send(reply, _error(error))
+    def send(self, reply: Reply, answer: Answer) -> None:
+        """Answer a request that was taken."""
+        reply.send(self._with_cors(answer))
 
-    def _send(self, reply: Reply, answer: Answer) -> None:
-        if self.cors:
-            answer = answer._replace(headers={**answer.headers, **_CORS})
-        reply(answer)
+    def _with_cors(self, answer: Answer) -> Answer:
+        return answer._replace(headers={**answer.headers, **_CORS}) if self.cors else answer
 
     async def respond(
         self, method: str, target: bytes, headers: Mapping[bytes, bytes], body: bytes
@@ -245,9 +210,7 @@ class RestApi:
             answer = await self._serve(method, path, {**headers, REQUEST_ID: request_id}, body)
             if request_id:
                 answer = answer._replace(request_id=request_id)
-            if self.cors:
-                return answer._replace(headers={**answer.headers, **_CORS})
-            return answer
+            return self._with_cors(answer)
         if method in ("GET", "HEAD") and path == "/healthz":
             return _json(200, {"status": "ok"})
         if method in ("GET", "HEAD") and path == "/readyz":
@@ -280,9 +243,6 @@ class RestApi:
                 if b"gzip" in headers.get(b"content-encoding", b""):
                     body = await _inflate(body)
                 if verb == "predict":
-                    if len(self._known_targets) >= _MAX_KNOWN_TARGETS:
-                        self._known_targets.clear()
-                    self._known_targets[path.encode("utf-8", "surrogateescape")] = spec
                     return await self.predict(spec, body, request_id)
                 method = CLASSIFY if verb == "classify" else REGRESS
                 run = (self.examples.infer_json, method, spec, body, self.timeout_s, request_id)
@@ -363,8 +323,87 @@ class RestApi:
         return await self.workers.do_json(n_bytes, json_response.encode_predict, outputs, is_rows)
 
 
-def _reply_to(request_id: bytes, reply: Reply, answer: Answer) -> None:
-    reply(answer._replace(request_id=request_id))
+class _IdentifiedReply:
+    """Where the answer to a request with an id goes."""
+
+    def __init__(self, reply: Reply, request_id: bytes) -> None:
+        self._reply = reply
+        self._request_id = request_id
+
+    @property
+    def is_alone(self) -> bool:
+        return self._reply.is_alone
+
+    def send_json(self, body: bytes) -> None:
+        self.send(Answer(200, _JSON, body))
+
+    def send(self, answer: Answer) -> None:
+        self._reply.send(answer._replace(request_id=self._request_id))
+
+
+class _Predict:
+    """A predict request that was taken: one of the tasks of `batching`.
+
+    Attributes:
+        log: Told the outputs, of a request that is logged.
+    """
+
+    __slots__ = (
+        "_api", "_is_rows", "_key", "_reply", "axis", "blocks", "kind", "log", "n_elements",
+        "n_rows", "servable", "signature", "timeout_s",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        api: RestApi,
+        servable: Servable,
+        signature: LoadedSignature,
+        request: FastRequest,
+        axis: int,
+        reply: Reply,
+    ) -> None:
+        self.blocks: Sequence[Any]
+        self.kind: Hashable
+        self._key, self._is_rows, self.blocks, self.n_rows, self.n_elements, self.kind = request
+        self.axis = axis
+        self.timeout_s = api.timeout_s
+        self._api = api
+        self.servable = servable
+        self.signature = signature
+        self.log: Callable[[Mapping[str, Array]], None] | None = None
+        self._reply = reply
+
+    def done(self, results: Results, start: int, stop: int | None) -> None:
+        if self.log is not None:
+            aliases = [spec.alias for spec in self.signature.outputs]
+            arrays = [array[start:stop] for array in results.arrays]
+            self.log(dict(zip(aliases, arrays, strict=True)))
+        try:
+            prepared: PreparedOutputs | None = results.shared
+            if prepared is None:
+                aliases = [spec.alias for spec in self.signature.outputs]
+                outputs = dict(zip(aliases, results.arrays, strict=True))
+                if _is_large(outputs):
+                    own = {alias: array[start:stop] for alias, array in outputs.items()}
+                    self._api.reply_later(self._reply, own, self._is_rows)
+                    return
+                prepared = results.shared = PreparedOutputs(outputs)
+            body = prepared.encode(start, stop, self._is_rows)
+        except MlopsMiniError as exc:
+            self._api.send(self._reply, _error(exc))
+        else:
+            if self._api.cors:
+                self._api.send(self._reply, Answer(200, _JSON, body))
+            else:
+                self._reply.send_json(body)
+
+    def failed(self, error: Exception) -> None:
+        if not isinstance(error, MlopsMiniError):
+            self._reply.send(error_page(500))
+            return
+        if isinstance(error, InvalidArgumentError):
+            error.hint = json_hint.predict_hint(self.servable, self._key)
+        self._api.send(self._reply, _error(error))
 
 
 def _is_large(outputs: Mapping[str, Array]) -> bool:

@@ -253,9 +253,7 @@ async def _open(
         port = rest_socket.getsockname()[1]
         limits = http_protocol.Limits(body_bytes=server_config.rest_max_body_bytes or None)
         listeners.append(
-            await http_protocol.serve(
-                rest.respond, rest_socket, limits, fast_handler=rest.respond_soon
-            )
+            await http_protocol.serve(rest.respond, rest_socket, limits, find_taker=rest.find_taker)
         )
         addresses["rest"] = f"{shown_host}:{port}"
         logger.info("Exporting HTTP/REST API at:localhost:%d ...", port)

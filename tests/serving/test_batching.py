@@ -1,5 +1,5 @@
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,14 @@ FLOAT = [np.dtype(np.float32)]
 class Asked:
     """A request that notes what it hears."""
 
-    def __init__(self, *rows: float) -> None:
+    axis = 0
+    timeout_s: float | None = None
+
+    def __init__(self, *rows: Any) -> None:
         self.heard: Any = None
-        block = np.float64(rows)
-        self.task = Task([block], 0, len(rows), len(rows), self.done, self.failed)
+        self.blocks: Sequence[Any] = [np.float64(rows)]
+        self.kind: Hashable = self.blocks[0].shape[1:]
+        self.n_rows = self.n_elements = len(rows)
 
     def done(self, results: Results, start: int, stop: int | None) -> None:
         self.heard = results.arrays[0][start:stop].tolist()
@@ -44,8 +48,7 @@ class Model:
 
 
 def run(queue: BatchQueue, model: Model, *asked: Asked) -> list[Any]:
-    tasks = [one.task for one in asked]
-    batching.settle(tasks, batching.run(queue, tasks, model))
+    batching.settle(asked, batching.run(queue, asked, model))
     return [one.heard for one in asked]
 
 
@@ -136,7 +139,7 @@ def test_a_batch_that_takes_too_long_is_not_run_again() -> None:
         def answer(self, x: Any) -> Any:
             raise DeadlineExceededError(f"over, for {x}")
 
-    model, tasks = Slow(), [Asked(1).task, Asked(2).task]
+    model, tasks = Slow(), [Asked(1), Asked(2)]
     raised = False
     try:
         batching.run(proved(), tasks, model)
@@ -148,7 +151,7 @@ def test_a_batch_that_takes_too_long_is_not_run_again() -> None:
 
 
 def test_large_requests_are_never_in_a_batch_with_others() -> None:
-    large, small = Asked(*range(9)).task, [Asked(1).task for _ in range(70)]
+    large, small = Asked(*range(9)), [Asked(1) for _ in range(70)]
 
     batches = batching.cut([small[0], large, *small[1:]])
 
@@ -157,9 +160,7 @@ def test_large_requests_are_never_in_a_batch_with_others() -> None:
 
 
 def test_rows_of_other_sizes_are_other_batches() -> None:
-    tasks = [Asked(1).task for _ in range(4)]
-    for task, width in zip(tasks, (2, 3, 2, 3), strict=True):
-        task.blocks = [np.ones((1, width))]
+    tasks = [Asked([1.0] * width) for width in (2, 3, 2, 3)]
 
     batches = batching.cut(tasks)
 
