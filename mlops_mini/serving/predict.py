@@ -394,10 +394,6 @@ def _timed(
         seconds = time.perf_counter() - began
         # A short one more of those that are known to be short says nothing new.
         if not (is_here and costs.is_warm and seconds < INLINE_LIMIT_S):
-            if (
-                is_here
-            ):  # on this thread alone: what other programs take of it is no cost of its own
-                seconds = min(seconds, time.thread_time() - cpu_began)
             costs.add(n_elements, seconds)
 
 
