@@ -279,7 +279,7 @@ for record in Reader(Path("/logs/m")):
     print(record.request_id, record.time_s, record.version, record.inputs, record.outputs)
 ```
 
-[server_observability](../benchmarks/server_observability.md) measures what it costs.
+[server_observability](../benchmarks/server_observability.py) measures what it costs.
 
 ## TF Lite
 
