@@ -165,6 +165,24 @@ DIFFERENCES = (
         "none",
     ),
     (
+        "`logging_config`",
+        "is refused: no log collector is built in",
+        "logs requests to TFRecord files",
+        "none",
+    ),
+    (
+        "A TF Lite model with TensorFlow's op ParseExample",
+        "is served",
+        "fails to load: LiteRT doesn't have it",
+        "none",
+    ),
+    (
+        "A profile asked for by another machine",
+        "is taken",
+        "is refused (PERMISSION_DENIED), unless clients show a certificate (`client_verify`)",
+        "`--enable_model_management`",
+    ),
+    (
         "A reload that waits for its models",
         "makes later reloads wait too",
         "ends when a later one takes its models away",
@@ -476,6 +494,74 @@ WISHES = (
 )
 
 
+REQUEST_LOG = """
+## The request log
+
+`--request_log_prefix=/logs/m` logs what the model is asked and answers; with several models, their
+entries of the configuration file say it, as TensorFlow Serving's LoggingConfig:
+
+```
+config {
+  name: "m"
+  base_path: "/models/m"
+  model_platform: "tensorflow"
+  logging_config {
+    log_collector_config { type: "tfrecord" filename_prefix: "/logs/m" }
+    sampling_config { sampling_rate: 0.01 }
+  }
+}
+```
+
+Of all requests that are answered, by either API, that share is logged, chosen at random. The files
+are TFRecord files of `tensorflow.serving.PredictionLog`, so TensorFlow Serving's tools read them:
+one of up to 1,000 records, renamed to `assets.extra/tf_serving_warmup_requests`, warms a version
+up. Requests by REST are logged as gRPC would have had them.
+
+- The answer to a logged request has its id as `x-request-id`, by gRPC in the trailing metadata. It
+  is the client's, where the request had one under that name, else ours. With the time to the
+  microsecond it stands in two fields of the record that other readers skip: `request_id = 1001` and
+  `time_us = 1002` of LogMetadata.
+- `--request_log_leave_out_features` logs requests without their inputs, for all models: what was
+  answered remains, and an output that repeats an input with it. Such a file can't warm up.
+- A file is finished at 256 MiB or after an hour (`--request_log_rotate_bytes`, `_s`), and gets its
+  name then: until that it ends in `.unfinished`, as it does for good if the server is killed.
+  Records are in the file a twentieth of a second after the answer. Old files are yours to delete.
+- No answer waits for the log. If the disk is full, or slower than the requests, records are
+  dropped, counted, and one line in the server's log says so; once there is room, it goes on. A
+  folder that can't be written ends the start, or refuses the reload.
+
+`mlops_mini.prediction_log` reads a log without TensorFlow, record by record, to the bit; what is
+cut off or damaged is skipped with a warning:
+
+```python
+from mlops_mini.prediction_log import Reader
+
+for record in Reader(Path("/logs/m")):
+    print(record.request_id, record.time_s, record.version, record.inputs, record.outputs)
+```
+
+[server_observability](../benchmarks/server_observability.py) measures what it costs.
+
+## TF Lite
+
+With `--prefer_tflite_model` a version's `model.tflite` is served, where there is one, else its
+SavedModel. The aliases are those of the file's `signature_defs_metadata`; without it, there is one
+signature, `serving_default`, with the names of the tensors. Batches may have any size.
+
+## Profile
+
+```python
+import tensorflow as tf
+
+tf.profiler.experimental.client.trace("grpc://localhost:8500", "/tmp/trace", 2000)
+```
+
+makes the server write where the time of its runs went in these 2 s, for TensorBoard, into a folder
+of its own machine. Who may do that is who may change its models. `--enable_profiler=false` switches
+it off.
+"""
+
+
 WAITS = """
 ## Who waits for whom
 
@@ -542,7 +628,7 @@ def page() -> str:
         "`mini-model-server` takes the flags of `tensorflow_model_server` and speaks its protocol.",
         "",
         "<!-- Regenerate: python -m tools.model_server_page -->",
-        *USE.rstrip().split("\n"),
+        *(USE.rstrip() + "\n" + REQUEST_LOG.rstrip()).split("\n"),
     ]
     for kind, (title, words) in SECTIONS.items():
         lines += ["", f"## {title}", "", *([words] if words else [])]

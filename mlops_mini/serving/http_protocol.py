@@ -49,7 +49,6 @@ from mlops_mini.serving.http_requests import (
 
 logger = logging.getLogger(__name__)
 
-_METHODS = {"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"}
 _SWEEP_S = 1.0
 _LINGER_S = 1.0  # for the client to read the last answer before what it still sends is refused
 _SLOWEST_BODY_BYTES_S = 500
@@ -251,7 +250,7 @@ class _Connection(asyncio.Protocol):
             try:
                 self._parser.feed_data(read)
             except httptools.HttpParserUpgrade as exc:  # an offer of another protocol
-                data = self._without_upgrade() + read[exc.args[0] :]
+                data = self._request.head_without_upgrade() + read[exc.args[0] :]
                 self._parser = httptools.HttpRequestParser(self)
             except httptools.HttpParserError as exc:
                 refusal = exc.__context__
@@ -279,23 +278,15 @@ class _Connection(asyncio.Protocol):
         self._in_head = False
         self._n_unparsed_bytes = 0
         request.method = self._parser.get_method().decode()
-        request.version = version = self._parser.get_http_version()
-        encoding = request.headers.get(b"transfer-encoding")
-        if request.n_head_bytes + len(request.target) > self._limits.head_bytes:
-            raise RefusalError(431)
-        if version not in ("1.0", "1.1"):
-            raise RefusalError(505)
+        request.version = self._parser.get_http_version()
         request.is_last = not self._parser.should_keep_alive()
-        if request.method not in _METHODS:
-            raise RefusalError(501)
-        if encoding is not None and (encoding.lower() != b"chunked" or version == "1.0"):
-            raise RefusalError(400)
-        length = request.headers.get(b"content-length", b"0")  # httptools lets only digits pass
-        request.n_body_bytes = int(length)
-        self._check_body(request.n_body_bytes)
+        request.check_head(self._limits)
         if self._parser.should_upgrade():
             return
-        if version == "1.1" and request.headers.get(b"expect", b"").lower() == b"100-continue":
+        if (
+            request.version == "1.1"
+            and request.headers.get(b"expect", b"").lower() == b"100-continue"
+        ):
             self._owes_continue = True
             if not self._is_answering:
                 self._continue()
@@ -305,13 +296,13 @@ class _Connection(asyncio.Protocol):
         self._n_unparsed_bytes = 0
         request = self._request
         if not request.body:
-            self._check_body(len(piece))
+            self._limits.check_body(len(piece))
             request.body = piece
         else:
             if request.more_body is None:
                 request.more_body = io.BytesIO()
                 request.more_body.write(request.body)
-            self._check_body(request.more_body.tell() + len(piece))
+            self._limits.check_body(request.more_body.tell() + len(piece))
             request.more_body.write(piece)
         self._earn(len(piece))
 
@@ -319,17 +310,6 @@ class _Connection(asyncio.Protocol):
         """Give a body that moves on some more time."""
         earned = self._deadline + n_bytes / _SLOWEST_BODY_BYTES_S
         self._deadline = min(earned, self._now + self._limits.idle_s)
-
-    def _check_body(self, n_bytes: int) -> None:
-        if self._limits.body_bytes is not None and n_bytes > self._limits.body_bytes:
-            raise RefusalError(413)
-
-    def _without_upgrade(self) -> bytes:
-        """Write the head again without the offer: the parser would take the body for a request."""
-        request = self._request
-        start = f"{request.method} {request.target.decode('latin-1')} HTTP/{request.version}\r\n"
-        lines = [b"%s: %s\r\n" % h for h in request.headers.items() if h[0] != b"upgrade"]
-        return b"".join([start.encode("latin-1"), *lines, b"\r\n"])
 
     def on_message_complete(self) -> None:
         if self._parser.should_upgrade():
@@ -461,7 +441,8 @@ class _Connection(asyncio.Protocol):
             and not request.is_last
             and not self._listener.is_draining
         ):
-            self.transport.write(b"%b%d\r\n\r\n%b" % (self._listener.json_head, len(body), body))
+            head = self._listener.json_head
+            self.transport.write(b"%b%d\r\n%b\r\n%b" % (head, len(body), answer.id_line, body))
             return
         headers = dict(answer.headers)
         is_drained = self._listener.is_draining and not self._waiting and not self._is_reading
@@ -472,13 +453,13 @@ class _Connection(asyncio.Protocol):
         if headers.get("Connection") == "close":
             self._is_ending = True
             self._waiting.clear()
-        head = head_of(request.version, answer.status, headers, self._listener.date)
-        head += f"{len(answer.body)}\r\n\r\n"
+        head = head_of(request.version, answer.status, headers, self._listener.date).encode()
+        head += b"%d\r\n%b\r\n" % (len(body), answer.id_line)
         body = b"" if request.method == "HEAD" else body
         if len(body) <= _COPIED_BYTES:
-            self.transport.write(head.encode() + body)
+            self.transport.write(head + body)
         else:  # a copy would take its time
-            self.transport.write(head.encode())
+            self.transport.write(head)
             self.transport.write(body)
 
     def _continue(self) -> None:

@@ -29,6 +29,7 @@ from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError, Not
 logger = logging.getLogger(__name__)
 
 PLATFORM = "tensorflow"
+_COLLECTORS = ("", "tfrecord")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +59,28 @@ class VersionPolicy:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LogConfig:
+    """Which requests of a model are logged, and where.
+
+    Attributes:
+        prefix: Absolute path with which the names of all files of the log begin.
+        sampling_rate: The share of requests that is logged, chosen at random, 0 to 1.
+    """
+
+    prefix: Path
+    sampling_rate: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sampling_rate <= 1:
+            raise InvalidArgumentError(f"sampling_rate is {self.sampling_rate}, not 0 to 1")
+        if not self.prefix.name:
+            raise InvalidArgumentError(
+                "logging_config needs a filename_prefix, such as /logs/m: the files are then"
+                " /logs/m-*.tfrecord"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """One model to serve.
 
@@ -67,6 +90,7 @@ class ModelConfig:
         platform: Always `tensorflow` in a set of models that is served.
         policy: Which versions are served.
         labels: Version numbers by label.
+        request_log: Where requests are logged; None for nowhere.
     """
 
     name: str
@@ -74,6 +98,7 @@ class ModelConfig:
     platform: str = PLATFORM
     policy: VersionPolicy = VersionPolicy()
     labels: Mapping[str, int] = field(default_factory=dict)
+    request_log: LogConfig | None = None
 
     def __post_init__(self) -> None:
         if not (self.base_path.startswith("/") or "://" in self.base_path):
@@ -148,9 +173,11 @@ def from_message(server_config: Any) -> list[ModelConfig]:
         for message in messages
     ]
     platforms = list(map(_platform, messages))
-    if any(message.HasField("logging_config") for message in messages):
-        raise InvalidArgumentError("No request-logger-creator provided.")
-    return [replace(config, platform=p) for config, p in zip(configs, platforms, strict=True)]
+    logs = list(map(_request_log, messages))
+    return [
+        replace(config, platform=platform, request_log=log)
+        for config, platform, log in zip(configs, platforms, logs, strict=True)
+    ]
 
 
 def _platform(message: Any) -> str:
@@ -166,6 +193,36 @@ def _platform(message: Any) -> str:
             f"ModelServerConfig::model_type choice {message.model_type} not supported."
         )
     return str(message.model_platform) or PLATFORM
+
+
+def _request_log(message: Any) -> LogConfig | None:
+    """Read a model's LoggingConfig.
+
+    Source: tensorflow_serving/config/logging_config.proto, core/request_logger.cc
+    """
+    if not message.HasField("logging_config"):
+        return None
+    logging_config = message.logging_config
+    collector, sampling = logging_config.log_collector_config, logging_config.sampling_config
+    if collector.type not in _COLLECTORS:
+        raise NotFoundError(
+            f"Cannot find LogCollector::Factory for type: {collector.type}; there is tfrecord"
+        )
+    if logging_config.HasField("custom_logging_config"):
+        raise InvalidArgumentError(
+            f"model {message.name} has a custom_logging_config, which nothing here can read"
+        )
+    # This server is task 0 of no data center. The first rule that fits it counts.
+    rates = [
+        rule.sampling_rate
+        for rule in sampling.per_task_sampling_configs
+        if not rule.dc and not rule.task_index
+    ]
+    rate = (*rates, sampling.sampling_rate)[0]
+    if not rate:
+        logger.warning("nothing of model %s is logged: its sampling_rate is 0", message.name)
+    prefix = collector.filename_prefix
+    return LogConfig(prefix=Path(prefix).absolute() if prefix else Path(), sampling_rate=rate)
 
 
 def _policy(message: Any) -> VersionPolicy:

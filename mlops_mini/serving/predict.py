@@ -15,7 +15,6 @@ import contextlib
 import functools
 import logging
 import os
-import threading
 import time
 import weakref
 from collections import deque
@@ -34,7 +33,7 @@ from mlops_mini.serving import batch_scheduler, batching, lifecycle, servables
 from mlops_mini.serving.batch_scheduler import BatchScheduler, LimitedQueue
 from mlops_mini.serving.batching import BatchQueue, Task
 from mlops_mini.serving.batching_options import BatchingOptions
-from mlops_mini.serving.joined import Joined, common_rows, to_blocks, within
+from mlops_mini.serving.joined import Joined, Turn, common_rows, to_blocks, within
 from mlops_mini.serving.json_fast import InputLayout
 from mlops_mini.serving.lifecycle import ModelLifecycle
 from mlops_mini.serving.request_checks import CheckedRun, check_run
@@ -54,41 +53,6 @@ Array = npt.NDArray[Any]
 T = TypeVar("T")
 
 _MAX_BATCHES_AWAY = os.cpu_count() or 1  # of a signature on threads: the rest gathers meanwhile
-
-
-class _Turn:
-    """What waited for one turn of the event loop, cut into batches.
-
-    Attributes:
-        servable: The version that all of it asks.
-        signature: The signature that all of it asks.
-        queue: Where it waited.
-        batches: Those that have not begun.
-    """
-
-    def __init__(
-        self,
-        servable: Servable,
-        signature: LoadedSignature,
-        queue: BatchQueue,
-        batches: deque[Sequence[Task]],
-        release: Callable[[], None],
-    ) -> None:
-        self.servable = servable
-        self.signature = signature
-        self.queue = queue
-        self.batches = batches
-        self._n_left = len(batches)
-        self._release = release
-        self._ending = threading.Lock()
-
-    def end_one(self) -> None:
-        """Note, in whatever thread, that a batch has ended; the last one lets the version go."""
-        with self._ending:
-            self._n_left -= 1
-            is_last = not self._n_left
-        if is_last:
-            self._release()
 
 
 class Predictor:
@@ -223,7 +187,7 @@ class Predictor:
         release, queue.release = queue.release, None
         batches = batching.cut(tasks, is_alone=queue.is_alone)
         if len(batches) > 1 or not self._is_run_here(servable, signature, queue, tasks):
-            self._begin_next(_Turn(servable, signature, queue, deque(batches), release))
+            self._begin_next(Turn(servable, signature, queue, deque(batches), release))
         else:
             release()
 
@@ -251,7 +215,7 @@ class Predictor:
             _give_up(tasks, exc)
         return True
 
-    def _begin_next(self, turn: _Turn) -> None:
+    def _begin_next(self, turn: Turn) -> None:
         """Begin one batch of a turn; what else the event loop has to do may go before the next."""
         tasks = turn.batches.popleft()
         if turn.batches:
@@ -263,7 +227,7 @@ class Predictor:
         self._under_way.add(work)
         work.add_done_callback(self._under_way.discard)
 
-    async def _run_away(self, turn: _Turn, tasks: Sequence[Task]) -> None:
+    async def _run_away(self, turn: Turn, tasks: Sequence[Task]) -> None:
         """Run a batch on a thread."""
         queue, is_short = turn.queue, _is_short(turn.signature, tasks)
         # A run alone is nobody's obstacle: it takes its thread, however long.

@@ -44,11 +44,13 @@ from mlops_mini.serving.grpc_api import GrpcApi, GrpcListener
 from mlops_mini.serving.http_protocol import HttpListener
 from mlops_mini.serving.http_requests import Limits
 from mlops_mini.serving.lifecycle import Retries
-from mlops_mini.serving.model_config import ModelConfig, SslConfig
+from mlops_mini.serving.model_config import LogConfig, ModelConfig, SslConfig
 from mlops_mini.serving.model_service import ModelService
 from mlops_mini.serving.models import Models
 from mlops_mini.serving.monitoring import DEFAULT_PATH, Monitoring
 from mlops_mini.serving.predict import Predictor
+from mlops_mini.serving.profiler import Profiler
+from mlops_mini.serving.request_log import RequestLog
 from mlops_mini.serving.rest_api import RestApi
 from mlops_mini.serving.servables import Servable
 from mlops_mini.serving.server_metrics import ServerMetrics
@@ -116,7 +118,9 @@ def _configs(server_config: ServerConfig) -> list[ModelConfig]:
         base_path,
     )
     absolute = base_path if "://" in base_path else str(Path(base_path).absolute())
-    return [ModelConfig(name=name, base_path=absolute)]
+    prefix, rate = server_config.request_log_prefix, server_config.request_log_sampling_rate
+    log = LogConfig(prefix=Path(prefix).absolute(), sampling_rate=rate) if prefix else None
+    return [ModelConfig(name=name, base_path=absolute, request_log=log)]
 
 
 async def _serve(server_config: ServerConfig, configs: list[ModelConfig]) -> None:
@@ -167,6 +171,12 @@ def _models(
         n_load_threads=server_config.num_load_threads,
         strict_labels=server_config.strict_version_labels,
         allow_unavailable_labels=server_config.allow_version_labels_for_unavailable_models,
+        request_log=RequestLog(
+            leave_out_features=server_config.request_log_leave_out_features,
+            rotate_bytes=server_config.request_log_rotate_bytes,
+            rotate_s=server_config.request_log_rotate_s,
+            saved_model_tags=_tags(server_config),
+        ),
     )
 
 
@@ -189,11 +199,12 @@ def _load(
                 folder,
                 name=name,
                 version=version,
-                tags=(server_config.saved_model_tags or "serve").split(","),
+                tags=_tags(server_config),
                 intra_op_threads=server_config.tensorflow_intra_op_parallelism or both,
                 inter_op_threads=server_config.tensorflow_inter_op_parallelism or both,
                 session_config_file=server_config.tensorflow_session_config_file,
                 batching=batching,
+                prefer_tflite=server_config.prefer_tflite_model,
             )
         if server_config.enable_model_warmup and warmup.has_requests(folder):
             _warm_up(server_config, metrics, servable, folder)
@@ -226,6 +237,10 @@ def _rest_timeout_s(server_config: ServerConfig) -> float | None:
     return timeout_ms / 1000 if timeout_ms > 0 else None
 
 
+def _tags(server_config: ServerConfig) -> list[str]:
+    return (server_config.saved_model_tags or "serve").split(",")
+
+
 def _import_tensorflow() -> None:
     """Import TensorFlow, and take it out of the garbage collector's sight before a model is there.
 
@@ -250,7 +265,7 @@ async def _open(
     host = server_config.bind_address
     check_method = server_config.enable_signature_method_name_check
     workers = Workers(max(server_config.rest_api_num_threads, server_config.grpc_max_threads))
-    counted = metrics if metrics_path else None
+    counted, log = metrics if metrics_path else None, models.request_log
     options = common_batching if isinstance(common_batching, BatchingOptions) else BatchingOptions()
     predictor = Predictor(
         models.by_name,
@@ -259,13 +274,16 @@ async def _open(
         n_batch_threads=options.num_batch_threads,
         metrics=counted,
     )
-    examples = ExampleMethods(models.by_name, check_method=check_method, metrics=counted)
-    model_service = ModelService(
-        models,
-        may_manage=server_config.enable_model_management
-        or _is_loopback(host)
-        or (ssl is not None and ssl.client_verify),
+    examples = ExampleMethods(
+        models.by_name, check_method=check_method, metrics=counted, request_log=log
     )
+    may_manage = (
+        server_config.enable_model_management
+        or _is_loopback(host)
+        or (ssl is not None and ssl.client_verify)
+    )
+    model_service = ModelService(models, may_manage=may_manage)
+    profiler = Profiler(workers, may_write=may_manage) if server_config.enable_profiler else None
     grpc = GrpcApi(
         workers=workers,
         predictor=predictor,
@@ -273,6 +291,8 @@ async def _open(
         model_service=model_service,
         as_content=server_config.enable_serialization_as_tensor_content,
         ended=counted.grpc_ended if counted else None,
+        profiler=profiler,
+        request_log=log,
     )
     rest = RestApi(
         models=models,
@@ -283,6 +303,7 @@ async def _open(
         timeout_s=_rest_timeout_s(server_config),
         cors=server_config.rest_api_enable_cors_support,
         monitoring=Monitoring(metrics_path, metrics, models, predictor) if counted else None,
+        request_log=log,
     )
     addresses = dict[str, str]()
     shown_host = f"[{host}]" if ":" in host else host

@@ -79,7 +79,10 @@ TYPES = "ModelServerConfig::model_type (deprecated)"
         ),
         (
             f'config {{ name: "a" base_path: "/a" {TENSORFLOW} logging_config {{}} }}',
-            "No request-logger-creator provided.",
+            (
+                "logging_config needs a filename_prefix, such as /logs/m: the files are then"
+                " /logs/m-*.tfrecord"
+            ),
         ),
         # Of several faults: the names of all models, then all paths, all platforms, and logging.
         (
