@@ -34,7 +34,6 @@ import psutil
 
 from benchmarks.server_swaps import RELOAD, model, reload_request
 from mlops_mini.errors import InternalError
-from mlops_mini.serving.config import ServerConfig
 from mlops_mini.wire import PREDICT_METHOD, ModelSpec, PredictRequest, PredictResponse
 from tests.serving.models import write_numbered
 from tests.serving.pulse import Pulse, noise_s
@@ -46,9 +45,7 @@ N_VERSIONS = 5
 N_CALLS = 16  # gRPC calls under way
 WARM_UP = 0.1  # of the requests, after which memory must stay
 PATH = "/monitoring/prometheus/metrics"
-# The flags of the request log, once there is one; then it is switched on.
-LOG_FLAGS = ("--request_log_rotate_bytes=100000",)
-HAS_LOG = "request_log_rotate_bytes" in {f.name for f in dataclasses.fields(ServerConfig)}
+ROTATE_BYTES = 10_000  # of the request log: that many bytes take some hundred requests
 
 
 @dataclasses.dataclass
@@ -62,7 +59,7 @@ class Soaked:
         longest_s: The longest wait for `/healthz`.
         limit_s: The longest that the stall test would allow: twice as long as the machine itself
             keeps a program waiting meanwhile, and at least `LIMIT_S`.
-        n_log_files: Files of the request log; None without one.
+        n_log_files: Files of the request log.
     """
 
     counts: dict[str, int]
@@ -70,7 +67,7 @@ class Soaked:
     growth_mb: float
     longest_s: float
     limit_s: float
-    n_log_files: int | None
+    n_log_files: int
 
 
 class Worker(threading.Thread):
@@ -195,7 +192,6 @@ def serving(models: Path, folder: Path) -> Iterator[tuple[Server, str]]:
         f'logging_config {{ log_collector_config {{ filename_prefix: "{folder}/log/m" }}'
         " sampling_config { sampling_rate: 0.1 } }"
     )
-    log = log if HAS_LOG else ""
     more = 'model_version_policy { all {} } version_labels { key: "stable" value: 1 }'
     labeled = model("labeled", models / "numbered", more)
     (folder / "models.config").write_text(
@@ -204,7 +200,7 @@ def serving(models: Path, folder: Path) -> Iterator[tuple[Server, str]]:
     flags = [
         f"--model_config_file={folder}/models.config",
         f"--monitoring_config_file={folder}/monitoring.config",
-        *(LOG_FLAGS if HAS_LOG else ()),
+        f"--request_log_rotate_bytes={ROTATE_BYTES}",
     ]
     server = Server.start(base, folder / "server", *flags)
     try:
@@ -268,7 +264,7 @@ def soak(models: Path, folder: Path, *, n_requests: int) -> Soaked:
         for worker in workers.values():
             worker.join(120)
         median_s = statistics.median(seconds)
-        n_log_files = len([*(folder / "log").iterdir()]) if HAS_LOG else None
+        n_log_files = len([*(folder / "log").iterdir()])
     return Soaked(
         counts={name: worker.n_done for name, worker in workers.items()},
         n_failed=sum(worker.n_failed for worker in workers.values()),
@@ -291,10 +287,9 @@ def main() -> int:
         run_in_child(write_numbered, f"{folder}/numbered", N_VERSIONS, log_file=log_file)
         (folder / "soak").mkdir()
         soaked = soak(folder, folder / "soak", n_requests=options.requests)
-    log = "none: there is no request log yet"
     rows = {
         **{name: f"{n:,}" for name, n in soaked.counts.items()},
-        "files of the request log": log if soaked.n_log_files is None else soaked.n_log_files,
+        "files of the request log": f"{soaked.n_log_files:,}",
         "failed": soaked.n_failed,
         "growth of memory after the warm-up, MB": f"{soaked.growth_mb:.1f}",
         "longest wait for /healthz, ms": f"{soaked.longest_s * 1000:.0f}",
@@ -319,7 +314,7 @@ Python {platform.python_version()}, TensorFlow {version("tensorflow")}.
         not soaked.n_failed
         and soaked.growth_mb < MOST_GROWTH_MB
         and soaked.longest_s <= soaked.limit_s
-        and (soaked.n_log_files is None or soaked.n_log_files > 1)
+        and soaked.n_log_files > 1
     )
     return 0 if is_well else 1
 

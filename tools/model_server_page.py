@@ -275,7 +275,6 @@ the second way is open on loopback only, or to clients with a certificate.
 # Family of TensorFlow Serving, how it is here, why.
 METRICS = (
     ("serving:mlmd_map", "none", "no model here comes from an ML Metadata store"),
-    ("serving:request_log_count", "none", "there is no request log"),
     (
         "serving:request_count",
         "`(unknown)` stands for all names that were never configured",
@@ -348,8 +347,7 @@ OWN_METRICS = (
 )
 MONITORING_LIMITS = """
 The series of a version go with it. To write the page takes a tenth of the event loop's time at
-most, however many ask for it; [server_overhead](../benchmarks/server_overhead.md) has what counting
-costs.
+most, however many ask for it.
 
 What differs from TensorFlow Serving:
 
@@ -540,7 +538,7 @@ for record in Reader(Path("/logs/m")):
     print(record.request_id, record.time_s, record.version, record.inputs, record.outputs)
 ```
 
-[server_observability](../benchmarks/server_observability.py) measures what it costs.
+[server_observability](../benchmarks/server_observability.py) measures what it costs, and metrics.
 
 ## TF Lite
 

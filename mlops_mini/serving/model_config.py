@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 PLATFORM = "tensorflow"
 _COLLECTORS = ("", "tfrecord")
+_PREFIX = "with /logs/m, say, its files are /logs/m-*.tfrecord"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,10 +75,7 @@ class LogConfig:
         if not 0 <= self.sampling_rate <= 1:
             raise InvalidArgumentError(f"sampling_rate is {self.sampling_rate}, not 0 to 1")
         if not self.prefix.name:
-            raise InvalidArgumentError(
-                "logging_config needs a filename_prefix, such as /logs/m: the files are then"
-                " /logs/m-*.tfrecord"
-            )
+            raise InvalidArgumentError(f"a request log cannot begin with {self.prefix}: {_PREFIX}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,8 +219,13 @@ def _request_log(message: Any) -> LogConfig | None:
     rate = (*rates, sampling.sampling_rate)[0]
     if not rate:
         logger.warning("nothing of model %s is logged: its sampling_rate is 0", message.name)
-    prefix = collector.filename_prefix
-    return LogConfig(prefix=Path(prefix).absolute() if prefix else Path(), sampling_rate=rate)
+    if not collector.filename_prefix:
+        error = InvalidArgumentError("No request-logger-creator provided.")
+        error.hint = (
+            f"the logging_config of model {message.name} needs a filename_prefix: {_PREFIX}"
+        )
+        raise error
+    return LogConfig(prefix=Path(collector.filename_prefix).absolute(), sampling_rate=rate)
 
 
 def _policy(message: Any) -> VersionPolicy:

@@ -78,6 +78,7 @@ class Monitoring:
     async def _write(self) -> str:
         await asyncio.sleep(max(self._next_s - time.perf_counter(), 0))
         self._due = None
+        self._count_logged()
         lines: list[str] = []
         took_s = 0.0
         for part in [*[family.lines() for family in self._metrics.families], self._own_lines()]:
@@ -87,6 +88,11 @@ class Monitoring:
             await asyncio.sleep(0)
         self._next_s = time.perf_counter() + _PAUSE * took_s
         return "\n".join(lines) + "\n"
+
+    def _count_logged(self) -> None:
+        """Take over what the request log has counted: it's written on a thread of its own."""
+        for (model, status), n_requests in dict(self._models.request_log.counts).items():
+            self._metrics.request_log_count.series(model, status).value = n_requests
 
     def _own_lines(self) -> Iterator[str]:
         report = self._models.report()

@@ -85,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         out.write(f"{exc}\n{config.usage()}\n")
     except MlopsMiniError as exc:
         out.write(f"Failed to start server. Error: {CODE_NAMES[exc.code]}: {exc}\n")
+        out.write(f"{exc.hint}\n" if exc.hint else "")
     else:
         return 0
     return _EXIT_FAILED

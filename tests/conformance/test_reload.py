@@ -197,6 +197,7 @@ def test_a_reload_replaces_the_whole_set(start_reloaded: StartReloaded) -> None:
                 " platform requested is other"
             ),
         ),
+        ([("n", {"logging_config": {}})], "No request-logger-creator provided."),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

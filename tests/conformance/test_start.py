@@ -126,6 +126,10 @@ def test_flags_that_make_no_server_end_it_with_words_on_stdout(
             f"model_config_list {{ {_A.replace('/a', 'rel/x')} }}",
             "Expected model a to have an absolute path or URI; got base_path()=rel/x",
         ),
+        (
+            f"model_config_list {{ {_A[:-1]} logging_config {{}} }} }}",
+            "No request-logger-creator provided.",
+        ),
     ],
 )
 def test_a_configuration_that_makes_no_sense_ends_it(
