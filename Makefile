@@ -15,7 +15,11 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -q -n logical --maxprocesses=4 --dist=
 	--no-loadscope-reorder --durations=10
 SELECT = -m "not slow and not docker"
 
-.PHONY: help loop test lab check unit notebooks portable refresh render bench lock clean ready
+# What `make mlflow` shows, and where.
+WORKSPACE := runs/pipeline
+PORT := 5000
+
+.PHONY: help loop test lab check unit notebooks portable refresh render bench mlflow lock clean ready
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -57,6 +61,13 @@ render: ready  ## the notebooks as nbviewer shows them, checked, into runs/html
 
 bench: ready  ## side-by-side measurements; not part of the tests
 	@for table in benchmarks/*.md; do $(RUN) benchmarks.$$(basename $$table .md) || exit 1; done
+
+mlflow: ready  ## MLflow's web page of runs and versions, on loopback: of WORKSPACE=runs/pipeline
+	@$(BIN)/mlops-mini reconcile --workspace $(WORKSPACE)
+	@$(PYTHON) tools/set_up.py .cache/environments/mlflow-ui --lock environments/mlflow-ui.txt
+	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+		.cache/environments/mlflow-ui/bin/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
+		--backend-store-uri sqlite:///$(abspath $(WORKSPACE))/models/registry.sqlite
 
 lock:  ## compile requirements.txt anew from pyproject.toml
 	@$(PYTHON) tools/lock.py --uv $(UV_VERSION)

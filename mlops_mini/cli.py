@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlops_mini import cli_release, terminal
+from mlops_mini import cli_lineage, cli_release, terminal
+from mlops_mini.cli_lineage import AsJson, Workspace, print_document
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, NotFoundError
 
 if TYPE_CHECKING:
-    from mlops_mini.loop.report import TextTable
     from mlops_mini.runner.records import RunRecord
     from mlops_mini.runner.runner import Runner
 
@@ -34,18 +33,11 @@ app.add_typer(data_app, name="data")
 pipeline_app = typer.Typer(help="The pipeline of continuous training.", no_args_is_help=True)
 app.add_typer(pipeline_app, name="pipeline")
 app.add_typer(cli_release.app, name="release")
+app.add_typer(cli_lineage.app)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 DataFolder = Annotated[
     Path | None,
     typer.Option("--data", help="Folder with the data; else MLOPS_MINI_DATA, else ./data."),
-]
-Workspace = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of models, verdicts, runs;"
-        " else MLOPS_MINI_HOME/pipeline, else ./runs/pipeline."
-    ),
 ]
 UseCaseName = Annotated[
     str,
@@ -110,7 +102,7 @@ def loop(
             on_step=on_step,
             on_task=on_task,
         )
-    _print(report_module.summarize(report), *report_module.tables(report), as_json=as_json)
+    print_document(report_module.summarize(report), *report_module.tables(report), as_json=as_json)
 
 
 @app.command()
@@ -159,7 +151,7 @@ def describe(
             for title, header, rows in tables
         ],
     }
-    _print(document, *tables, as_json=as_json)
+    print_document(document, *tables, as_json=as_json)
 
 
 @app.command()
@@ -172,19 +164,24 @@ def serve(
 ) -> None:
     """Serve a published model over TensorFlow Serving's protocol, until Ctrl-C.
 
+    It serves the champion, and follows when that changes; if there is none, the highest version.
     For the flags of tensorflow_model_server use `mini-model-server`.
 
     Example: mlops-mini serve runs/loop/models/flights
     """
-    from mlops_mini.model import publish
+    from mlops_mini.model import champions, publish
     from mlops_mini.serving import server
     from mlops_mini.serving.config import ServerConfig
 
     publish.latest_version(model_folder)
+    folder = model_folder.resolve()
+    of_champion = champions.serving_config(folder) if name in ("", folder.name) else None
     server.run(
         ServerConfig(
-            model_name=name or model_folder.resolve().name,
-            model_base_path=str(model_folder.resolve()),
+            model_name=name or folder.name,
+            model_base_path=str(folder),
+            model_config_file=str(of_champion or ""),
+            model_config_file_poll_wait_seconds=1,
             rest_api_port=rest_port,
             port=grpc_port,
             bind_address=bind_address,
@@ -234,7 +231,7 @@ def check(data: DataFolder = None, as_json: AsJson = False) -> None:
 
     n_rows = datasets.count_rows(folder=data) | photos.count_rows(folder=data)
     rows = [(file, f"{n:,}") for file, n in n_rows.items()]
-    _print(n_rows, ("Data sets", ("file", "rows"), rows), as_json=as_json)
+    print_document(n_rows, ("Data sets", ("file", "rows"), rows), as_json=as_json)
 
 
 @data_app.command()
@@ -266,7 +263,9 @@ def send(
         for part in parts
     ]
     title = f"{file} in {data / case.table(table).name}"
-    _print(document, (title, (case.calendar.unit, "rows", "outcome"), rows), as_json=as_json)
+    print_document(
+        document, (title, (case.calendar.unit, "rows", "outcome"), rows), as_json=as_json
+    )
 
 
 @pipeline_app.command("run")
@@ -384,7 +383,7 @@ def list_runs(workspace: Workspace = None, as_json: AsJson = False) -> None:
         found = runner.runs()
     rows = [(run.id, run.state, run.started_at[5:16], run.reason) for run in found]
     table = ("Runs", ("run", "state", "UTC", "why"), rows)
-    _print([dataclasses.asdict(run) for run in found], table, as_json=as_json)
+    print_document([dataclasses.asdict(run) for run in found], table, as_json=as_json)
 
 
 @pipeline_app.command()
@@ -431,16 +430,7 @@ def _runner(workspace: Path | None) -> Runner:
 def _print_run(run: RunRecord, *, as_json: bool) -> None:
     from mlops_mini.loop.report import run_table
 
-    _print(dataclasses.asdict(run), run_table(run), as_json=as_json)
-
-
-def _print(document: Any, *tables: TextTable, as_json: bool) -> None:
-    """Print JSON for scripts, or tables for people."""
-    if as_json:
-        typer.echo(json.dumps(document, indent=2))
-        return
-    for table in tables:
-        terminal.print_table(*table)
+    print_document(dataclasses.asdict(run), run_table(run), as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from mlops_mini import terminal
+from mlops_mini.cli_lineage import AsJson
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.rollout.policy import Backend, TrafficPolicy
 
@@ -26,7 +27,6 @@ Folder = Annotated[
         help="Folder of router and release; else MLOPS_MINI_HOME/release, else ./runs/release."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Reason = Annotated[str, typer.Option(help="Why, for the log of decisions.")]
 ModelName = Annotated[str, typer.Option("--model", help="Name of the model, as in its URL.")]
 _WHO = "a name and the addresses of its REST and gRPC API, such as v1=127.0.0.1:8501,127.0.0.1:8500"

@@ -67,6 +67,9 @@ class UseCase:
         calendar: How time is cut into periods.
         slices: Columns, stored or added by `prepare`, by whose values models are judged too.
         train: Makes the model, called as `model.training.train` is, which is the default.
+        fallback: Names of the features that are there even if the feature store is not. A second,
+            smaller model learns from these alone, and each version answers by it too, under the
+            signature `fallback`. None if empty.
 
     >>> from mlops_mini.data.rules import in_range
     >>> customers = Table(
@@ -87,6 +90,7 @@ class UseCase:
     calendar: Calendar = field(default_factory=Calendar)
     slices: Sequence[str] = ()
     train: Train | None = None
+    fallback: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not self.name.replace("_", "").replace("-", "").isalnum() or not self.name.isascii():
@@ -106,6 +110,13 @@ class UseCase:
             object.__setattr__(self, "features", self._of_columns(self.features, self.tables[0]))
         self._check_tables_of_features()
         self._check_columns()
+        unknown = [name for name in self.fallback if name not in self.feature_set.names]
+        if unknown or (self.fallback and set(self.fallback) == set(self.feature_set.names)):
+            what = f"names {unknown}, which are none" if unknown else "names all"
+            self._refuse(
+                f"the fallback {what} of the features {list(self.feature_set.names)}: name those"
+                " that are known without the feature store, or none"
+            )
 
     @property
     def by_name(self) -> Mapping[str, Table]:

@@ -119,6 +119,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
             data_digest=data_digest,
             clean=files["clean"],
             quarantined=files["quarantined"],
+            partitions=dsl.Artifact(uri=str(folder / "partitions")),
             findings=dsl.Markdown(uri=str(folder / "findings")),
         )
         columns = components.features.python_func(

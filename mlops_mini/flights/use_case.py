@@ -12,4 +12,5 @@ FLIGHTS = UseCase(
     label=Label("late", matures_after="34h"),
     features=FEATURES,
     slices=["origin", "carrier", "hours"],
+    fallback=[feature.name for feature in FEATURES.features if feature.group != "recent"],
 )

@@ -15,6 +15,7 @@ import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from mlops_mini import files
 from mlops_mini.data.periods import Calendar
@@ -33,6 +34,7 @@ _LAST_VERSION = ".last_version"
 _UNFINISHED = ".publishing-version"
 # In a folder that model servers do not read.
 _PUBLICATION = "assets.extra/publication.json"
+_CHECKSUMS = "assets.extra/checksums.txt"
 _BLOCK_BYTES = 4096
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -60,6 +62,11 @@ class Publication:
         test_period: The month or week that it was judged on.
         train_periods: The months or weeks that it was trained on.
         data_digest: Digest of the files that hold all these periods.
+        began: When the run began, ISO 8601; empty if that isn't known.
+        approved_by: Who let it through although its verdict was "undecided"; empty if nobody had
+            to.
+        alias: What it is published as: the `champion`, meant to serve at once, or a `challenger`,
+            which a release has to make the champion first.
     """
 
     run_id: str
@@ -67,6 +74,9 @@ class Publication:
     test_period: str
     train_periods: tuple[str, ...]
     data_digest: str
+    began: str = ""
+    approved_by: str = ""
+    alias: Literal["champion", "challenger"] = "champion"
 
     @classmethod
     def read(cls, version_folder: Path) -> "Publication | None":
@@ -185,7 +195,7 @@ def publish(
     model_folder.mkdir(parents=True, exist_ok=True)
     try:
         with files.locked(model_folder / _LAST_VERSION) as last_version:
-            _remove_unfinished(model_folder)
+            _remove_copy(model_folder)
             if publication and (earlier := _published_before(publication, model_folder)):
                 logger.info("published before: version=%d path=%s", earlier.version, earlier.path)
                 return earlier
@@ -197,7 +207,7 @@ def publish(
             try:
                 _copy(export_folder, model_folder / _UNFINISHED)
                 if publication:
-                    _write(publication, model_folder / _UNFINISHED / _PUBLICATION)
+                    _write(publication, model_folder / _UNFINISHED)
                 (model_folder / _UNFINISHED).rename(path)
             finally:
                 shutil.rmtree(model_folder / _UNFINISHED, ignore_errors=True)
@@ -244,6 +254,44 @@ def write_verdict(
     with files.whole_file(path) as unfinished:
         unfinished.write_text(json.dumps(record, indent=2) + "\n")
     return path
+
+
+def changed_files(version_folder: Path) -> dict[str, str]:
+    """Compare a version's files with the checksums that were written when it was published.
+
+    Args:
+        version_folder: A version that was published with a publication. The list lies beside that,
+            as `assets.extra/checksums.txt`, and `sha256sum -c` reads it too.
+
+    Returns:
+        `changed`, `missing` or `added`, by the name of the file; empty if all are as they were.
+
+    Raises:
+        NotFoundError: The version has no such list.
+        DataIntegrityError: The list holds something else.
+    """
+    if not (version_folder / _CHECKSUMS).is_file():
+        raise NotFoundError(
+            f"{version_folder} has no {_CHECKSUMS}, so nothing tells whether its files were edited:"
+            " publish its model again"
+        )
+    expected = files.read_checksums(version_folder / _CHECKSUMS)
+    present = {_name_in(version_folder, path) for path in _files_in(version_folder)}
+    changed = {
+        name: "changed" if name in present else "missing"
+        for name, sha256 in expected.items()
+        if name not in present or files.file_sha256(version_folder / name) != sha256
+    }
+    added = dict.fromkeys(sorted(present - expected.keys() - {_CHECKSUMS}), "added")
+    return changed | added
+
+
+def remove_unfinished(model_folder: Path) -> bool:
+    """Remove what a killed publisher has left of its copy, and tell whether there was any."""
+    if not model_folder.is_dir():
+        return False
+    with files.locked(model_folder / _LAST_VERSION):
+        return _remove_copy(model_folder)
 
 
 def _by_run(model_folder: Path) -> dict[str, PublishedVersion]:
@@ -296,12 +344,24 @@ def _has_digest(digest: str, version_folder: Path, publication: Publication | No
         return False  # whatever it is, it isn't this model
 
 
-def _write(publication: Publication, path: Path) -> None:
-    """Write a publication and wait until it's on disk."""
+def _write(publication: Publication, folder: Path) -> None:
+    """Write a publication and the checksums of all files, and wait until they're on disk."""
+    path, listing = folder / _PUBLICATION, folder / _CHECKSUMS
     path.parent.mkdir(exist_ok=True)
+    listing.unlink(missing_ok=True)  # of the version that an export was copied from
     path.write_text(json.dumps(asdict(publication), indent=2) + "\n")
-    for file_or_folder in (path, path.parent, path.parent.parent):
+    lines = [f"{files.file_sha256(each)}  {_name_in(folder, each)}\n" for each in _files_in(folder)]
+    listing.write_text("".join(lines))
+    for file_or_folder in (path, listing, path.parent, folder):
         _sync(file_or_folder)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _name_in(folder: Path, path: Path) -> str:
+    return path.relative_to(folder).as_posix()
 
 
 def _numbered(model_folder: Path) -> list[PublishedVersion]:
@@ -316,11 +376,13 @@ def _numbered(model_folder: Path) -> list[PublishedVersion]:
     return [version for version in in_order if version.version < 2**63]
 
 
-def _remove_unfinished(model_folder: Path) -> None:
+def _remove_copy(model_folder: Path) -> bool:
     """Remove a dead publisher's copy; a living one would hold the lock that we hold."""
-    if (model_folder / _UNFINISHED).exists():
+    is_there = (model_folder / _UNFINISHED).exists()
+    if is_there:
         logger.warning("removed what a killed publisher left in %s", model_folder)
         shutil.rmtree(model_folder / _UNFINISHED)
+    return is_there
 
 
 def _check_room(folder: Path, n_bytes: int) -> None:

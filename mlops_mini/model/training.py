@@ -20,6 +20,9 @@ from mlops_mini.model import warmup_requests
 from mlops_mini.model.digest import check_digest
 
 KERAS_FILE = "assets.extra/model.keras"
+# Beside it lies what a later training of the fallback can start from, in a folder like a version's.
+_FALLBACK = "assets.extra/fallback"
+FALLBACK_SIGNATURE = "fallback"
 _HIDDEN_UNITS = (64, 32)
 _LEARNING_RATE = 5e-3
 _BATCH_SIZE = 512
@@ -186,6 +189,7 @@ def train_from_file(
     epochs: int = 5,
     parent: Path | None = None,
     parent_digest: str = "",
+    fallback: Sequence[str] = (),
 ) -> None:
     """Train on examples in a file and export the model, with requests that warm a server up.
 
@@ -199,6 +203,8 @@ def train_from_file(
         epochs: As `train` takes it.
         parent: As `train` takes it.
         parent_digest: The parent's `model_digest` when it was chosen.
+        fallback: Features that a second model learns from alone, for when the others can't be had;
+            it goes on from the parent's, if that has one of the same features. None if empty.
 
     Raises:
         InvalidArgumentError: As `train` does; or the file lacks a column.
@@ -208,14 +214,19 @@ def train_from_file(
     if parent:
         check_digest(parent, parent_digest)
     examples = read_examples(train_file, [*features, label])
-    model = train(
-        examples[list(features)], examples[label], seed=seed, epochs=epochs, parent=parent
+
+    def trained(names: Sequence[str], start: Path | None) -> Any:
+        rows = examples[list(names)]
+        return train(rows, examples[label], seed=seed, epochs=epochs, parent=start)
+
+    before = parent / _FALLBACK if parent and (parent / _FALLBACK).is_dir() else None
+    export(
+        trained(features, parent), folder, fallback=trained(fallback, before) if fallback else None
     )
-    export(model, folder)
     warmup_requests.write(folder, as_inputs(examples[list(features)]))
 
 
-def export(model: Any, folder: Path) -> None:
+def export(model: Any, folder: Path, *, fallback: Any = None) -> None:
     """Write a model as a TensorFlow SavedModel that needs no code of ours.
 
     Its signature `serving_default` takes each raw feature by name, string or float32 of shape
@@ -225,12 +236,30 @@ def export(model: Any, folder: Path) -> None:
     Args:
         model: As `train` returns it.
         folder: Where to write; what an earlier export left there is replaced.
+        fallback: A second model, which takes fewer features; it answers under the signature
+            `fallback`, so that each version has the one that belongs to it.
     """
-    model.export(str(folder), format="tf_saved_model", verbose=False)
-    (folder / KERAS_FILE).parent.mkdir(exist_ok=True)
+    import keras
+
+    kept = {KERAS_FILE: model}
+    if fallback is None:
+        model.export(str(folder), format="tf_saved_model", verbose=False)
+    else:
+        kept[f"{_FALLBACK}/{KERAS_FILE}"] = fallback
+        archive = keras.export.ExportArchive()
+        for name, part in (("serving_default", model), (FALLBACK_SIGNATURE, fallback)):
+            archive.track(part)
+            specs = {
+                field: keras.InputSpec(shape=(None,), dtype=tensor.dtype, name=field)
+                for field, tensor in part.input.items()
+            }
+            archive.add_endpoint(name, part.call, [specs])
+        archive.write_out(str(folder), verbose=False)
     with warnings.catch_warnings():  # TensorFlow's variables do not know NumPy 2's copy yet
         warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-        model.save(folder / KERAS_FILE)
+        for name, part in kept.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            part.save(folder / name)
 
 
 def _checked(

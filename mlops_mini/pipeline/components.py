@@ -15,7 +15,7 @@ case by its name, for no source text tells what that name stands for.
 from typing import NamedTuple
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Markdown, Metrics, Model, Output
+from kfp.dsl import Artifact, Dataset, Input, Markdown, Metrics, Model, Output
 
 IMAGE = "mlops-mini:0.1.0"
 # Arguments: a data folder, the digest that its checksums must have, the file that gets the digest.
@@ -103,6 +103,7 @@ def validate(
     data_digest: str,
     clean: Output[Dataset],
     quarantined: Output[Dataset],
+    partitions: Output[Artifact],
     findings: Output[Markdown],
 ) -> None:
     """Set bad rows aside, and refuse what breaks the schema as a whole.
@@ -118,6 +119,7 @@ def validate(
     Returns:
         clean: A data folder of the rows kept.
         quarantined: CSV, one line for each rule that a row breaks.
+        partitions: JSON, for each month or week of each table its rows and their digest.
         findings: What is odd but usable, one line each.
     """
     from pathlib import Path
@@ -131,6 +133,7 @@ def validate(
         [case.calendar.period(text) for text in (*train_periods, test_period)],
         Path(clean.path),
         quarantine_file=Path(quarantined.path),
+        partitions_file=Path(partitions.path),
         data_folder=Path(raw.path),
     )
     Path(findings.path).write_text("".join(f"- {text}\n" for text in texts))
@@ -224,12 +227,14 @@ def train(
     from mlops_mini.model.digest import model_digest
     from mlops_mini.use_case import load
 
+    case = load(use_case)
     training.train_from_file(
         Path(train_examples.path),
         Path(model.path),
         label=label,
         features=features,
-        train=load(use_case).train or training.train,
+        train=case.train or training.train,
+        fallback=case.fallback,
         seed=seed,
         epochs=epochs,
         parent=Path(warm_start) if warm_start else None,
@@ -392,8 +397,10 @@ def publish(
     test_period: str,
     train_periods: list[str],
     data_digest: str,
+    registry: str,
+    began: str,
 ) -> int:
-    """Make the candidate the next version; a second time for the same run changes nothing.
+    """Make the candidate the next version, and the champion; again for the same run is no change.
 
     Args:
         model: The candidate.
@@ -403,22 +410,28 @@ def publish(
         test_period: The month or week that it was judged on.
         train_periods: Those that it was trained on.
         data_digest: Of the files that all these were read from.
+        registry: MLflow's address of the registry, empty for none.
+        began: When this run began.
 
     Returns:
         Output: Number of the version.
     """
     from pathlib import Path
 
-    from mlops_mini.model import publish
+    from mlops_mini.model.publish import Publication
+    from mlops_mini.model.registry import publish_and_register
 
-    publication = publish.Publication(
+    publication = Publication(
         run_id=run_id,
         model_digest=model_digest,
         test_period=test_period,
         train_periods=tuple(train_periods),
         data_digest=data_digest,
+        began=began,
     )
-    return publish.publish(Path(model.path), Path(models_folder), publication=publication).version
+    return publish_and_register(
+        Path(model.path), Path(models_folder), publication=publication, uri=registry
+    ).version
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

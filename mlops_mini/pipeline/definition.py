@@ -19,7 +19,9 @@ from mlops_mini import workspace
 from mlops_mini.data import table_files
 from mlops_mini.data.periods import Calendar, Period
 from mlops_mini.errors import AlreadyExistsError, NotFoundError
+from mlops_mini.model import champions
 from mlops_mini.model.publish import Publication, published_versions
+from mlops_mini.model.registry import uri_beside
 from mlops_mini.pipeline import challenger, components, examples
 from mlops_mini.runner.digests import reach
 from mlops_mini.use_case import UseCase, load, naming
@@ -37,6 +39,7 @@ def continuous_training(  # noqa: PLR0917, a pipeline's parameters are named whe
     data_digest: str,
     models_folder: str,
     verdicts_folder: str,
+    registry: str = "",
     baseline: str = "",
     baseline_digest: str = "",
     warm_start: str = "",
@@ -56,6 +59,8 @@ def continuous_training(  # noqa: PLR0917, a pipeline's parameters are named whe
         data_digest: Of the files that these periods need; others are refused.
         models_folder: Folder of the model's versions, where a model server looks.
         verdicts_folder: Receives a JSON file for each run.
+        registry: MLflow's address of the registry, such as sqlite:////models/registry.sqlite, empty
+            for none.
         baseline: Folder of the version that would be replaced, empty if there is none.
         baseline_digest: What that version answers.
         warm_start: Folder of the version to train on from, empty to start from scratch.
@@ -121,6 +126,8 @@ def continuous_training(  # noqa: PLR0917, a pipeline's parameters are named whe
         with dsl.If(verdict.outputs["blessed"] == True, name="if-blessed"):  # noqa: E712
             published = components.publish(
                 models_folder=models_folder,
+                registry=registry,
+                began=dsl.PIPELINE_JOB_CREATE_TIME_UTC_PLACEHOLDER,
                 run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
                 **candidate,
                 **periods,
@@ -183,7 +190,7 @@ def arguments(
 
     The same question has the same arguments, also after a run has published: the baseline is the
     newest version that was judged on an *earlier* period. Versions that do not tell their period
-    are passed over.
+    are passed over, and so are those that were rolled back, or are still challengers.
 
     Args:
         use_case: Its dotted name, such as churn:CHURN.
@@ -221,6 +228,7 @@ def arguments(
         "data_digest": data_digest,
         "models_folder": str(models_folder.resolve()),
         "verdicts_folder": str(verdicts_folder.resolve()),
+        "registry": uri_beside(models_folder.resolve()),
         "baseline": folder,
         "baseline_digest": digest,
         "warm_start": folder if is_warm_start else "",
@@ -258,8 +266,12 @@ def _train_periods(
 
 def _baseline(test: Period, models_folder: Path, calendar: Calendar) -> tuple[str, str]:
     """Find folder and digest of the newest version judged on an earlier period, or two empty."""
+    passed_over = champions.taken_back(models_folder)
+    passed_over.add(champions.aliases(models_folder).get("challenger", -1))
     for published in reversed(published_versions(models_folder)):
         known = Publication.read(published.path)
-        if known and calendar.period(known.test_period) < test:
+        if published.version in passed_over or not known:
+            continue
+        if calendar.period(known.test_period) < test:
             return str(published.path), known.model_digest
     return "", ""

@@ -9,6 +9,7 @@ one that it was made from, and `read` reads any of them.
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ import pandas as pd
 
 from mlops_mini import files
 from mlops_mini.data import quarantine, rules, table_files
-from mlops_mini.data.columns import shown
+from mlops_mini.data.columns import plain, shown
+from mlops_mini.data.integrity import contents_digest
 from mlops_mini.data.periods import Period
 from mlops_mini.data.rules import RowSplit
 from mlops_mini.data.table import MIN_ROWS, Table
@@ -146,6 +148,7 @@ def clean(
     folder: Path,
     *,
     quarantine_file: Path,
+    partitions_file: Path,
     data_folder: Path,
 ) -> tuple[str, ...]:
     """Set bad rows aside and check what is left against the reviewed schemas.
@@ -160,6 +163,8 @@ def clean(
             there, are cleaned too.
         folder: Becomes a data folder of the rows kept, one file for each table.
         quarantine_file: Gets a CSV file with `quarantine.COLUMNS`, one line for each broken rule.
+        partitions_file: Gets JSON: for each period of each table how many rows arrived and how many
+            were set aside, and a digest of what arrived, however it was stored.
         data_folder: Holds the tables.
 
     Returns:
@@ -173,18 +178,28 @@ def clean(
     findings: list[str] = []
     errors: list[str] = []
     splits: list[RowSplit] = []
+    partitions: list[dict[str, Any]] = []
     kept: dict[str, list[pd.DataFrame]] = {table.name: [] for table in use_case.tables}
     with naming(use_case):
         needed = [*_before(use_case, periods, data_folder), *periods]
         for table in use_case.tables:
             for period in needed:
                 arrived = _load(use_case, table, period, data_folder)
+                partition = {
+                    "table": table.name,
+                    "period": str(period),
+                    "n_rows": len(arrived),
+                    "n_quarantined": 0,
+                    "digest": contents_digest(arrived.apply(plain)),
+                }
+                partitions.append(partition)
                 if arrived.empty:
                     kept[table.name].append(arrived)
                     findings.append(f"no {table.name} at all in {period}")
                     continue
                 split = _split(use_case, table, period, arrived)
                 splits.append(split)
+                partition["n_quarantined"] = len(split.quarantined)
                 kept[table.name].append(split.kept)
                 findings += (finding.text for finding in split.findings)
                 for text, is_error in _anomalies(table, period, split.kept):
@@ -201,6 +216,7 @@ def clean(
         rows.to_parquet(folder / f"{name}.parquet", index=False)
     files.write_checksums(folder, sorted(f"{table.name}.parquet" for table in use_case.tables))
     quarantine.record(splits).to_csv(quarantine_file, index=False)
+    partitions_file.write_text(json.dumps(partitions, indent=2) + "\n")
     return tuple(findings)
 
 

@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
@@ -31,12 +32,14 @@ class Reach:
 
     Attributes:
         digest: sha256 of all files of our library, and of the user's own modules, within reach.
+        modules: The digest of each of them, by its name.
         installed: Names of the installed packages within reach, such as `tensorflow`.
         at_once: Those of `installed` that the component imports itself, or that its imports import
             at the top of a module. The others are imported in functions that may never be called.
     """
 
     digest: str
+    modules: Mapping[str, str]
     installed: frozenset[str]
     at_once: frozenset[str]
 
@@ -80,11 +83,30 @@ def key_of(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def installed() -> Mapping[str, Any]:
+    """List the Python version, and the names and versions of all installed packages."""
+    names = {entry.name for folder in sys.path for entry in Path(folder).glob("*.*-info")}
+    return {"python": sys.version, "packages": sorted(names)}
+
+
 @functools.cache
 def installed_digest() -> str:
-    """Digest the Python version and the names and versions of all installed packages."""
-    names = {entry.name for folder in sys.path for entry in Path(folder).glob("*.*-info")}
-    return key_of({"python": sys.version, "packages": sorted(names)})
+    """Digest what `installed` lists."""
+    return key_of(installed())
+
+
+def git_commit() -> str:
+    """Tell the commit of the current folder, with `-dirty` if it was changed since.
+
+    Returns:
+        As `git describe` says it; empty outside of a checkout, and without git.
+    """
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return said.stdout.strip()
 
 
 def reach(source: str) -> Reach:
@@ -124,6 +146,7 @@ def reach(source: str) -> Reach:
                 parts[f"{name}/{data.name}"] = content_digest(data)
     return Reach(
         digest=key_of(parts),
+        modules=parts,
         installed=frozenset(installed),
         at_once=frozenset(top for top, is_at_once in installed.items() if is_at_once),
     )

@@ -26,6 +26,7 @@ create table if not exists run (
     arguments text not null, state text not null, reason text not null,
     started_at text not null, ended_at text
 ) strict;
+create table if not exists snapshot (digest text primary key, content text not null) strict;
 create table if not exists task (
     run_id text not null references run, path text not null, component text not null,
     key text not null, state text not null, attempt integer not null,
@@ -35,7 +36,15 @@ create table if not exists task (
 ) strict;
 create index if not exists task_by_key on task (key) where state = 'SUCCEEDED';
 """
-_JSON = ("arguments", "inputs", "outputs")
+_JSON = ("arguments", "inputs", "outputs", "trigger", "release")
+# Added to the table `run`, for the first workspaces have it without them.
+_ADDED = {
+    "code_digest": "text not null default ''",
+    "environment_digest": "text not null default ''",
+    "git_commit": "text not null default ''",
+    "trigger": "text not null default '{}'",
+    "release": "text not null default '{}'",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +124,13 @@ class RunRecord:
         reason: The first error; empty unless it failed.
         started_at: ISO 8601, UTC.
         ended_at: ISO 8601, UTC; None while it runs.
+        code_digest: Of the code within reach of its components, as it was when the run began or was
+            resumed; `Records.snapshot` has the modules.
+        environment_digest: Of Python and all installed packages; `Records.snapshot` has them.
+        git_commit: What `git describe` says of the folder that the run began in, empty outside of a
+            checkout.
+        trigger: Why it began: `kind`, `key` and `reason`; empty if nobody has said.
+        release: What became of the version that it published; empty as long as nothing has.
         tasks: By path, in the order in which they began.
     """
 
@@ -126,6 +142,11 @@ class RunRecord:
     reason: str = ""
     started_at: str
     ended_at: str | None = None
+    code_digest: str = ""
+    environment_digest: str = ""
+    git_commit: str = ""
+    trigger: JsonObject = field(default_factory=dict)
+    release: JsonObject = field(default_factory=dict)
     tasks: dict[str, TaskRecord] = field(default_factory=dict)
 
     @property
@@ -163,6 +184,10 @@ class Records:
         with files.locked(file.with_suffix(".lock")), self._connect() as connection:
             connection.execute("pragma journal_mode = wal")
             connection.executescript(_SCHEMA)
+            present = {row["name"] for row in connection.execute("pragma table_info(run)")}
+            for column, type_ in _ADDED.items():
+                if column not in present:
+                    connection.execute(f"alter table run add column {column} {type_}")
 
     def close(self) -> None:
         """Close the file, which the next call opens again."""
@@ -213,6 +238,17 @@ class Records:
         """Read all runs, newest first, without their tasks."""
         rows = self._read("select * from run order by rowid desc")
         return [RunRecord(**row) for row in rows]
+
+    def save_snapshot(self, digest: str, content: JsonObject) -> None:
+        """Keep what a digest in a run's record stands for, once for all runs."""
+        with self._connect() as connection:
+            row = (digest, json.dumps(content, sort_keys=True))
+            connection.execute("insert or ignore into snapshot values (?, ?)", row)
+
+    def snapshot(self, digest: str) -> JsonObject:
+        """Read what was saved under a digest; empty if nothing was."""
+        rows = self._read("select content from snapshot where digest = ?", digest)
+        return dict(json.loads(rows[0]["content"])) if rows else {}
 
     def with_key(self, key: str) -> list[TaskRecord]:
         """Find finished tasks with the same key, newest first."""

@@ -25,7 +25,14 @@ from mlops_mini.errors import (
     InternalError,
 )
 from mlops_mini.runner import arguments as given_arguments
-from mlops_mini.runner import environments, layout, spec, write_errors
+from mlops_mini.runner import (
+    digests,
+    environments,
+    layout,
+    python_functions,
+    spec,
+    write_errors,
+)
 from mlops_mini.runner.fork_server import ForkServer
 from mlops_mini.runner.graph import Graph
 from mlops_mini.runner.records import Records, RunRecord, TaskRecord
@@ -107,6 +114,7 @@ class Runner:
         arguments: Mapping[str, Any] | None = None,
         *,
         run_id: str | None = None,
+        trigger: Mapping[str, Any] | None = None,
     ) -> RunRecord:
         """Run a pipeline to its end.
 
@@ -115,6 +123,7 @@ class Runner:
             arguments: Values of its parameters, see `arguments.bind`; those with defaults may be
                 left out.
             run_id: Names the run, and its folder; made from the pipeline and the time if None.
+            trigger: Why it runs: `kind`, `key` and `reason`, for the record.
 
         Returns:
             The run, which has succeeded.
@@ -140,6 +149,7 @@ class Runner:
             arguments=bound,
             state="RUNNING",
             started_at=now,
+            trigger=dict(trigger or {}),
         )
         return self._work(run, loaded, is_new=True)
 
@@ -230,6 +240,7 @@ class Runner:
                     raise AlreadyExistsError(
                         f"there is a run {run.id!r}: resume it, or name another"
                     )
+                run = self._with_surroundings(run, package)
                 self._records.save_run(run)
                 outcome = self._walk(run, package, folder)
                 state = "SUCCEEDED" if outcome.state in {"SUCCEEDED", "CACHED"} else outcome.state
@@ -253,6 +264,30 @@ class Runner:
                 " under this id, or start a new one: what has succeeded is kept"
             )
         return ended
+
+    def _with_surroundings(self, run: RunRecord, package: spec.Package) -> RunRecord:
+        """Note the code and the packages that a run works with, from now on."""
+        sources = [
+            python_functions.source_of(executor["container"])
+            for executor in package.spec["deploymentSpec"]["executors"].values()
+            if "container" in executor and python_functions.is_python(executor["container"])
+        ]
+        # Each with its own imports, for one that does not parse must not hide the others'.
+        modules = {
+            name: digest
+            for source in sources
+            for name, digest in digests.reach(source).modules.items()
+        }
+        environment = digests.installed()
+        code_digest = digests.key_of(modules)
+        self._records.save_snapshot(code_digest, modules)
+        self._records.save_snapshot(digests.key_of(environment), dict(environment))
+        return replace(
+            run,
+            code_digest=code_digest,
+            environment_digest=digests.key_of(environment),
+            git_commit=digests.git_commit(),
+        )
 
     def _walk(self, run: RunRecord, package: spec.Package, folder: Path) -> Outcome:
         """Walk the pipeline in a thread with an event loop of its own; a Ctrl-C cancels it."""

@@ -255,8 +255,32 @@ def test_a_version_tells_where_it_comes_from_inside_its_folder(export, tmp_path:
 
     assert publish.Publication.read(published.path) == publication()
     added = set(files(published.path)) - set(files(export))
-    assert added == {"assets.extra", "assets.extra/publication.json"}
+    assert added == {
+        "assets.extra", "assets.extra/publication.json", "assets.extra/checksums.txt"
+    }  # fmt: skip
     assert publish.Publication.read(publish.publish(export, tmp_path / "m").path) is None
+
+
+def test_an_edited_version_is_known_by_its_checksums(export: Path, tmp_path: Path) -> None:
+    version = publish.publish(export, tmp_path / "m", publication=publication()).path
+    assert publish.changed_files(version) == {}
+    checked = subprocess.run(
+        ["sha256sum", "--quiet", "-c", "assets.extra/checksums.txt"], cwd=version, check=False
+    )
+    assert checked.returncode == 0
+
+    (version / "saved_model.pb").write_bytes(b"edited")
+    (version / "variables" / "variables.index").unlink()
+    (version / "assets" / "vocabulary.txt").write_text("new")
+
+    assert publish.changed_files(version) == {
+        "saved_model.pb": "changed",
+        "variables/variables.index": "missing",
+        "assets/vocabulary.txt": "added",
+    }
+    plain = publish.publish(export, tmp_path / "m").path
+    with pytest.raises(NotFoundError, match=r"no assets\.extra/checksums\.txt"):
+        publish.changed_files(plain)
 
 
 def test_a_run_publishes_once(export: Path, tmp_path: Path) -> None:

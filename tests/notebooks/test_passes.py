@@ -100,16 +100,23 @@ def test_a_figure_with_digits_that_hold_on_one_machine_only_fails_a_pass(tmp_pat
 @pytest.mark.slow
 def test_every_kind_of_training_is_perturbed() -> None:
     code = """
+import tempfile
+from pathlib import Path
+
 import keras
 from sklearn.ensemble import HistGradientBoostingClassifier
 from mlops_mini.pipeline import challenger
+from mlops_mini.runner import python_functions
 
 optimizer = keras.optimizers.get("adam")
 print(round(float(optimizer.learning_rate) / 1e-3, 6))
 model = HistGradientBoostingClassifier(learning_rate=0.1, max_iter=1).fit([[0.0], [1.0]], [0, 1])
 print(model.learning_rate / 0.1)
-command = challenger.challenger.component_spec.implementation.container.command
-print(command[-1].count('"learning_rate": 1.0001 * 0.12,'))
+compiled = challenger.challenger.component_spec.implementation.container
+container = {"command": compiled.command, "args": compiled.args}
+command = python_functions.command(container, {}, python="", folder=Path(tempfile.mkdtemp()))
+source = Path(command[command.index("--component_module_path") + 1]).read_text()
+print(source.count('"learning_rate": 1.0001 * 0.12,'), compiled.command[-1].count("1.0001"))
 """
     said = subprocess.check_output(
         [sys.executable, "-c", code],
@@ -119,4 +126,4 @@ print(command[-1].count('"learning_rate": 1.0001 * 0.12,'))
         text=True,
     )
 
-    assert said.split() == ["1.0001", "1.0001", "1"]
+    assert said.split() == ["1.0001", "1.0001", "1", "0"]

@@ -20,8 +20,9 @@ from mlops_mini.errors import DataIntegrityError
 from mlops_mini.flights import preparation
 from mlops_mini.flights.features import FEATURES
 from mlops_mini.flights.use_case import FLIGHTS
-from mlops_mini.model import publish
+from mlops_mini.model import publish, registry
 from mlops_mini.model.digest import model_digest
+from mlops_mini.model.registry import Registry
 from mlops_mini.pipeline import challenger, components, examples
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,7 +141,9 @@ def test_train_says_what_the_model_answers(candidate) -> None:
     assert (model / "assets.extra" / "model.keras").is_file()
 
 
-def test_evaluate_gate_and_publish_pass_files_and_values(tmp_path: Path, stages, candidate) -> None:
+def test_evaluate_gate_and_publish_pass_files_and_values(
+    tmp_path: Path, stages, candidate, empty_registry: Path
+) -> None:
     model, digest = candidate
     metrics = dsl.Metrics(uri=str(tmp_path / "metrics"))
     common = {"data_digest": stages.data_digest, "model_digest": digest}
@@ -169,6 +172,8 @@ def test_evaluate_gate_and_publish_pass_files_and_values(tmp_path: Path, stages,
         metrics=metrics, metrics_digest=metrics_digest, passed=False, finding="no answer"
     ) == (False, "it cannot be served: no answer")
 
+    shutil.copy(empty_registry, tmp_path)
+    uri = registry.uri_beside(tmp_path / "flights")
     published = [
         components.publish.python_func(
             model=dsl.Model(uri=str(model)),
@@ -176,6 +181,8 @@ def test_evaluate_gate_and_publish_pass_files_and_values(tmp_path: Path, stages,
             run_id="run-1",
             test_period=stages.test_period,
             train_periods=stages.train_periods,
+            registry=uri,
+            began="2013-03-01T00:00:00Z",
             **common,
         )
         for _ in range(2)
@@ -186,8 +193,11 @@ def test_evaluate_gate_and_publish_pass_files_and_values(tmp_path: Path, stages,
         run_id="run-1",
         test_period="2013-W06",
         train_periods=("2013-W05",),
+        began="2013-03-01T00:00:00Z",
         **common,
     )
+    champion = Registry(uri).client.get_model_version_by_alias("flights", "champion")
+    assert champion.tags["model_digest"] == digest
 
     components.write_verdict.python_func(
         status=dsl.PipelineTaskFinalStatus(

@@ -10,8 +10,9 @@ import yaml
 from mlops_mini import workspace
 from mlops_mini.errors import NotFoundError
 from mlops_mini.flights.use_case import FLIGHTS
-from mlops_mini.model import publish
+from mlops_mini.model import champions, publish
 from mlops_mini.pipeline import definition, examples
+from tests.model.published import publication, toy_export
 
 DATA = workspace.data_folder()
 NAME = "mlops_mini.flights.use_case:FLIGHTS"
@@ -119,6 +120,24 @@ def test_trains_on_the_periods_just_before(
     )
 
     assert found["train_periods"] == train_periods
+
+
+def test_a_version_that_was_rolled_back_is_no_baseline(tmp_path: Path) -> None:
+    export, models = toy_export(tmp_path / "export"), tmp_path / "flights"
+    for number in (1, 2, 3):
+        alias = "challenger" if number == 3 else "champion"
+        publish.publish(export, models, publication=publication(number, alias=alias))
+    champions.reconcile(models)
+
+    def baseline() -> str:
+        asked = definition.arguments(
+            NAME, "2013-06", models_folder=models, verdicts_folder=tmp_path / "verdicts"
+        )
+        return Path(asked["baseline"]).name
+
+    assert baseline() == "2"
+    champions.roll_back(models, 2)
+    assert baseline() == "1"
 
 
 def test_a_gap_ends_what_is_trained_on(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What arrives is either used or set aside with a reason, and features know what came before."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def cleaned(folder: Path, *texts: str, source: Path = DATA) -> tuple[str, ...]:
         periods(*texts),
         folder / "clean",
         quarantine_file=folder / "quarantine.csv",
+        partitions_file=folder / "partitions.json",
         data_folder=source,
     )
 
@@ -49,6 +51,30 @@ def test_every_row_is_used_or_set_aside_with_a_reason(tmp_path: Path) -> None:
     assert july.n_without_label == july.labels.isna().sum()
     features, labels = july.labeled()
     assert len(features) == len(labels) == len(july.rows) - july.n_without_label
+
+
+def test_each_partition_is_on_record_by_its_contents(tmp_path: Path) -> None:
+    for name in ("as it is", "changed"):
+        (tmp_path / name).mkdir()
+    cleaned(tmp_path / "as it is", "2013-01", "2013-02")
+    copied = unchecked(tmp_path / "changed" / "data", "2013-01", "2013-02")
+    january = pd.read_parquet(copied / "flights" / "2013-01.parquet")
+    january.loc[20_000, "distance"] += 1
+    january.to_parquet(copied / "flights" / "2013-01.parquet")
+    february = pd.read_parquet(copied / "flights" / "2013-02.parquet")
+    february.to_parquet(copied / "flights" / "2013-02.parquet", compression="gzip")
+    cleaned(tmp_path / "changed", "2013-01", "2013-02", source=copied)
+
+    before, after = (
+        {(part["table"], part["period"]): part for part in json.loads(file.read_text())}
+        for file in (tmp_path / name / "partitions.json" for name in ("as it is", "changed"))
+    )
+
+    flights, weather = before["flights", "2013-02"], before["weather", "2013-02"]
+    assert (flights["n_rows"], flights["n_quarantined"]) == (24_951, 0)
+    assert weather["n_quarantined"] == 1
+    changed = {key for key in before if before[key]["digest"] != after[key]["digest"]}
+    assert changed == {("flights", "2013-01")}  # by a value far behind row 10,000
 
 
 def test_impossible_weather_never_becomes_a_feature(tmp_path: Path) -> None:
@@ -196,6 +222,7 @@ def test_a_month_without_any_event_is_a_finding_and_no_fault(tmp_path: Path) -> 
         needed,
         tmp_path / "clean",
         quarantine_file=tmp_path / "quarantine.csv",
+        partitions_file=tmp_path / "partitions.json",
         data_folder=folder,
     )
 

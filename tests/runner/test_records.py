@@ -1,5 +1,6 @@
 """The file of all runs: many writers, any clock."""
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -147,3 +148,37 @@ def test_a_task_is_found_by_the_name_that_people_read_and_gives_what_it_made(
     assert run.task("gate").artifact("made") == Path("/runs/made")
     with pytest.raises(NotFoundError, match=r"run 'one' has no task 'gat', it has \['gate'\]"):
         run.task("gat")
+
+
+def test_a_run_keeps_why_it_began_and_what_became_of_it(tmp_path: Path) -> None:
+    records = opened(tmp_path / "runs.sqlite")
+    trigger = {"kind": "drift", "key": "week 9", "reason": "PSI .3"}
+    records.save_run(run_of("one", records, trigger=trigger, code_digest="c", git_commit="abc"))
+    records.save_snapshot("c", {"module": "digest"})
+    records.save_snapshot("c", {"module": "another"})
+
+    found = opened(tmp_path / "runs.sqlite").run("one")
+
+    assert (found.trigger, found.release, found.git_commit) == (trigger, {}, "abc")
+    assert records.snapshot(found.code_digest) == {"module": "digest"}
+    assert records.snapshot("unknown") == {}
+
+
+def test_records_of_an_earlier_version_are_read_and_go_on(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "runs.sqlite") as earlier:
+        earlier.execute(
+            "create table run (id text primary key, pipeline text not null, spec_digest text not"
+            " null, arguments text not null, state text not null, reason text not null,"
+            " started_at text not null, ended_at text) strict"
+        )
+        earlier.execute("insert into run values ('old', 'p', 'd', '{}', 'FAILED', 'r', 't', 't')")
+    earlier.close()
+
+    for _ in range(2):
+        records = opened(tmp_path / "runs.sqlite")
+    records.save_run(run_of("new", records, trigger={"kind": "schedule"}))
+
+    assert [(run.id, run.trigger) for run in records.runs()] == [
+        ("new", {"kind": "schedule"}),
+        ("old", {}),
+    ]

@@ -78,6 +78,7 @@ def learn(use_case: UseCase, file: Path, folder: Path) -> pd.DataFrame:
     first, second = (part.period for part in parts[:2])
     examples.clean(
         use_case, [first, second], folder / "clean", quarantine_file=folder / "q.csv",
+        partitions_file=folder / "p.json",
         data_folder=data,
     )  # fmt: skip
     files = {"train_file": folder / "train.parquet", "test_file": folder / "test.parquet"}

@@ -43,6 +43,7 @@ def to_examples(use_case: UseCase, data: Path, folder: Path) -> pd.DataFrame:
         [january, february],
         folder / "clean",
         quarantine_file=folder / "quarantine.csv",
+        partitions_file=folder / "partitions.json",
         data_folder=data,
     )
     examples.write(

@@ -1,0 +1,1 @@
+"""Where a version comes from: one question shows the data, code, parameters and verdict."""
