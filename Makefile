@@ -46,7 +46,7 @@ unit: ready  ## the tests of the package but the slow ones, and the ten slowest 
 notebooks: ready  ## the notebooks and their solutions, compared output by output
 	@$(RUN) tools.notebooks test notebooks/*.ipynb
 
-portable: ready  ## would those that train pass on another processor? All, or NB=notebooks/08_*.ipynb
+portable: ready  ## would notebooks pass on another processor? All, or NB=notebooks/08_*.ipynb
 	@$(RUN) tools.notebooks test --all-passes $(or $(NB),notebooks/*.ipynb)
 
 refresh: ready  ## run notebooks anew and save their outputs: all, or NB=notebooks/08_*.ipynb

@@ -1,7 +1,18 @@
 """What each notebook begins with: a workspace of its own, and outputs that never vary.
 
-The set-up cell of `05_gate_the_model.ipynb` says `nb = mlops_mini.notebook.begin("05")`; later
-cells write below `nb.workspace`, show code by `nb.source` and print rounded numbers by `nb.number`.
+The set-up cell of `05_gate_the_model.ipynb` says `nb = mlops_mini.notebook.begin("05")`. Later
+cells write below `nb.workspace`, and leave plumbing to these helpers:
+
+| helper | what it shows |
+|---|---|
+| `nb.number(x, 2)` | a number, rounded as any other machine would round it |
+| `nb.rounded(table, 2)` | a table or a series in which every number is rounded like that |
+| `nb.table(frame)` | a table whose columns of text are left-aligned in every viewer |
+| `nb.source(function)` | the source of a function, or the part of it that matters |
+| `nb.message(text_or_error)` | a long message, wrapped, without the path of the workspace |
+| `with nb.expecting(SomeError):` | the message of an error that's raised on purpose |
+| `nb.run_tests(file)` | what pytest says about each test of a file, and its exit code |
+| `nb.pipeline(package, states)` | a drawing of a compiled pipeline, with what became of each task |
 """
 
 import ast
@@ -11,22 +22,31 @@ import math
 import os
 import random
 import re
+import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import pandas as pd
 
 from mlops_mini import workspace
 from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError
 
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+    from matplotlib.axes import Axes
+
+Table = TypeVar("Table", pd.Series, pd.DataFrame)
+
 # Seeds Python and numpy here; models take it where they are built, by keras.utils.set_random_seed.
 SEED = 0
 LONGEST_LISTING = 25
+WIDEST_LINE = 88
 
 # One thread gives the same bits on one core and on many; oneDNN is stated because it changes them.
 _VARIABLES = {
@@ -38,6 +58,8 @@ _VARIABLES = {
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
 _THIS_MACHINE = "127.0.0.1,localhost,::1"
+# A line of pytest's summary.
+_TEST = re.compile(r"^(PASSED|FAILED) \S+::(\S+)(?: - (.*))?$", re.MULTILINE)
 _MARK = ".mlops-mini-notebook"
 _held = ExitStack()  # this process's workspace, until it ends
 _REFRESH = "MLOPS_MINI_REFRESH"  # set while outputs are being committed
@@ -56,17 +78,23 @@ class Notebook:
     workspace: Path
     hash_seed: str
 
-    def source(self, function: Callable[..., Any] | type) -> None:
-        """Print the source of a function or class.
+    def source(
+        self, function: Callable[..., Any] | type, *, start: str = "", stop: str = ""
+    ) -> None:
+        """Print the source of a function or class, or a part of it.
 
         Args:
             function: Anything that `inspect.getsource` finds. If it has more than 25 lines, its
                 docstring is cut to the first line.
+            start: Text of the first line to print; by default the function's first.
+            stop: Text of the line before which to end; by default the function's end.
 
         Raises:
-            InvalidArgumentError: It has more than 25 lines even so.
+            InvalidArgumentError: There's no such line, or more than 25 lines would be printed.
         """
         lines = textwrap.dedent(inspect.getsource(function)).rstrip().splitlines()
+        if start or stop:
+            lines = _part(lines, start, stop)
         if len(lines) > LONGEST_LISTING:
             lines = _with_short_docstring(lines)
         if len(lines) > LONGEST_LISTING:
@@ -107,6 +135,110 @@ class Notebook:
                 f" differently elsewhere: show {max(digits - 1, 0)} decimals, or a comparison"
             )
         return f"{x:z.{digits}f}"
+
+    def rounded(self, table: Table, digits: int) -> Table:
+        """Round every number in a table as `number` does.
+
+        Args:
+            table: A series or a frame; texts and whole numbers in it stay as they are.
+            digits: Decimals to show.
+
+        Returns:
+            A copy with texts such as "0.74".
+
+        Raises:
+            InvalidArgumentError: As `number` raises it.
+        """
+        return table.map(lambda x: self.number(x, digits) if isinstance(x, float) else x)
+
+    def table(self, frame: pd.DataFrame, *, has_index: bool = True) -> "Markdown":
+        """Show a table whose columns of text are aligned on the left in every viewer.
+
+        Args:
+            frame: Rounded already.
+            has_index: Whether the index becomes the first column.
+
+        Returns:
+            Markdown, for the last line of a cell. Columns of numbers are aligned on the right.
+        """
+        from IPython.display import Markdown
+
+        shown = frame.reset_index() if has_index else frame
+        is_number = [pd.api.types.is_numeric_dtype(shown[name]) for name in shown]
+        rows = [list(shown), *shown.astype(object).to_numpy()]
+        lines = ["| " + " | ".join(_in_cell(value) for value in row) + " |" for row in rows]
+        lines.insert(1, "|" + "|".join("---:" if each else ":---" for each in is_number) + "|")
+        return Markdown("\n".join(lines))  # type: ignore[no-untyped-call]
+
+    def message(self, what: str | BaseException) -> None:
+        """Print a long text or the message of an error, wrapped to the width of a page.
+
+        Args:
+            what: What to print; the path of the workspace is cut to what's below it.
+        """
+        for line in str(what).replace(f"{self.workspace}{os.sep}", "").splitlines():
+            sys.stdout.write(textwrap.fill(line, WIDEST_LINE, break_on_hyphens=False) + "\n")
+
+    @contextmanager
+    def expecting(self, error: type[Exception]) -> Iterator[None]:
+        """Print the message of an error that the lines below raise on purpose.
+
+        Args:
+            error: What they raise.
+
+        Raises:
+            FailedPreconditionError: They didn't raise it.
+        """
+        try:
+            yield
+        except error as exc:
+            self.message(f"{type(exc).__name__}: {exc}")
+        else:
+            raise FailedPreconditionError(
+                f"no {error.__name__} was raised, but it should have been"
+            )
+
+    def run_tests(self, file: Path) -> None:
+        """Run a file of tests with pytest, as continuous integration does, and print its verdict.
+
+        Args:
+            file: Such as `nb.workspace / "test_weather.py"`; the tests run in its folder.
+
+        Raises:
+            FailedPreconditionError: pytest found no tests that it could run.
+        """
+        options = ["-q", "-rpf", "-c", os.devnull, "-p", "no:cacheprovider", "--color=no"]
+        ran = subprocess.run(
+            [sys.executable, "-m", "pytest", *options, file.name],
+            cwd=file.parent,
+            env=os.environ | {"COLUMNS": "1000"},  # or it would cut the reasons short
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ran.returncode not in (0, 1):
+            raise FailedPreconditionError(f"pytest could not run {file.name}: {ran.stdout}")
+        for verdict, name, reason in _TEST.findall(ran.stdout):
+            said = reason.partition("assert ")[2].removeprefix("FAILED: ") or reason
+            self.message(f"{name} {verdict.lower()}{': ' if said else ''}{said}")
+        sys.stdout.write(f"exit code {ran.returncode}\n")
+
+    def pipeline(self, package: Path | Any, states: Mapping[str, str] | None = None) -> "Axes":
+        """Draw a compiled pipeline.
+
+        Args:
+            package: A file that kfp's compiler wrote, or a function with `@dsl.pipeline`.
+            states: What became of each task, by its name, such as CACHED; none if it hasn't run.
+
+        Returns:
+            The axes of a figure of its own.
+        """
+        from matplotlib import pyplot as plt
+
+        from mlops_mini.runner import plots, spec
+
+        _, ax = plt.subplots(figsize=(9.5, 2.6))
+        return plots.draw_graph(spec.load(package), ax, states=states or {})
 
 
 def begin(notebook_id: str) -> Notebook:
@@ -194,6 +326,23 @@ def _set_style() -> None:
     # Without the version of matplotlib, which every figure would carry otherwise.
     options: dict[str, Any] = {"bbox_inches": "tight", "metadata": {"Software": None}}
     InlineBackend.instance().print_figure_kwargs = options
+
+
+def _part(lines: list[str], start: str, stop: str) -> list[str]:
+    """Cut a listing out of a source."""
+    first = next((n for n, line in enumerate(lines) if start in line), None)
+    if first is None:
+        raise InvalidArgumentError(f"no line of the source has {start!r} in it")
+    after = (n for n in range(first + 1, len(lines)) if stop and stop in lines[n])
+    last = next(after, None if stop else len(lines))
+    if last is None:
+        raise InvalidArgumentError(f"no line after {start!r} has {stop!r} in it")
+    text = re.sub(r"  # noqa\b.*", "", "\n".join(lines[first:last]))
+    return textwrap.dedent(text).rstrip().splitlines()
+
+
+def _in_cell(value: object) -> str:
+    return " ".join(str(value).split()).replace("|", r"\|")
 
 
 def _with_short_docstring(lines: list[str]) -> list[str]:

@@ -10,11 +10,12 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from mlops_mini import notebook
-from mlops_mini.errors import InvalidArgumentError
+from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError
 from tools.notebooks import document, refresh
 
 NB = notebook.Notebook(workspace=Path("runs/05"), hash_seed="0")
@@ -244,6 +245,86 @@ def test_a_longer_source_loses_all_but_the_first_line_of_its_docstring(capsys):
 def test_a_source_that_is_too_long_is_refused():
     with pytest.raises(InvalidArgumentError, match=r"run has \d+ lines, a listing at most 25"):
         NB.source(subprocess.run)
+
+
+def test_a_part_of_a_source_is_printed_without_notes_to_linters(capsys):
+    NB.source(notebook.begin, start="random.seed", stop="_set_style")
+
+    assert capsys.readouterr().out == ("random.seed(SEED)\nnp.random.seed(SEED)\n")
+
+
+@pytest.mark.parametrize("part", [{"start": "no such"}, {"start": "random.seed", "stop": "begin"}])
+def test_a_part_that_is_not_there_is_refused(part):
+    with pytest.raises(InvalidArgumentError, match="no line"):
+        NB.source(notebook.begin, **part)
+
+
+def test_a_table_is_markdown_with_text_on_the_left():
+    frame = pd.DataFrame({"n": [1, 2], "what": ["a | b", "two\nlines"]}, index=["x", "y"])
+
+    assert NB.table(frame.rename_axis("name")).data == (
+        "| name | n | what |\n|:---|---:|:---|\n| x | 1 | a \\| b |\n| y | 2 | two lines |"
+    )
+    assert NB.table(frame, has_index=False).data.startswith("| n | what |")
+
+
+def test_every_number_of_a_table_is_rounded_and_held_to_the_edges(monkeypatch):
+    frame = pd.DataFrame({"AUC": [0.7412, 0.5], "n": [3, 4], "who": ["a", "b"]})
+
+    assert NB.rounded(frame, 2).to_dict("list") == {
+        "AUC": ["0.74", "0.50"],
+        "n": [3, 4],
+        "who": ["a", "b"],
+    }
+    assert NB.rounded(frame["AUC"], 1).tolist() == ["0.7", "0.5"]
+    monkeypatch.setenv("MLOPS_MINI_REFRESH", "1")
+    with pytest.raises(InvalidArgumentError, match="rounding edge"):
+        NB.rounded(pd.Series([0.1249]), 2)
+
+
+def test_a_message_is_wrapped_and_says_nothing_of_the_workspace(capsys):
+    nb = notebook.Notebook(workspace=Path("/somewhere/runs/05"), hash_seed="0")
+
+    nb.message(f"no file /somewhere/runs/05/models/m in the folder {'of-a-long-name ' * 4}")
+
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("no file models/m in the folder of-a-long-name")
+    assert len(first) <= 88
+    assert second == "of-a-long-name"
+
+
+def test_an_expected_error_is_its_message_and_one_that_does_not_come_is_an_error(capsys):
+    with NB.expecting(ZeroDivisionError):
+        _ = 1 / 0
+
+    assert capsys.readouterr().out == "ZeroDivisionError: division by zero\n"
+    with pytest.raises(FailedPreconditionError, match="no KeyError"), NB.expecting(KeyError):
+        pass
+
+
+def test_each_test_of_a_file_says_whether_it_passed_and_why_not(tmp_path, capsys):
+    file = tmp_path / "test_wind.py"
+    file.write_text(
+        "import pandas as pd\nfrom mlops_mini.data import checks\n\n"
+        "def test_there():\n    assert True\n\n"
+        "def test_possible():\n    assert checks.in_range(pd.Series([1048.0]), low=0, high=100)\n\n"
+        "def test_added():\n    raise ValueError('no sum')\n"
+    )
+
+    NB.run_tests(file)
+
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "test_there passed"
+    assert said[1].startswith("test_possible failed: ")
+    assert "1 of 1 values are not in 0 to 100, such as 1048.0" in " ".join(said)
+    assert said[-2:] == ["test_added failed: ValueError: no sum", "exit code 1"]
+
+
+def test_a_file_without_tests_is_refused(tmp_path):
+    (tmp_path / "test_nothing.py").touch()
+
+    with pytest.raises(FailedPreconditionError, match="could not run test_nothing"):
+        NB.run_tests(tmp_path / "test_nothing.py")
 
 
 def test_the_filter_lets_warnings_through():

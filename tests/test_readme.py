@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.serving.servers import Server, run_in_child
+from tools.notebooks import document, phrases
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -20,6 +21,15 @@ def _block(start: str) -> str:
 def _export(folder: Path) -> None:
     os.chdir(folder)
     exec(compile(_block("import keras"), "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "docs/your-own-data.md", "docs/model-server.md"]
+)
+def test_pages_have_no_phrase_that_nobody_would_say(name: str) -> None:
+    text = (Path(__file__).parents[1] / name).read_text()
+
+    assert phrases.first_found(document.without_code(text)) is None
 
 
 def test_a_model_is_exported_served_and_asked(

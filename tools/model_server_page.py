@@ -168,14 +168,14 @@ DIFFERENCES = (
 
 
 USE = """
-## In use
+## How to use it
 
 ```
 mini-model-server --model_config_file=models.config --rest_api_port=8501 \\
   --model_config_file_poll_wait_seconds=5
 ```
 
-serves what `models.config` lists, and looks at it again every 5 s:
+This serves the models that `models.config` lists, and reads the file again every 5 s:
 
 ```
 model_config_list {

@@ -192,18 +192,14 @@ def _sorted(part: PeriodOfExamples, quarantined: pd.DataFrame, table: str) -> So
 def _metrics(run: RunRecord) -> dict[str, Metrics]:
     """Read how good the models are that a run has measured, by what they are in it."""
     evaluated, scored = (
-        evaluation.overall(Path(task.outputs["artifacts"]["metrics"]["uri"]))
-        for name in ("evaluate", "score")
-        for task in run.tasks.values()
-        if task.component == name
+        evaluation.overall(run.task(name).artifact("metrics")) for name in ("evaluate", "score")
     )
     return {**evaluated, "challenger": scored["candidate"]}
 
 
 def _verdict(run: RunRecord) -> Verdict:
-    (gate,) = (task for task in run.tasks.values() if task.component == "gate")
-    said = gate.outputs["parameters"]
-    return Verdict(is_blessed=said["blessed"], reason=said["reason"])
+    gate = run.task("gate")
+    return Verdict(is_blessed=gate.parameter("blessed"), reason=gate.parameter("reason"))
 
 
 def _replay(

@@ -92,6 +92,14 @@ class TaskRecord:
         start, end = map(datetime.fromisoformat, (self.started_at, self.ended_at))
         return (end - start).total_seconds()
 
+    def parameter(self, name: str = "Output") -> Any:
+        """Return an output that is a value; a component with one result calls it `Output`."""
+        return self.outputs["parameters"][name]
+
+    def artifact(self, name: str) -> Path:
+        """Find the file or folder of an output that is an artifact."""
+        return Path(self.outputs["artifacts"][name]["uri"])
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
@@ -119,6 +127,22 @@ class RunRecord:
     started_at: str
     ended_at: str | None = None
     tasks: dict[str, TaskRecord] = field(default_factory=dict)
+
+    @property
+    def states(self) -> dict[str, str]:
+        """State by the name of the task, in the order in which they began."""
+        return {task.name: task.state for task in self.tasks.values()}
+
+    def task(self, name: str) -> TaskRecord:
+        """Look up a task by its name, which leaves out exit handlers and conditions.
+
+        Raises:
+            NotFoundError: The run has no such task.
+        """
+        by_name = {task.name: task for task in self.tasks.values()}
+        if name not in by_name:
+            raise NotFoundError(f"run {self.id!r} has no task {name!r}, it has {sorted(by_name)}")
+        return by_name[name]
 
 
 class Records:

@@ -234,7 +234,9 @@ class TaskRunner:
                         cached_from=f"{earlier.run_id}/{earlier.path}",
                         folder=earlier.folder,
                     )
-                logger.warning("%s: what %s has made was changed since", leaf.path, earlier.folder)
+                logger.warning(
+                    "%s: its files in %s have changed since it ran", leaf.path, earlier.folder
+                )
             # Here is work to do, which mostly needs what it can reach. What is never taken from the
             # cache runs every time, and must not wait for what it only might import.
             reach = replace(reach, at_once=reach.installed)

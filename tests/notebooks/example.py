@@ -15,11 +15,11 @@ OPENING = f"""# 05 · Add with care
 
 *runtime ~4 s · after 04*"""
 BUILD = "## You will build\n\nA sum. ![The loop, with its stage lit](figures/loop.svg)"
-LEARN = "## You will learn\n\n- to add (N1)\n- to check (N5)\n- to tell\n  what you found (N13)"
-BUILD_EXERCISE = """
-Build a sum of three.
-
-<details>
+LEARN = "## You will learn\n\n- to add\n- to check\n- to tell\n  what you found"
+FIGURES = "![A sum](figures/sum.svg)\n\n![A doubt](figures/doubt.svg)"
+FIRST_EXERCISE = "## Check yourself\n\nPredict `total + 1`."
+SECOND_EXERCISE = "Build a sum of three."
+SECOND_SOLUTION = """<details>
 <summary>▸ Solution (click)</summary>
 
 ```python
@@ -27,22 +27,16 @@ total_of_three = total + 3
 assert total_of_three == 6
 ```
 
-</details>
-"""
-EXERCISES = f"""## Check yourself
-
-Predict `total + 1`.
-
-<details>
+</details>"""
+FIRST_SOLUTION = """<details>
 <summary>▸ Solution (click)</summary>
 
 ```python
 assert total + 1 == 4
 ```
 
-</details>
-{BUILD_EXERCISE}"""
-RECAP = """## What you just built
+</details>"""
+RECAP = """## What you built
 
 - a sum of 3
 - a check
@@ -62,7 +56,7 @@ def lesson() -> NotebookNode:
             new_markdown_cell(LEARN),
             new_markdown_cell("## Set up"),
             code('import mlops_mini.notebook\n\nnb = mlops_mini.notebook.begin("05")'),
-            new_markdown_cell("## Add\n\nTwo numbers make a third:"),
+            new_markdown_cell(f"## Add\n\nTwo numbers make a third:\n\n{FIGURES}"),
             code("total = 1 + 2\ntotal", result("3")),
             new_markdown_cell("## Print\n\nThe sum is 3, so we print it:"),
             code("print(total)", stream("3\n")),
@@ -71,7 +65,12 @@ def lesson() -> NotebookNode:
             code("total / 0", error("ZeroDivisionError", "division by zero"), "raises-exception"),
             new_markdown_cell("## Doubt\n\nThat was to be expected; something else varies:"),
             code("assert 0 < total < 5", None, "nbval-ignore-output"),
-            new_markdown_cell(EXERCISES),
+            new_markdown_cell(FIRST_EXERCISE),
+            code("# Your turn"),
+            new_markdown_cell(FIRST_SOLUTION),
+            new_markdown_cell(SECOND_EXERCISE),
+            code("# Your turn"),
+            new_markdown_cell(SECOND_SOLUTION),
             new_markdown_cell(RECAP),
             new_markdown_cell(f"## Next\n\n{NAVIGATION}"),
         ]
@@ -112,7 +111,9 @@ def stamp(nb: NotebookNode) -> NotebookNode:
 def save(nb: NotebookNode, folder: Path, name: str = "05_add_with_care.ipynb") -> Path:
     """Write it as it is, beside the files that it links to."""
     (folder / "figures").mkdir(exist_ok=True)
-    (folder / "figures" / "loop.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    for figure in ("loop", "sum", "doubt"):
+        svg = "<svg xmlns='http://www.w3.org/2000/svg'/>"
+        (folder / "figures" / f"{figure}.svg").write_text(svg)
     index = new_notebook(cells=[new_markdown_cell("# Contents\n\n## Where to `begin`")])
     (folder / "00_index.ipynb").write_text(nbformat.writes(index))
     path = folder / name

@@ -18,6 +18,8 @@ from tools.notebooks import check, document, output_rules, prose_rules
 Change = Callable[[NotebookNode], object]
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = "<table><thead><tr><th>x</th></tr></thead><tbody>{rows}</tbody></table>"
+UNCLOSED = example.SECOND_SOLUTION.removesuffix("</details>")
+PROSE = "one value of all is out of its range, by far</td></tr>"
 PORT = "127.0.0.1:8501"
 
 
@@ -62,7 +64,7 @@ def train_and_print(text: str) -> Change:
 
 
 def write(text: str) -> Change:
-    return lambda nb: cell(nb, "## Add").update(source=f"## Add\n\n{text}")
+    return lambda nb: cell(nb, "## Add").update(source=f"## Add\n\n{text}\n\n{example.FIGURES}")
 
 
 def tag(*tags: str) -> Change:
@@ -90,29 +92,36 @@ BREACHES: list[tuple[str, Change]] = [
     ("cell-type", insert(new_raw_cell("raw"))),
     ("empty", insert(code("  "))),
     ("size", output(result("<Figure>", **{"image/png": "A" * 5_000_000}))),
-    ("cells", insert(*[c for n in range(24) for c in (code(f"x = {n}"), new_markdown_cell("y"))])),
-    ("balance", insert(*[new_markdown_cell("More.") for _ in range(3)])),
-    ("balance", insert(*[code("x = 1") for _ in range(9)])),
+    ("cells", insert(*[c for n in range(16) for c in (code(f"x = {n}"), new_markdown_cell("y"))])),
+    ("balance", insert(*[new_markdown_cell("More.") for _ in range(12)])),
+    ("balance", insert(*[code("x = 1") for _ in range(12)])),
     ("tag", tag("hide-input")),
     # the frame
     ("title", replace("# 05 ·", "# 06 ·")),
     ("title", replace("# 05 · Add with care", "# Add with care")),
     ("runtime", replace("*runtime ~4 s", "*takes 4 s")),
     ("headings", replace("## Doubt", "Doubt")),
-    ("headings", insert(*sections(4))),
+    ("headings", insert(*sections(3))),
     ("headings", replace("## On a cluster", "On a cluster")),
     ("headings", replace("## On a cluster\n", "## What now\n")),
     ("build", replace("![The loop, with its stage lit](figures/loop.svg)", "The loop.")),
-    ("learn", replace("- to check (N5)\n", "")),
-    ("learn", replace("(N5)", "")),
+    ("learn", replace("- to check\n", "")),
     ("set-up", replace('begin("05")', 'begin("06")')),
     ("set-up", replace("import mlops_mini.notebook\n", "import mlops_mini.notebook\n" + "\n" * 11)),
-    ("exercises", replace(example.BUILD_EXERCISE, "")),
+    ("exercises", replace(example.SECOND_SOLUTION, "It is 6.")),
+    ("exercises", lambda nb: nb.cells.remove(cell(nb, "# Your turn"))),
+    ("headings", replace("## Check yourself", "## Check yourself\n\nDo.\n\n## Doubt again")),
     ("recap", replace("- a check\n", "")),
     ("navigation", replace("## Next\n\n[Contents](00_index.ipynb)", "## Next")),
     ("navigation", replace("[Contents](00_index.ipynb)\n", "[Start](00_index.ipynb)\n")),
     # words
-    ("words", write("word " * 160)),
+    ("words", write("word " * 190)),
+    ("phrase", write("We draw a dot a departure.")),
+    ("phrase", write("26, 16, 6.")),
+    ("phrase", write("Now both.\n\nSide by side, squares for what is missing:")),
+    ("rows", write("That is N13 of the notes.")),
+    ("alignment", write("| name | what |\n|---|:---|\n| x | a sum |\n| y | two sums |")),
+    ("alignment", write("| name | what |\n|:---|---:|\n| x | a sum |")),
     ("mermaid", write("```mermaid\ngraph TD\n```")),
     ("admonition", write("> [!NOTE]\n> Look.")),
     ("admonition", write(":::{note}\nLook.\n:::")),
@@ -125,7 +134,7 @@ BREACHES: list[tuple[str, Change]] = [
     ("solution", replace("assert total + 1 == 4", "total + 1 == 4")),
     ("solution", replace("assert total + 1 == 4", "assert total +")),
     ("solution", replace("assert total + 1 == 4", "assert total + 1 == 4" + " " * 80 + "# 4")),
-    ("solution", replace("</details>\n\nBuild", "\n\nBuild")),
+    ("solution", lambda nb: cell(nb, "= total + 3").update(source=UNCLOSED)),
     # links and images
     ("link", write("[gone](06_gone.ipynb)")),
     ("link", write("[gone](#Nowhere)")),
@@ -140,7 +149,11 @@ BREACHES: list[tuple[str, Change]] = [
     ("image", write('<img src="figures/loop.svg">')),
     ("image", lambda nb: cell(nb, "## Add").update(attachments={"a.png": {"image/png": "AA=="}})),
     # code
-    ("lines", print_code("x = 1\n" * 21)),
+    ("lines", print_code("x = 1\n" * 16)),
+    ("median", insert(*[code("x = 1\n" * 9) for _ in range(7)])),
+    ("private", print_code("client._channel")),
+    ("plumbing", print_code("import inspect")),
+    ("plumbing", print_code("from textwrap import fill")),
     ("columns", print_code(f"x = {'1' * 85}")),
     ("magic", print_code("%matplotlib inline")),
     ("magic", print_code("%%bash\nls")),
@@ -195,6 +208,8 @@ BREACHES: list[tuple[str, Change]] = [
     ("table", output(result("x", **{"text/html": TABLE.format(rows="<tr><td>1</td></tr>" * 13)}))),
     ("table", output(result("x", **{"text/html": TABLE.format(rows=f"<tr>{'<td>1' * 9}</tr>")}))),
     ("figures", lambda nb: [output(result("<F>", **{"image/png": "AA=="}))(nb) for _ in range(6)]),
+    ("figures", replace("![A doubt](figures/doubt.svg)", "![The loop](figures/loop.svg)")),
+    ("alignment", output(result("x", **{"text/html": TABLE.format(rows=f"<tr><td>{PROSE}")}))),
 ]
 
 
@@ -237,15 +252,15 @@ def test_a_file_name_says_number_verb_and_object(tmp_path):
 
 def test_all_words_together_are_limited(tmp_path):
     nb = example.lesson()
-    nb.cells[9:9] = [each for n in range(14) for each in (
-        new_markdown_cell("word " * 145), code(f"x = {n}"))]  # fmt: skip
+    insert(*[new_markdown_cell("word " * 175) for _ in range(17)])(nb)
+    insert(*[code("x = 1") for _ in range(7)])(nb)
 
     assert rules(example.stamp(nb), tmp_path) == ["words"]
 
 
 def test_the_index_has_neither_limits_of_cells_and_words_nor_the_frame(tmp_path):
     nb = example.lesson()
-    nb.cells = [new_markdown_cell("# Contents\n\n" + "word " * 3000)]
+    nb.cells = [new_markdown_cell("# Contents\n\nN1 says:\n\n" + "word " * 4000)]
 
     assert rules(example.stamp(nb), tmp_path, name="00_index.ipynb") == []
 
@@ -261,6 +276,8 @@ def test_the_index_has_neither_limits_of_cells_and_words_nor_the_frame(tmp_path)
         print_code("import time\ntime.sleep(0.1)"),
         print_code(f'url = "http://{PORT}/v1/models/m"\nname = "networking.istio.io"'),
         print_code("await pause()"),
+        write("| name | n |\n|:---|---:|\n| x | 3 |\n\n```\n|---|\n| text |\n```"),
+        write("It looks once a second, twice a day, and a row of it is one file per month."),
         write("Inline `<img src=x>`, `[x](gone.ipynb)`, `$5` and [`here()`](#Print)."),
         printing("2013-01-01 05:15:00\n0 days 00:10:00\n"),
         printing("/v1/models/m:predict\n"),

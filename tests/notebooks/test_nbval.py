@@ -101,7 +101,7 @@ def test_a_solution_becomes_an_exempt_cell_below_its_text():
         "total_of_three = total + 3\nassert total_of_three == 6",
     ]
     assert {tuple(cell.metadata.tags) for cell in added} == {("nbval-ignore-output",)}
-    assert copy.cells.index(added[0]) == 15
+    assert copy.cells.index(added[0]) == 17
     assert document.objection(copy) is None
     assert nb == example.lesson()
 

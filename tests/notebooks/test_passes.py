@@ -63,6 +63,20 @@ def test_no_other_room_of_the_package_trains() -> None:
     assert all(path.startswith(rooms) for path in training)
 
 
+def test_all_passes_run_every_notebook_and_the_tests_repeat_those_that_train(
+    tmp_path, capsys
+) -> None:
+    path = tmp_path / "05_add_it.ipynb"
+    document.write(new_notebook(cells=[example.code("total = 1 + 2")]), path)
+
+    assert passes.main([path], tmp_path / "some") == 0
+    assert passes.main([path], tmp_path / "all", all_passes=True) == 0
+
+    assert [each.name for each in (tmp_path / "some").iterdir()] == ["plain"]
+    assert {each.name for each in (tmp_path / "all").iterdir()} == set(passes.VARIABLES)
+    assert capsys.readouterr().out.count("1 passed") == 4
+
+
 @pytest.mark.slow
 def test_a_figure_with_digits_that_hold_on_one_machine_only_fails_a_pass(tmp_path, capsys) -> None:
     train, few, many = TRAIN, "print(f'{total:.0f}')", "print(f'{total:.9f}')"

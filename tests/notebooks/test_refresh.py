@@ -98,6 +98,31 @@ def test_an_edit_made_meanwhile_is_not_lost(tmp_path):
     assert path.read_text() == "x"
 
 
+def test_a_runtime_that_is_off_by_more_than_a_factor_of_two_is_a_warning(tmp_path, capsys):
+    path = save(notebook("1 + 1", title="# 05 · Try\n\n*runtime ~20 min · no TF needed*"), tmp_path)
+
+    assert refresh.main([path], cell_timeout_s=60) == [path]
+
+    assert "its first cell says `runtime ~1200 s`, but it took" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stated", "took_s", "is_off"),
+    [
+        ("*runtime ~40 s · needs TF*", 21, False),
+        ("*runtime ~40 s*", 79, False),
+        ("*runtime ~40 s*", 81, True),
+        ("*runtime ~40 s*", 19, True),
+        ("*runtime ~2 min*", 100, False),
+        ("no such line", 900, False),
+    ],
+)
+def test_a_stated_runtime_holds_within_a_factor_of_two(stated, took_s, is_off):
+    nb = notebook(title=f"# 05 · Try\n\n{stated}")
+
+    assert (refresh.runtime_warning(nb, took_s) is not None) is is_off
+
+
 def test_a_number_on_a_rounding_edge_is_refused_only_while_outputs_are_committed(tmp_path):
     begin = 'import mlops_mini.notebook\n\nnb = mlops_mini.notebook.begin("05")'
     path = save(notebook(begin, "print(nb.number(0.1249, 2))"), tmp_path)

@@ -128,3 +128,22 @@ def test_eight_processes_write_at_once_and_nothing_is_lost(tmp_path: Path) -> No
         states = [task.state for task in records.run(f"{i}").tasks.values()]
         assert states == ["SUCCEEDED"] * 50
     assert len(records.with_key("k7")) == 8
+
+
+def test_a_task_is_found_by_the_name_that_people_read_and_gives_what_it_made(
+    tmp_path: Path,
+) -> None:
+    gate = TaskRecord(
+        run_id="one",
+        path="exit-handler-1/gate",
+        component="gate",
+        state="CACHED",
+        outputs={"parameters": {"Output": True}, "artifacts": {"made": {"uri": "/runs/made"}}},
+    )
+    run = run_of("one", opened(tmp_path / "runs.sqlite"), tasks={gate.path: gate})
+
+    assert run.states == {"gate": "CACHED"}
+    assert run.task("gate").parameter() is True
+    assert run.task("gate").artifact("made") == Path("/runs/made")
+    with pytest.raises(NotFoundError, match=r"run 'one' has no task 'gat', it has \['gate'\]"):
+        run.task("gat")

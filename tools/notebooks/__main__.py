@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = verbs.add_parser("test", help="run notebooks and solutions, compare their outputs")
     verb.add_argument("--folder", type=Path, default=Path("runs/test"))
     verb.add_argument(
-        "--all-passes", action="store_true", help="those that train, under all arithmetic there is"
+        "--all-passes", action="store_true", help="every notebook, under all arithmetic there is"
     )
     verb.add_argument("notebooks", type=Path, nargs="+")
     verb = verbs.add_parser("render", help="write HTML as nbviewer would, and check it")

@@ -3,12 +3,14 @@
 import ast
 import io
 import re
+import statistics
 import tokenize
 from collections.abc import Iterator
 
 from tools.notebooks.lesson import Cell, Lesson, Rule, Violation
 
-MOST_LINES = 20
+MOST_LINES = 15
+MOST_MEDIAN_LINES = 8
 MOST_COLUMNS = 88
 MOST_EXEMPT = 2
 MOST_SLEEP_S = 1.0
@@ -16,6 +18,13 @@ OWN_HOST = "127.0.0.1"
 _FILTERS = {"filterwarnings", "simplefilter", "catch_warnings"}
 _MAGIC = re.compile(r"^\s*(%|!|\?)|^[^#]*=\s*(!|%)|^\s*[\w.]+\?{1,2}\s*$", re.MULTILINE)
 _NBVAL_COMMENT = re.compile(r"^\s*#\s*(NBVAL_\w+|PYTEST_VALIDATE_\w+)", re.MULTILINE)
+# What a reader doesn't need to see, and what to call instead.
+_PLUMBING = {
+    "inspect": "nb.source",
+    "pytest": "nb.run_tests",
+    "textwrap": "nb.message",
+}
+YOUR_TURN = "# Your turn"
 _HISTORY = re.compile(r"_{1,3}|_i{1,3}|_i?\d+|Out|In")
 _URL_HOST = re.compile(r"\b(?:https?|wss?|ftp|grpc)://([^/:\s\"'{}<>]+)")
 _BARE_HOST = re.compile(r"(localhost|0\.0\.0\.0)(?::\d+)?|([\w-]+(?:\.[\w-]+)+):\d+")
@@ -31,6 +40,29 @@ def length(lesson: Lesson) -> Iterator[Violation]:
         if (widest := max(map(len, lines), default=0)) > MOST_COLUMNS:
             what = f"a line of {widest} columns, at most {MOST_COLUMNS}; break it"
             yield cell.breaks("columns", what)
+    n_lines = [len(cell.source.splitlines()) for cell in lesson.code if not is_your_turn(cell)]
+    if (median := statistics.median(n_lines or [0])) > MOST_MEDIAN_LINES:
+        what = f"the median code cell has {median:g} lines, at most {MOST_MEDIAN_LINES}"
+        yield Violation(rule="median", what=f"{what}; split cells, move plumbing to the package")
+
+
+def is_your_turn(cell: Cell) -> bool:
+    """Tell whether a cell is the empty one below an exercise."""
+    return cell.source.strip() == YOUR_TURN
+
+
+def plumbing(lesson: Lesson) -> Iterator[Violation]:
+    """Readers see public names, and no wrapping, slicing or starting of test programs."""
+    for cell in lesson.code:
+        tree = _tree(cell)
+        for node in ast.walk(tree) if tree else ():
+            if isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr):
+                what = f"reads `{ast.unparse(node)}`, a private name; give the package a public one"
+                yield cell.breaks("private", what)
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                for name in (getattr(node, "module", None), *(each.name for each in node.names)):
+                    if helper := _PLUMBING.get(name or ""):
+                        yield cell.breaks("plumbing", f"imports {name}; call {helper} instead")
 
 
 def syntax(lesson: Lesson) -> Iterator[Violation]:
@@ -163,6 +195,7 @@ def _is_range(node: ast.AST) -> bool:
 
 RULES: tuple[Rule, ...] = (
     length,
+    plumbing,
     syntax,
     semicolons,
     forbidden_names,

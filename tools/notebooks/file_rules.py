@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from tools.notebooks import document
 from tools.notebooks.lesson import Lesson, Rule, Violation
 
-MOST_KB = 300
-MOST_CELLS = 60
-MARKDOWN_PER_CODE = (0.8, 2.0)
+MOST_KB = 500
+MOST_CELLS = 50
+MARKDOWN_PER_CODE = (0.8, 2.2)
 TAGS = {"nbval-ignore-output", "raises-exception", "nbval-skip"}
 _REFRESH = "refresh it"
 

@@ -13,7 +13,8 @@ MOST_LINES = 20
 MOST_LISTING_LINES = 25
 MOST_ROWS = 12
 MOST_COLUMNS = 8
-MOST_FIGURES = 5
+N_FIGURES = (2, 7)
+LONGEST_CELL = 40  # characters; a longer text is prose, which must not be right-aligned
 SHOWN = {"text/plain", "text/html", "text/markdown", "text/latex", "image/png"}
 
 _ROOTS = "home|root|Users|tmp|private|var/folders|work|srv|builds|Volumes|usr/l"
@@ -122,13 +123,29 @@ def tables(lesson: Lesson) -> Iterator[Violation]:
                 yield cell.breaks("table", what)
 
 
+def prose_columns(lesson: Lesson) -> Iterator[Violation]:
+    """Sentences in a DataFrame are right-aligned by every viewer."""
+    for cell, output in _outputs(lesson):
+        html = str(output.get("data", {}).get("text/html", ""))
+        longest = max(re.findall(r"<td[^>]*>([^<]*)</td>", html), key=len, default="")
+        if len(longest) > LONGEST_CELL:
+            what = f"a right-aligned column of prose (`{longest[:40]}`); show it by nb.table"
+            yield cell.breaks("alignment", what)
+
+
 def figures(lesson: Lesson) -> Iterator[Violation]:
-    """A few figures."""
-    drawn = [cell for cell, output in _outputs(lesson) if "image/png" in output.get("data", {})]
-    if len(drawn) > MOST_FIGURES:
-        yield Violation(
-            rule="figures", what=f"{len(drawn)} figures, at most {MOST_FIGURES}; drop the weakest"
-        )
+    """Ideas are drawn: a few figures, plotted by a cell or committed as a file."""
+    if lesson.is_index:
+        return
+    plotted = sum("image/png" in output.get("data", {}) for _, output in _outputs(lesson))
+    images = re.findall(
+        r"!\[[^]]*\]\(([^)]+)\)", "\n".join(cell.source for cell in lesson.markdown)
+    )
+    drawn = sum(not source.endswith("loop.svg") for source in images)
+    fewest, most = N_FIGURES
+    if not fewest <= plotted + drawn <= most:
+        what = f"{plotted + drawn} figures besides the loop, not {fewest} to {most}"
+        yield Violation(rule="figures", what=f"{what}; draw a concept, or drop the weakest")
 
 
 def _outputs(lesson: Lesson) -> Iterator[tuple[Cell, NotebookNode]]:
@@ -155,5 +172,6 @@ RULES: tuple[Rule, ...] = (
     digits,
     lines,
     tables,
+    prose_columns,
     figures,
 )

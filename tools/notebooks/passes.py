@@ -1,4 +1,4 @@
-"""Runs notebooks as tests: those that train not only as they are, but under other arithmetic too.
+"""Runs notebooks as tests: not only as they are, but under other arithmetic too.
 
 From about the third decimal on, trained figures differ between processors. A notebook must not show
 that. One machine cannot try many processors, so each pass beside the plain one stands for some.
@@ -67,16 +67,16 @@ def main(paths: list[Path], folder: Path, *, all_passes: bool = False) -> int:
     Args:
         paths: The notebooks.
         folder: Gets a folder for each pass, with copies, workspaces and the output.
-        all_passes: Whether to run every pass, and only notebooks that train; otherwise all
-            notebooks run in the plain pass, and those that train also as on AVX2.
+        all_passes: Whether every notebook runs in every pass; otherwise all notebooks run in the
+            plain pass, and those that train also as on AVX2.
 
     Returns:
         1 if an output differs from the saved one or a cell fails in any pass.
     """
     training = [path for path in paths if trains(document.read(path))]
-    chosen = {"plain": training if all_passes else paths, "avx2": training}
+    chosen = {"plain": paths, "avx2": training}
     if all_passes:
-        chosen["perturbed"] = training
+        chosen = dict.fromkeys(VARIABLES, paths)
     running = {name: _start(folder / name, some, name) for name, some in chosen.items() if some}
     status = 0
     for name, process in running.items():

@@ -1,14 +1,15 @@
 """Rules of the words: how many, and what not every viewer shows."""
 
 import ast
+import itertools
 import re
 from collections.abc import Iterator
 
-from tools.notebooks import document
+from tools.notebooks import document, phrases
 from tools.notebooks.lesson import Lesson, Rule, Violation
 
-MOST_WORDS_IN_CELL = 150
-MOST_WORDS = 2000
+MOST_WORDS_IN_CELL = 180
+MOST_WORDS = 3000
 MOST_COLUMNS = 88
 SUMMARY = "<summary>▸ Solution (click)</summary>"
 SOLUTION = re.compile(r"<details>(.*?)</details>", re.DOTALL)
@@ -20,6 +21,7 @@ _FORBIDDEN = (
     ("footnote", re.compile(r"\[\^[^\]]+\]"), "a sentence in the text"),
     ("html", re.compile(r"(?i)<(div|span|style|script|iframe|table|font|center)\b"), "markdown"),
 )
+_TABLE_RULE = re.compile(r"\|(?:\s*:?-+:?\s*\|)+")
 _AMOUNT = re.compile(r"\$\s?\d+([.,]\d+)*(?=[\s.,;:!?)]|$)")
 
 
@@ -51,6 +53,40 @@ def forbidden_markdown(lesson: Lesson) -> Iterator[Violation]:
             if found := pattern.search(text):
                 what = f"`{found[0].strip()}` does not show everywhere; write {instead} instead"
                 yield cell.breaks(rule, what)
+
+
+def spoken(lesson: Lesson) -> Iterator[Violation]:
+    """Prose that could be said aloud."""
+    for cell in lesson.markdown:
+        if found := phrases.first_found(document.without_code(cell.source)):
+            yield cell.breaks("phrase", f"`{found[0]}`; say it aloud, such as: {found[1]}")
+
+
+def rows_of_the_notes(lesson: Lesson) -> Iterator[Violation]:
+    """Only the index's table names rows of the course notes; they mean nothing to a reader."""
+    for cell in () if lesson.is_index else lesson.markdown:
+        if found := re.search(r"\bN\d{1,2}\b", document.without_code(cell.source)):
+            yield cell.breaks("rows", f"names the row {found[0]} of the notes; say it in words")
+
+
+def aligned_tables(lesson: Lesson) -> Iterator[Violation]:
+    """Columns of text say that they're left-aligned, or nbviewer aligns them on the right."""
+    for cell in lesson.markdown:
+        lines = document.without_fences(cell.source).splitlines()
+        for n, line in enumerate(lines):
+            if not _TABLE_RULE.fullmatch(line.strip()):
+                continue
+            body = itertools.takewhile(lambda row: row.strip().startswith("|"), lines[n + 1 :])
+            columns = itertools.zip_longest(*map(_table_cells, body), fillvalue="")
+            for rule, texts in zip(_table_cells(line), columns, strict=False):
+                if not rule.startswith(":") and any(re.search("[A-Za-z]", t) for t in texts):
+                    what = f"a column of text ruled `{rule}`; write `:---`, which aligns it left"
+                    yield cell.breaks("alignment", what)
+                    break
+
+
+def _table_cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
 def dollars(lesson: Lesson) -> Iterator[Violation]:
@@ -98,4 +134,12 @@ def _solution_problem(body: str) -> str | None:
     return None
 
 
-RULES: tuple[Rule, ...] = (words, forbidden_markdown, dollars, solutions)
+RULES: tuple[Rule, ...] = (
+    words,
+    forbidden_markdown,
+    spoken,
+    rows_of_the_notes,
+    aligned_tables,
+    dollars,
+    solutions,
+)

@@ -6,6 +6,7 @@ versions, random cell ids, tracebacks.
 """
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -36,6 +37,8 @@ KERNEL_VARIABLES = {
     "PYTEST_CURRENT_TEST": "refresh",  # ipykernel then captures as it does under nbval
     "MLOPS_MINI_REFRESH": "1",  # nb.number refuses what may round differently elsewhere
 }
+STATED_RUNTIME = re.compile(r"^\*runtime ~(\d+) (s|min)\b", re.MULTILINE)
+RUNTIME_FACTOR = 2.0
 
 
 class CurrentEnvironment(AsyncKernelManager):
@@ -163,8 +166,31 @@ def _normalize_output(output: NotebookNode, count: int) -> None:
         output.traceback = [f"{output.ename}: {output.evalue}"]
 
 
+def runtime_warning(nb: NotebookNode, took_s: float) -> str | None:
+    """Compare the runtime in a notebook's first cell with the time that it took.
+
+    Args:
+        nb: The notebook, with a line such as `*runtime ~40 s*` in its first cell.
+        took_s: Seconds that its cells took just now.
+
+    Returns:
+        A warning if they differ by more than a factor of two; None otherwise, or without such a
+        line.
+    """
+    found = STATED_RUNTIME.search(nb.cells[0].source) if nb.cells else None
+    if found is None:
+        return None
+    stated_s = int(found[1]) * (60 if found[2] == "min" else 1)
+    if stated_s / RUNTIME_FACTOR <= took_s <= stated_s * RUNTIME_FACTOR:
+        return None
+    return (
+        f"its first cell says `runtime ~{stated_s} s`, but it took {took_s:.0f} s: on a quiet"
+        " machine, correct that line or find out what got slow"
+    )
+
+
 def main(paths: list[Path], *, cell_timeout_s: float) -> list[Path]:
-    """Refresh notebooks one after the other, a line each; list those that did not fail."""
+    """Refresh notebooks one after the other; print one line for each, and list those that ran."""
     refreshed = []
     for path in paths:
         began = time.monotonic()
@@ -174,5 +200,8 @@ def main(paths: list[Path], *, cell_timeout_s: float) -> list[Path]:
             print(exc, file=sys.stderr)
         else:
             refreshed.append(path)
-            print(f"{path}  {what}  {time.monotonic() - began:.1f} s", flush=True)
+            took_s = time.monotonic() - began
+            print(f"{path}  {what}  {took_s:.1f} s", flush=True)
+            if warning := runtime_warning(document.read(path), took_s):
+                print(f"{path}: warning: {warning}", file=sys.stderr)
     return refreshed

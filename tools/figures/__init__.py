@@ -1,0 +1,1 @@
+"""Draws the figures of the notebooks, each module those of one subject; readers never need it."""

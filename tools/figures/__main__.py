@@ -1,0 +1,26 @@
+"""Writes every figure.
+
+Example: python -m tools.figures
+"""
+
+from pathlib import Path
+
+from tools.figures import loop, pipelines, validation
+
+FIGURES = Path(__file__).resolve().parents[2] / "notebooks" / "figures"
+
+
+def draw_all() -> dict[str, str]:
+    """Draw every figure: SVG text by file name."""
+    return {**loop.draw_all(), **pipelines.draw_all(), **validation.draw_all()}
+
+
+def main() -> None:
+    """Write the figures."""
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    for name, svg in draw_all().items():
+        (FIGURES / name).write_text(svg, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
