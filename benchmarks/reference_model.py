@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from mlops_mini.features import events, offline
-from mlops_mini.flights import datasets, times
+from mlops_mini.flights import datasets, day_means, times
 from mlops_mini.flights.features import FEATURES
 from mlops_mini.flights.preparation import prepare
 
@@ -82,14 +82,10 @@ def rows(horizon_min: int = 60, *, counts_own: bool = False) -> pd.DataFrame:
 
 def daily_means(year: pd.DataFrame) -> dict[str, Any]:
     """Compute the obvious features: mean delays of the flight's date, and of the day before."""
-    date = pd.to_datetime(year[["year", "month", "day"]])
     means = {}
-    for name, entity in NAIVE.items():
-        delay = year["arr_delay" if entity == "dest" else "dep_delay"]
-        by_day = delay.groupby([year[entity], date]).mean()
-        for when, day in (("today", date), ("yesterday", date - pd.Timedelta(days=1))):
-            keys = pd.MultiIndex.from_arrays([year[entity], day])
-            means[f"{name}_{when}"] = by_day.reindex(keys).to_numpy()
+    for when, days_back in (("today", 0), ("yesterday", 1)):
+        found = day_means.whole_day(year, days_back=days_back)
+        means |= {f"{name}_{when}": found[f"{entity}_mean"] for name, entity in NAIVE.items()}
     return means
 
 

@@ -1,15 +1,16 @@
 """Features of one example, for a request to the model while it serves."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mlops_mini.data.table import Prepare
+from mlops_mini.data.table import Prepare, duration
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.features import formulas, key_columns
+from mlops_mini.features import events, formulas, key_columns
+from mlops_mini.features.events import StreamEvent
 from mlops_mini.features.feature_set import FeatureSet
 from mlops_mini.features.store import Store
 
@@ -113,6 +114,50 @@ def requests(
         recent = {name: float(np.float32(value)) for name, value in reading.features.items()}
         known = values[row] | recent
         yield {name: known[name] for name in feature_set.names}
+
+
+def replay(
+    rows: pd.DataFrame,
+    feature_set: FeatureSet,
+    stream: Sequence[StreamEvent],
+    *,
+    store: Store,
+    prepare: Prepare | None = None,
+    told_every: str = "1s",
+) -> pd.DataFrame:
+    """Live through a while again: examples ask when they're due, a store is told what happens.
+
+    Args:
+        rows: As `offline.compute` takes them.
+        feature_set: Which features.
+        stream: As `events.stream` gives it, from as far back as the features look.
+        store: Is told, and read.
+        prepare: The table's own.
+        told_every: How often the store is told, such as `1h`: at 12:59 it then knows what was known
+            at 12:00.
+
+    Returns:
+        What `offline.compute` returns: the same values, if the store is told often enough.
+
+    Raises:
+        InvalidArgumentError: As in `compute`, like the others; or `told_every` is no duration.
+        FailedPreconditionError: The store has forgotten.
+        UnavailableError: The store does not answer.
+    """
+    step_s = int(duration(told_every, "told_every").total_seconds())
+    examples = formulas.compute(rows, feature_set, prepare)
+    due_s = formulas.due_s(examples, feature_set, feature_set.due)
+    order = np.argsort(due_s, kind="stable")
+    answers = requests(rows.iloc[order], feature_set, prepare=prepare, store=store)
+    served = []
+    for instant_s in due_s[order].tolist():
+        told = datetime.fromtimestamp(instant_s - instant_s % step_s, UTC)
+        if told != store.as_of:
+            store.apply(events.between(stream, store.as_of, told), up_to=told)
+        served.append(next(answers))
+    dtypes = {f.name: np.float32 for f in feature_set.features if f.dtype == "float32"}
+    answered = pd.DataFrame(served, columns=list(feature_set.names), index=order).astype(dtypes)
+    return answered.sort_index().set_index(pd.Index(rows[feature_set.key]))
 
 
 def _records(columns_by_name: Mapping[str, Any], n_rows: int) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from mlops_mini import processes, use_case
 from mlops_mini import workspace as workspaces
 from mlops_mini.data import rules
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.features import events, feature_set, online
+from mlops_mini.features import feature_set, online
 from mlops_mini.features.store import Store
 from mlops_mini.local_server import LocalServer, Transport
 from mlops_mini.loop.report import Questions, Report, Sorted
@@ -214,15 +214,15 @@ def _replay(
     newest, features = known.periods[-1], known.use_case.feature_set
     due = newest.rows[features.time] + feature_set.offset(features.due)
     first = due.sort_values(kind="stable").index[:n_questions]
-    computed = online.requests(
-        newest.rows.loc[first], features, prepare=known.use_case.examples.prepare, store=store
+    asked = newest.rows.loc[first]
+    served = online.replay(
+        asked, features, known.stream, store=store, prepare=known.use_case.examples.prepare
     )
-    requests = []
-    for index in first:
-        at = due[index].to_pydatetime()
-        store.apply(events.between(known.stream, store.as_of, at), up_to=at)
-        requests.append({name: _array_of_one(v) for name, v in next(computed).items()})
-    return requests, newest.features.loc[newest.rows.loc[first, features.key]]
+    requests = [
+        {str(name): _array_of_one(value) for name, value in row.items()}
+        for row in served.to_dict("records")
+    ]
+    return requests, newest.features.loc[asked[features.key]]
 
 
 def _array_of_one(value: str | float) -> Array:

@@ -38,6 +38,22 @@ def test_a_replayed_plan_online_equals_offline(tmp_path, rows):
     assert expected.isna().any().sum() > 3  # missing values were compared too
 
 
+def test_a_replay_in_any_order_equals_offline_and_a_store_told_late_does_not(tmp_path, rows):
+    shuffled = rows.sample(frac=1, random_state=0)
+    history, observed = happened(rows), {"climate": climate()}
+    stream = events.stream(JOBS, history, observed)
+    expected = offline.compute(shuffled, JOBS, history=history, observed=observed)
+
+    with Store(tmp_path / "store.sqlite", JOBS) as store:
+        in_time = online.replay(shuffled, JOBS, stream, store=store)
+    with Store(tmp_path / "late.sqlite", JOBS) as store:
+        late = online.replay(shuffled, JOBS, stream, store=store, told_every="12h")
+
+    pd.testing.assert_frame_equal(in_time, expected, check_exact=True)
+    assert late.index.equals(expected.index)
+    assert not late.equals(expected)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(

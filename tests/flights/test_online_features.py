@@ -80,16 +80,8 @@ def test_a_replayed_day_online_equals_offline(
     tmp_path, march, march_history, march_stream, weather
 ):
     flights = march[march["day"] == 8]
-    due = (times.scheduled_departure(flights) - times.HORIZON).sort_values(kind="stable")
-    rows = []
     with Store(tmp_path / "store.sqlite", FEATURES) as store:
-        asked = flights.loc[due.index, ["flight_id", *FEATURES.inputs]]
-        answers = online.requests(asked, FEATURES, prepare=prepare, store=store)
-        for at in due:
-            if at != store.as_of:
-                store.apply(events.between(march_stream, store.as_of, at), up_to=at)
-            rows.append(next(answers))
-    single = pd.DataFrame(rows, index=due.index).loc[flights.index]
+        single = online.replay(flights, FEATURES, march_stream, store=store, prepare=prepare)
 
     batch = compute_offline(flights, history=march_history, weather=weather)
 

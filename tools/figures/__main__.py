@@ -5,14 +5,15 @@ Example: python -m tools.figures
 
 from pathlib import Path
 
-from tools.figures import loop, pipelines, validation
+from tools.figures import features, loop, pipelines, serving, validation
 
 FIGURES = Path(__file__).resolve().parents[2] / "notebooks" / "figures"
 
 
 def draw_all() -> dict[str, str]:
     """Draw every figure: SVG text by file name."""
-    return {**loop.draw_all(), **pipelines.draw_all(), **validation.draw_all()}
+    rooms = (loop, validation, features, pipelines, serving)
+    return {name: svg for room in rooms for name, svg in room.draw_all().items()}
 
 
 def main() -> None:

@@ -24,12 +24,6 @@ RULES: tuple[Rule, ...] = (
     *output_rules.RULES,
 )
 
-# Notebooks that are still to be rewritten, and what they needn't keep until then. Whoever rewrites
-# one drops its number here; the last one drops all of this.
-TO_REWRITE = {"03", "08"}
-_NEW = {"lines", "median", "plumbing", "private", "figures", "rows", "alignment", "phrase"}
-_NEW |= {"cells", "headings", "exercises", "recap"}
-
 
 def violations(path: Path) -> Iterator[Violation]:
     """Hold a notebook to every rule, if it is valid at all.
@@ -42,9 +36,8 @@ def violations(path: Path) -> Iterator[Violation]:
         yield Violation(rule="format", what=f"{problem}; refresh it")
         return
     lesson = Lesson(path, nb)
-    is_old = lesson.number in TO_REWRITE and path.parent.name == "notebooks"
     for rule in RULES:
-        yield from (each for each in rule(lesson) if not is_old or each.rule not in _NEW)
+        yield from rule(lesson)
 
 
 def main(paths: list[Path]) -> int:
