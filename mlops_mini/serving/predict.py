@@ -404,7 +404,7 @@ def _timed(
     costs: RunCosts, run: Callable[[], list[Array]], n_elements: int, *, is_here: bool
 ) -> list[Array]:
     """Run a signature and let its costs be learned from; `is_here` if there is no limit."""
-    began, cpu_began = time.perf_counter(), time.thread_time()
+    began = time.perf_counter()
     try:
         return run()
     finally:
