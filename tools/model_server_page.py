@@ -282,7 +282,7 @@ METRICS = (
     ),
     (
         "serving:batching_session:...",
-        "also without `--enable_batching`; only requests that ran with others",
+        "also without `--enable_batching`: then of requests that ran with others",
         "what arrives together runs together",
     ),
     ("serving:..._sum", "all digits, not six", "rates of sums are exact after a month, too"),
