@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -168,12 +168,13 @@ WRITERS: dict[str, tuple[Callable[..., None], tuple[int, ...]]] = {
 }
 
 
-def write_models(folder: Path) -> dict[str, Path]:
-    """Write each model's version 1 unless it is there; return the base paths."""
-    for name, (write, arguments) in WRITERS.items():
+def write_models(folder: Path, names: Sequence[str] = tuple(WRITERS)) -> dict[str, Path]:
+    """Write version 1 of these models unless it is there; return the base paths."""
+    for name in names:
+        write, arguments = WRITERS[name]
         if not (folder / name / "1").exists():
             run_in_child(write, *arguments, f"{folder / name}/1", log_file=folder / "build.log")
-    return {name: folder / name for name in WRITERS}
+    return {name: folder / name for name in names}
 
 
 def start(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -39,6 +40,7 @@ from mlops_mini.wire import ModelSpec, PredictRequest, PredictResponse
 from mlops_mini.wire_messages import EXACT, parse
 
 Arrays = Mapping[str, Array]
+Inputs = Mapping[str, Any]
 T = TypeVar("T")
 
 _POLL_S, _LEAST_S = 0.05, 0.001  # a limit of 0 s would mean none
@@ -107,8 +109,9 @@ class Client(abc.ABC):
         """Ask for a prediction.
 
         Args:
-            inputs: One array, or what numpy makes one of, per input alias. Over REST the type of
-                the numbers is the signature's own; over gRPC it must be the signature's.
+            inputs: One array, or what numpy makes one of, per input alias. Numbers in Python's
+                lists become the signature's own type. Over REST those in arrays do, too; over gRPC
+                an array must be of that type.
             version: Exact version; without it and a label the highest one answers.
             label: Version label, such as `canary`.
             signature: Name of the signature.
@@ -128,7 +131,7 @@ class Client(abc.ABC):
         """
         limit_s = client_arguments.seconds("timeout_s", timeout_s)
         spec = self._spec(version, label, signature or "serving_default")
-        return self._predict(client_arguments.arrays(inputs), spec, limit_s)
+        return self._predict(inputs, spec, limit_s)
 
     def versions(self, *, timeout_s: float = 10.0) -> dict[int, str]:
         """Ask for the state of each version, such as `{2: "AVAILABLE", 1: "END"}`."""
@@ -142,7 +145,7 @@ class Client(abc.ABC):
         return self._metadata(self._spec(version, label), limit_s)
 
     @abc.abstractmethod
-    def _predict(self, inputs: Arrays, spec: ModelSpec, timeout_s: float) -> Prediction: ...
+    def _predict(self, inputs: Inputs, spec: ModelSpec, timeout_s: float) -> Prediction: ...
 
     @abc.abstractmethod
     def _versions(self, timeout_s: float) -> dict[int, str]: ...
@@ -238,9 +241,10 @@ class RestClient(Client):
             self._pool = urllib3.HTTPSConnectionPool(host, port, **options)
         self._known: dict[str, Metadata] = {}
 
-    def _predict(self, inputs: Arrays, spec: ModelSpec, timeout_s: float) -> Prediction:
+    def _predict(self, inputs: Inputs, spec: ModelSpec, timeout_s: float) -> Prediction:
         deadline, path = time.monotonic() + timeout_s, self._versioned(spec)
-        plain = {alias: client_arguments.to_json(alias, array) for alias, array in inputs.items()}
+        arrays = client_arguments.arrays(inputs)
+        plain = {alias: client_arguments.to_json(alias, array) for alias, array in arrays.items()}
         body = json.dumps({"signature_name": spec.signature_name, "inputs": plain})
         known = self._known.get(path) or self._metadata(spec, timeout_s)
         while True:
@@ -254,10 +258,10 @@ class RestClient(Client):
             outputs, given = known.signatures[spec.signature_name].outputs, answer["outputs"]
             if len(outputs) == 1:  # TensorFlow Serving leaves the name of a lone output out
                 given = {next(iter(outputs)): given}
-            arrays = {
+            answered = {
                 k: client_answers.from_json(given[k], info.dtype) for k, info in outputs.items()
             }
-        return Prediction(arrays, version=known.version)
+        return Prediction(answered, version=known.version)
 
     def _versions(self, timeout_s: float) -> dict[int, str]:
         answer = self._ask("GET", self._path, None, timeout_s)
@@ -328,7 +332,11 @@ class RestClient(Client):
 
 
 class GrpcClient(Client):
-    """Asks over gRPC. May be shared by threads."""
+    """Asks over gRPC. May be shared by threads.
+
+    A signature's types are asked for once if numbers come in Python's lists, and again if the
+    server refuses them.
+    """
 
     def __init__(
         self, address: str, *, model: str, retry_s: float = 1.0, tls: Tls | None = None
@@ -338,6 +346,7 @@ class GrpcClient(Client):
 
         super().__init__(address, model=model, retry_s=retry_s, tls=tls)
         target = client_arguments.grpc_target(address)
+        self._known: dict[ModelSpec, Metadata] = {}
         options: list[tuple[str, Any]] = list(_CHANNEL.items())
         if tls is None:
             self._channel = grpc.insecure_channel(target, options=options)
@@ -346,7 +355,28 @@ class GrpcClient(Client):
                 options.append(("grpc.ssl_target_name_override", tls.server_name))
             self._channel = grpc.secure_channel(target, tls.credentials(), options=options)
 
-    def _predict(self, inputs: Arrays, spec: ModelSpec, timeout_s: float) -> Prediction:
+    def _predict(self, inputs: Inputs, spec: ModelSpec, timeout_s: float) -> Prediction:
+        deadline, arrays = time.monotonic() + timeout_s, client_arguments.arrays(inputs)
+        lists = [alias for alias in arrays if not hasattr(inputs[alias], "dtype")]
+        if not any(arrays[alias].dtype.kind in "fiu" for alias in lists):
+            return self._predict_arrays(arrays, spec, timeout_s)
+        version = dataclasses.replace(spec, signature_name="")
+        known = self._known.get(version) or self._metadata(version, timeout_s)
+        while True:
+            self._known[version] = known
+            signature = known.signatures.get(spec.signature_name)
+            taken = signature.inputs if signature is not None else {}
+            dtypes = {alias: info.dtype for alias, info in taken.items()}
+            fitting = client_arguments.fitting(arrays, lists, dtypes)
+            try:
+                return self._predict_arrays(fitting, spec, deadline - time.monotonic())
+            except InvalidArgumentError:
+                latest = self._metadata(version, deadline - time.monotonic())
+                if latest.signatures == known.signatures:
+                    raise
+                known = latest
+
+    def _predict_arrays(self, inputs: Arrays, spec: ModelSpec, timeout_s: float) -> Prediction:
         request = PredictRequest(model_spec=spec, inputs=inputs)
         data = self._call(wire.PREDICT_METHOD, request.to_bytes(), timeout_s)
         with client_answers.reading(f"{wire.PREDICT_METHOD} at {self.address}", data):

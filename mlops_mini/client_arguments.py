@@ -6,6 +6,7 @@ import base64
 import math
 import re
 import reprlib
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ Array = npt.NDArray[Any]
 
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 _GRPC_SCHEME = re.compile(r"(unix|unix-abstract|vsock|dns|ipv4|ipv6|xds):.")
+_NUMPY = {dtype.name: dtype.numpy for dtype in DTYPES}
 _SENDABLE = {dtype.numpy for dtype in DTYPES}
 # Longer limits overflow the milliseconds of a socket; nobody waits longer than these 11 days.
 _LONGEST_S = 1e6
@@ -144,6 +146,33 @@ def to_json(alias: str, array: Array) -> Any:
         return {"b64": base64.b64encode(item).decode()} if isinstance(item, bytes) else item
 
     return encode(array.tolist()) if array.dtype == object else array.tolist()
+
+
+def fitting(
+    given: Mapping[str, Array], lists: Collection[str], dtypes: Mapping[str, str]
+) -> dict[str, Array]:
+    """Give numbers the types of a signature's inputs, where that changes no whole number.
+
+    Args:
+        given: By input alias.
+        lists: Aliases of those that came as Python's own numbers; the others stay as they are.
+        dtypes: TensorFlow's names of the inputs' types, by alias.
+
+    >>> given = arrays({"x": [1, 2], "n": [1.0], "m": [1.5], "small": [256]})
+    >>> dtypes = {"x": "float", "n": "int64", "m": "int64", "small": "uint8"}
+    >>> [str(array.dtype) for array in fitting(given, list(given), dtypes).values()]
+    ['float32', 'int64', 'float64', 'int64']
+    """
+    fitted = dict(given)
+    for alias in lists:
+        dtype, array = _NUMPY.get(dtypes.get(alias, "")), given[alias]
+        if dtype is None or array.dtype.kind not in "fiu" or dtype.kind not in "fiuV":
+            continue
+        with np.errstate(all="ignore"):
+            cast = array.astype(dtype)
+        if dtype.kind in "fV" or np.array_equal(cast, array):
+            fitted[alias] = cast
+    return fitted
 
 
 def text(what: str, value: Any) -> str:

@@ -21,6 +21,13 @@ Each class has the canonical gRPC code of its meaning; only the two edges of the
 it into an HTTP or gRPC status. A message says what was asked, what is there, and the way out.
 """
 
+# The canonical names of google/rpc/code.proto, by number.
+CODE_NAMES = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
+    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",
+    "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+)  # fmt: skip
+
 
 class MlopsMiniError(Exception):
     """Root of the tree.

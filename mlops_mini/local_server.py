@@ -75,6 +75,10 @@ class LocalServer:
         """Where the model's REST API is, without a slash at the end; add `:predict` to ask."""
         return f"http://{self._addresses['rest']}/v1/models/{quote(self._model, safe='')}"
 
+    def address(self, transport: Transport) -> str:
+        """Tell where it listens, `IP:PORT`."""
+        return str(self._addresses[transport])
+
     def client(self, transport: Transport) -> AbstractContextManager[Client]:
         """Make a client of the server; when the server is gone, its end is the error raised."""
         make = {"rest": RestClient, "grpc": GrpcClient}[transport]

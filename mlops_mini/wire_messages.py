@@ -104,6 +104,75 @@ _MESSAGES: dict[str, tuple[_Field, ...]] = {
         _Field("outputs", 2, "TensorInfo", is_map=True),
     ),
     "SignatureDefMap": (_Field("signature_def", 1, "SignatureDef", is_map=True),),
+    # Examples are read as the bytes that they are, labels too: a label needn't be UTF-8.
+    "ExampleList": (_Field("examples", 1, "bytes", is_repeated=True),),
+    "ExampleListWithContext": (
+        _Field("examples", 1, "bytes", is_repeated=True),
+        _Field("context", 2, "bytes"),
+    ),
+    "Input": (
+        _Field("example_list", 1, "ExampleList"),
+        _Field("example_list_with_context", 2, "ExampleListWithContext"),
+    ),
+    # ClassificationRequest and RegressionRequest, which are the same on the wire.
+    "ExamplesRequest": (_MODEL_SPEC, _Field("input", 2, "Input")),
+    "InferenceTask": (_MODEL_SPEC, _Field("method_name", 2, "string")),
+    "MultiInferenceRequest": (
+        _Field("tasks", 1, "InferenceTask", is_repeated=True),
+        _Field("input", 2, "Input"),
+    ),
+    "Class": (_Field("label", 1, "bytes"), _Field("score", 2, "float")),
+    "Classifications": (_Field("classes", 1, "Class", is_repeated=True),),
+    "ClassificationResult": (_Field("classifications", 1, "Classifications", is_repeated=True),),
+    "Regression": (_Field("value", 1, "float"),),
+    "RegressionResult": (_Field("regressions", 1, "Regression", is_repeated=True),),
+    "ClassificationResponse": (
+        _Field("result", 1, "ClassificationResult"),
+        _Field("model_spec", 2, "ModelSpec"),
+    ),
+    "RegressionResponse": (
+        _Field("result", 1, "RegressionResult"),
+        _Field("model_spec", 2, "ModelSpec"),
+    ),
+    "InferenceResult": (
+        _MODEL_SPEC,
+        _Field("classification_result", 2, "ClassificationResult"),
+        _Field("regression_result", 3, "RegressionResult"),
+    ),
+    "MultiInferenceResponse": (_Field("results", 1, "InferenceResult", is_repeated=True),),
+    "SamplingConfig": (_Field("sampling_rate", 1, "double"),),
+    "LogMetadata": (
+        _MODEL_SPEC,
+        _Field("sampling_config", 2, "SamplingConfig"),
+        _Field("saved_model_tags", 3, "string", is_repeated=True),
+        _Field("timestamp_secs", 4, "int64"),
+        # Ours. Other readers skip fields that they don't know.
+        _Field("request_id", 1001, "bytes"),
+        _Field("time_us", 1002, "int64"),
+    ),
+    # PredictLog, ClassifyLog and the others, with both messages as they came and went.
+    "ExchangeLog": (_Field("request", 1, "bytes"), _Field("response", 2, "bytes")),
+    "PredictionLog": (
+        _Field("log_metadata", 1, "LogMetadata"),
+        _Field("classify_log", 2, "ExchangeLog"),
+        _Field("regress_log", 3, "ExchangeLog"),
+        _Field("multi_inference_log", 4, "ExchangeLog"),
+        _Field("predict_log", 6, "ExchangeLog"),
+    ),
+    "ProfileOptions": (
+        _Field("host_tracer_level", 2, "uint32"),
+        _Field("device_tracer_level", 3, "uint32"),
+        _Field("python_tracer_level", 4, "uint32"),
+        _Field("duration_ms", 9, "uint64"),
+    ),
+    "ProfileRequest": (
+        _Field("opts", 4, "ProfileOptions"),
+        _Field("repository_root", 5, "string"),
+        _Field("session_id", 6, "string"),
+        _Field("host_name", 7, "string"),
+    ),
+    "ProfileResponse": (_Field("empty_trace", 7, "bool"),),
+    "TerminateRequest": (_Field("session_id", 1, "string"),),
 }
 
 
@@ -123,7 +192,7 @@ def _message_classes(package: str, *, packed_as_bytes: bool) -> dict[str, Any]:
     for message_name, fields in _MESSAGES.items():
         described = file.message_type.add(name=message_name)
         for field in fields:
-            if packed_as_bytes and field.type in ("float", "double"):
+            if packed_as_bytes and field.is_repeated and field.type in ("float", "double"):
                 _describe(field._replace(type="bytes", is_repeated=False), described, package)
             else:
                 _describe(field, described, package)

@@ -216,6 +216,47 @@ def test_what_numpy_and_pandas_hold_can_be_sent(
     assert client.predict({"x": value}, signature=signature)["y"].tolist() == answer
 
 
+@pytest.mark.parametrize(
+    ("signature", "value"),
+    [
+        ("float", [1, 2.5]),
+        ("float", [0.1]),
+        ("half", [1.5]),
+        ("int8", [-128, 127]),
+        ("int32", [3.0]),
+        ("uint64", [5]),
+        ("double", [1]),
+        ("float", 7),
+        ("float", []),
+        ("uint16", (1, 2)),
+    ],
+)
+def test_numbers_in_lists_become_the_signatures_type(
+    toy_server: Server, signature: str, value: Any
+) -> None:
+    with GrpcClient(toy_server.grpc, model="m") as client:
+        answer = client.predict({"x": value}, signature=signature)["y"]
+
+    dtype = {"float": "float32", "half": "float16", "double": "float64"}.get(signature, signature)
+    assert answer.dtype == dtype
+    assert answer.tolist() == np.array(value, dtype).tolist()
+
+
+@pytest.mark.parametrize(
+    ("signature", "value", "given"),
+    [("int32", [1.5], "double"), ("uint8", [256], "int64"), ("float", np.array([1.0]), "double")],
+)
+def test_numbers_that_do_not_fit_are_refused_by_the_server(
+    toy_server: Server, signature: str, value: Any, given: str
+) -> None:
+    words = rf"^Expects arg\[0\] to be {signature} but {given} is provided$"
+    with (
+        GrpcClient(toy_server.grpc, model="m") as client,
+        pytest.raises(InvalidArgumentError, match=words),
+    ):
+        client.predict({"x": value}, signature=signature)
+
+
 def test_a_text_takes_no_more_than_itself_in_memory() -> None:
     """Each of a million empty texts would take as much as the longest in numpy's own type."""
     texts = [b"a" * 2**20, *[b""] * 10**6]

@@ -165,6 +165,24 @@ DIFFERENCES = (
         "none",
     ),
     (
+        "`logging_config`",
+        "is refused: no log collector is built in",
+        "logs requests to TFRecord files",
+        "none",
+    ),
+    (
+        "A TF Lite model with TensorFlow's op ParseExample",
+        "is served",
+        "fails to load: LiteRT doesn't have it",
+        "none",
+    ),
+    (
+        "A profile asked for by another machine",
+        "is taken",
+        "is refused (PERMISSION_DENIED), unless clients show a certificate (`client_verify`)",
+        "`--enable_model_management`",
+    ),
+    (
         "A reload that waits for its models",
         "makes later reloads wait too",
         "ends when a later one takes its models away",
@@ -254,6 +272,294 @@ the second way is open on loopback only, or to clients with a certificate.
 """
 
 
+# Family of TensorFlow Serving, how it is here, why.
+METRICS = (
+    ("serving:mlmd_map", "none", "no model here comes from an ML Metadata store"),
+    (
+        "serving:request_count",
+        "`(unknown)` stands for all names that were never configured",
+        "else clients could make series without end",
+    ),
+    (
+        "serving:batching_session:...",
+        "also without `--enable_batching`; only requests that ran with others",
+        "what arrives together runs together",
+    ),
+    ("serving:..._sum", "all digits, not six", "rates of sums are exact after a month, too"),
+    (
+        "cc:saved_model:..., serving:model_warmup_...",
+        "the latest 100 version folders",
+        "a server runs for years",
+    ),
+    (
+        "core:graph_runs, core:graph_run_time_usecs",
+        "runs of requests, without warm-up",
+        "counted here, not in TensorFlow",
+    ),
+    ("the other 140 families of TensorFlow's own", "none", "Python can't read them"),
+)
+
+
+MONITORING = """
+## Metrics
+
+Off, unless `--monitoring_config_file` names a file such as [this one](../deploy/monitoring.config);
+without a `path` in it, it is `/monitoring/prometheus/metrics`. The page is on the REST port.
+
+```
+mini-model-server --model_config_file=models.config --rest_api_port=8501 \\
+  --monitoring_config_file=deploy/monitoring.config
+prometheus --config.file=deploy/prometheus.yml
+promtool test rules deploy/alerts_test.yml
+```
+
+[deploy/](../deploy) has Prometheus' configuration, rules with alerts and their unit tests, and a
+dashboard for Grafana, which `python -m tools.dashboard` writes.
+
+Names, types, labels and buckets are TensorFlow Serving's, for request and runtime latencies,
+requests, examples, warm-up, batches and loads. `promtool check metrics` reads the page and finds
+that those names have colons and no help, as in the original; it has nothing against ours:
+
+"""
+# Name, labels, what it is.
+OWN_METRICS = (
+    ("model_ready", "model_name", "1 if a version answers"),
+    (
+        "version_state",
+        "model_name, version, state",
+        "1 for the state that a version is in; where it has ended, only if it failed",
+    ),
+    ("version_label", "model_name, label, version", "1 for the version that a label stands for"),
+    ("loads_total", "model_name, status", "loads by how they ended, warm-up included"),
+    (
+        "run_requests_total",
+        "model_name, version, signature",
+        "predict requests that were run, well or not",
+    ),
+    ("run_rows", "model_name, version, signature", "rows of each run, padding included"),
+    ("queued_requests", "model_name, version, signature", "requests that wait to be run"),
+    ("requests_running", "model_name", "requests that hold a version"),
+    (
+        "event_loop_stall_seconds",
+        "",
+        "how much later than due the event loop did something",
+    ),
+)
+MONITORING_LIMITS = """
+The series of a version go with it. To write the page takes a tenth of the event loop's time at
+most, however many ask for it.
+
+What differs from TensorFlow Serving:
+
+| family | here | why |
+| --- | --- | --- |
+"""
+
+
+# What is asked of TensorFlow Serving in its tracker, how it is here, and the test that shows it.
+WISHES = (
+    (
+        "arm64 and Apple silicon, without Docker",
+        "pure Python, on macOS and Linux; Windows has WSL2",
+        "test_wheel.py::test_it_holds_the_package_whole_and_nothing_else",
+    ),
+    (
+        "Install it with pip",
+        "`pip install`, and the same flags",
+        "serving/test_server.py::test_the_script_serves_and_stops",
+    ),
+    (
+        "SIGTERM must lose no request",
+        "what is in flight ends, then exit status 0",
+        "serving/test_server.py::test_sigterm_lets_the_request_in_flight_finish",
+    ),
+    (
+        "Health and readiness without a model's name",
+        "`/healthz`, `/readyz`, and gRPC health by model",
+        "conformance/test_transport.py::test_health_follows_the_models_and_ends_with_the_server",
+    ),
+    (
+        "Labels at the start",
+        "wait for their versions",
+        "serving/test_models.py::test_labels_are_applied_by_the_time_their_versions_answer",
+    ),
+    (
+        "Canary by percentage, A/B",
+        (
+            "labels, and many versions at a time; the shares of traffic belong to a proxy in front."
+            " gRPC answers name the version"
+        ),
+        (
+            "serving/test_server_versions.py"
+            "::test_no_request_fails_over_twenty_reloads_that_swap_version_and_label"
+        ),
+    ),
+    (
+        "A broken or missing model must not stop the others",
+        "each is looked after by a thread of its own",
+        "conformance/test_idioms.py::test_models_that_cannot_be_loaded_keep_no_port_closed",
+    ),
+    (
+        "A version that is half copied, or fails once",
+        "is not loaded yet, and is tried again when its files change",
+        "serving/test_lifecycle.py::test_a_folder_that_still_changes_waits",
+    ),
+    (
+        "Rollback must not block",
+        "a removed version gives way to the one before",
+        (
+            "serving/test_lifecycle.py"
+            "::test_a_rollback_from_a_broken_version_and_back_again_is_no_livelock"
+        ),
+    ),
+    (
+        "Memory that grows with each reload",
+        "comes back; [measured](../benchmarks/server_soak.md) over half a million requests, too",
+        "serving/test_server_memory.py::test_thirty_cycles_of_load_and_unload_give_all_memory_back",
+    ),
+    (
+        "See, add and remove models over REST",
+        (
+            "`/readyz` lists them; they change by the polled file, or by gRPC with a deadline. REST"
+            " changes nothing"
+        ),
+        "conformance/test_reload.py::test_a_deadline_ends_the_wait_and_the_set_is_in_force",
+    ),
+    (
+        "Metrics by version and signature, and of states",
+        "`mlops_mini_run_requests_total`, `mlops_mini_version_state` and others",
+        "conformance/test_metrics.py::test_the_numbers_are_those_of_the_requests",
+    ),
+    (
+        "REST that is fast for arrays",
+        (
+            "numbers go straight to arrays; bodies may be gzip. Answers aren't compressed, and"
+            " protobuf isn't taken over REST: for that there is gRPC"
+        ),
+        "serving/test_json_fast.py::test_numbers_are_read_as_the_exact_reader_reads_them",
+    ),
+    (
+        "Errors that one can act on",
+        "a `hint` beside the original's words",
+        "serving/test_rest_api.py::test_what_is_not_there_has_a_hint_at_what_is",
+    ),
+    (
+        "Misspelt flags are hard to find",
+        "`did you mean --model_base_path?`",
+        "serving/test_config.py::test_an_unknown_argument_that_is_like_a_flag_names_it",
+    ),
+    (
+        "What batches do",
+        "metrics of queues, sizes and padding",
+        "conformance/test_metrics.py::test_batches_count_their_requests_and_their_padding",
+    ),
+    (
+        "One bad request must not fail its batch",
+        "it fails alone",
+        "serving/test_batching.py::test_one_bad_request_fails_alone_and_the_batch_is_run_again_once",
+    ),
+    (
+        "TLS",
+        "on the gRPC port; over REST, and for the metrics, by a proxy in front",
+        (
+            "conformance/test_transport.py"
+            "::test_with_keys_the_port_speaks_tls_and_may_ask_for_the_clients"
+        ),
+    ),
+    (
+        "Versions that have ended stay listed",
+        "here too, since scripts read the list; metrics leave them out",
+        (
+            "serving/test_lifecycle.py"
+            "::test_states_are_listed_in_descending_order_and_the_ended_are_kept"
+        ),
+    ),
+    (
+        "NaN is no JSON",
+        "stands bare, as there: Python's clients read it, strict ones need gRPC",
+        "serving/test_json_response.py::test_nan_and_infinity_stand_bare",
+    ),
+    (
+        "A client without TensorFlow and its pins",
+        "`mlops_mini.client`",
+        "test_client.py::test_the_client_needs_neither_tensorflow_nor_pandas",
+    ),
+    (
+        "gRPC reflection",
+        "always on",
+        "conformance/test_grpc.py::test_reflection_lists_the_services_and_describes_them",
+    ),
+)
+
+
+REQUEST_LOG = """
+## The request log
+
+`--request_log_prefix=/logs/m` logs what the model is asked and answers; with several models, their
+entries of the configuration file say it, as TensorFlow Serving's LoggingConfig:
+
+```
+config {
+  name: "m"
+  base_path: "/models/m"
+  model_platform: "tensorflow"
+  logging_config {
+    log_collector_config { type: "tfrecord" filename_prefix: "/logs/m" }
+    sampling_config { sampling_rate: 0.01 }
+  }
+}
+```
+
+Of all requests that are answered, by either API, that share is logged, chosen at random. The files
+are TFRecord files of `tensorflow.serving.PredictionLog`, so TensorFlow Serving's tools read them:
+one of up to 1,000 records, renamed to `assets.extra/tf_serving_warmup_requests`, warms a version
+up. Requests by REST are logged as gRPC would have had them.
+
+- The answer to a logged request has its id as `x-request-id`, by gRPC in the trailing metadata. It
+  is the client's, where the request had one under that name, else ours. With the time to the
+  microsecond it stands in two fields of the record that other readers skip: `request_id = 1001` and
+  `time_us = 1002` of LogMetadata.
+- `--request_log_leave_out_features` logs requests without their inputs, for all models: what was
+  answered remains, and an output that repeats an input with it. Such a file can't warm up.
+- A file is finished at 256 MiB or after an hour (`--request_log_rotate_bytes`, `_s`), and gets its
+  name then: until that it ends in `.unfinished`, as it does for good if the server is killed.
+  Records are in the file a twentieth of a second after the answer. Old files are yours to delete.
+- No answer waits for the log. If the disk is full, or slower than the requests, records are
+  dropped, counted, and one line in the server's log says so; once there is room, it goes on. A
+  folder that can't be written ends the start, or refuses the reload.
+
+`mlops_mini.prediction_log` reads a log without TensorFlow, record by record, to the bit; what is
+cut off or damaged is skipped with a warning:
+
+```python
+from mlops_mini.prediction_log import Reader
+
+for record in Reader(Path("/logs/m")):
+    print(record.request_id, record.time_s, record.version, record.inputs, record.outputs)
+```
+
+[server_observability](../benchmarks/server_observability.py) measures what it costs, and metrics.
+
+## TF Lite
+
+With `--prefer_tflite_model` a version's `model.tflite` is served, where there is one, else its
+SavedModel. The aliases are those of the file's `signature_defs_metadata`; without it, there is one
+signature, `serving_default`, with the names of the tensors. Batches may have any size.
+
+## Profile
+
+```python
+import tensorflow as tf
+
+tf.profiler.experimental.client.trace("grpc://localhost:8500", "/tmp/trace", 2000)
+```
+
+makes the server write where the time of its runs went in these 2 s, for TensorBoard, into a folder
+of its own machine. Who may do that is who may change its models. `--enable_profiler=false` switches
+it off.
+"""
+
+
 WAITS = """
 ## Who waits for whom
 
@@ -320,7 +626,7 @@ def page() -> str:
         "`mini-model-server` takes the flags of `tensorflow_model_server` and speaks its protocol.",
         "",
         "<!-- Regenerate: python -m tools.model_server_page -->",
-        *USE.rstrip().split("\n"),
+        *(USE.rstrip() + "\n" + REQUEST_LOG.rstrip()).split("\n"),
     ]
     for kind, (title, words) in SECTIONS.items():
         lines += ["", f"## {title}", "", *([words] if words else [])]
@@ -333,8 +639,23 @@ def page() -> str:
     lines += ["", "## Differences from TensorFlow Serving", ""]
     lines += ["| what | there | here | restored by |", "| --- | --- | --- | --- |"]
     lines += [f"| {' | '.join(row)} |" for row in DIFFERENCES]
-    lines += BATCHES.rstrip().split("\n") + WAITS.rstrip().split("\n")
+    lines += BATCHES.rstrip().split("\n") + MONITORING.rstrip().split("\n")
+    lines += ["", "| metric | labels | what |", "| --- | --- | --- |"]
+    lines += [f"| `mlops_mini_{name}` | {labels} | {what} |" for name, labels, what in OWN_METRICS]
+    lines += MONITORING_LIMITS.rstrip().split("\n")
+    lines += [f"| {_family(name)} | {here} | {why} |" for name, here, why in METRICS]
+    lines += ["", "## What users ask of TensorFlow Serving", ""]
+    lines += ["| what | here | shown by |", "| --- | --- | --- |"]
+    lines += [f"| {what} | {here} | `tests/{test}` |" for what, here, test in WISHES]
+    lines += ["", "The KServe v2 protocol isn't spoken.", *WAITS.rstrip().split("\n")]
     return "\n".join(lines) + "\n"
+
+
+def _family(names: str) -> str:
+    """Write families as code, with the prefix that all of TensorFlow's have."""
+    if " " in names.replace(", ", ""):
+        return names
+    return ", ".join(f"`:tensorflow:{name}`" for name in names.split(", "))
 
 
 def _shown(flag: dataclasses.Field[object]) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.evidence import eprocesses
@@ -206,6 +207,44 @@ def ratio_interval(
         Smallest and largest ratio that can't be ruled out.
     """
     return eprocesses.ratio_interval(_looks(looks, metric), alpha=alpha)
+
+
+def label_looks(
+    is_canary: npt.ArrayLike, is_wrong: npt.ArrayLike, classes: npt.ArrayLike, *, n_per_look: int
+) -> list[Look]:
+    """Make looks of labels in the order in which they arrive.
+
+    Args:
+        is_canary: Whether the canary answered, one value per label.
+        is_wrong: Whether the answer was wrong, one value per label.
+        classes: The label itself.
+        n_per_look: Labels in a look; what's left over at the end is dropped.
+
+    Returns:
+        Looks with the metrics `wrong`, and `wrong: boots` for each class.
+
+    >>> looks = label_looks([True, False], [True, True], ["bag", "boots"], n_per_look=2)
+    >>> looks[0].counts["wrong: boots"]
+    Counts(n_canary=0, n_stable=1, bad_canary=0, bad_stable=1)
+    """
+    canary, wrong, labels = np.asarray(is_canary), np.asarray(is_wrong), np.asarray(classes)
+    masks = {"wrong": np.full(len(labels), fill_value=True)}
+    masks |= {f"wrong: {name}": labels == name for name in sorted(set(labels.tolist()))}
+    looks = []
+    for start in range(0, len(labels) - n_per_look + 1, n_per_look):
+        part = np.s_[start : start + n_per_look]
+        counts = {}
+        for name, mask in masks.items():
+            of_canary, of_stable = mask[part] & canary[part], mask[part] & ~canary[part]
+            counts[name] = Counts(
+                n_canary=int(of_canary.sum()),
+                n_stable=int(of_stable.sum()),
+                bad_canary=int((of_canary & wrong[part]).sum()),
+                bad_stable=int((of_stable & wrong[part]).sum()),
+            )
+        weight_pct = 100 * float(canary.mean())
+        looks.append(Look(seconds=1, weight_pct=weight_pct, counts=counts))
+    return looks
 
 
 def log_e_by_look(looks: Sequence[Look], guardrail: Guardrail) -> Floats:

@@ -18,11 +18,12 @@ import asyncio
 import functools
 import itertools
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +37,9 @@ from mlops_mini.errors import (
     UnavailableError,
 )
 from mlops_mini.serving import batching
-from mlops_mini.serving.batching import Outcome, Results, Task
+from mlops_mini.serving.batching import Outcome, Results, Task, n_succeeded
 from mlops_mini.serving.batching_options import BatchingOptions
+from mlops_mini.serving.server_metrics import RunMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +80,7 @@ class _Waiting:
         """Wait from now on; `release` lets the version go, `give_up` is told if time is over."""
         self.blocks, self.axis, self.kind = task.blocks, task.axis, task.kind
         self.n_rows, self.n_elements, self.timeout_s = task.n_rows, task.n_elements, task.timeout_s
+        self.queued_s = task.queued_s
         self.is_running = False
         self._asked: Task | None = task
         self._release = release
@@ -121,8 +124,23 @@ class _Batch:
     timer: asyncio.TimerHandle | None = None
 
 
+class _Ran(NamedTuple):
+    """Tasks that ran together, what came of them, and from when to when, by `perf_counter`."""
+
+    tasks: Sequence[Task]
+    outcome: Outcome
+    began_s: float
+    ended_s: float
+
+
 class LimitedQueue:
-    """The batches of one signature of a version that wait for a thread."""
+    """The batches of one signature of a version that wait for a thread.
+
+    Attributes:
+        options: The limits.
+        hold: Holds the version.
+        metrics: What counts the runs; None if nobody asks for metrics.
+    """
 
     def __init__(
         self,
@@ -142,6 +160,7 @@ class LimitedQueue:
         """
         self.options = options
         self.hold = hold
+        self.metrics: RunMetrics | None = None
         self._run = run
         self._may_run_again = may_run_again
         self._batches = deque([_Batch()])
@@ -150,6 +169,11 @@ class LimitedQueue:
     def is_empty(self) -> bool:
         """Say whether nothing waits."""
         return len(self._batches) == 1 and not self._batches[-1].tasks
+
+    @property
+    def n_waiting(self) -> int:
+        """Count the tasks that wait for a thread; of one that is cut, the parts."""
+        return sum([len(batch.tasks) for batch in self._batches])
 
     def check_room(self, n_rows: int) -> None:
         """Raise an error if a request of so many rows can't wait here."""
@@ -235,18 +259,21 @@ class LimitedQueue:
                     self._batches.remove(batch)
                 return
 
-    def run(
-        self, tasks: Sequence[_Waiting], timeout_s: float | None
-    ) -> list[tuple[Sequence[Task], Outcome]]:
+    def run(self, tasks: Sequence[_Waiting], timeout_s: float | None) -> list[_Ran]:
         """Run a batch, rows of other inner sizes apart unless they are padded."""
         if self.options.pad_variable_length_inputs:
             _pad(tasks)
         groups: dict[Any, list[Task]] = {}
         for task in tasks:
             groups.setdefault(task.kind, []).append(task)
-        return [(group, self._run_group(group, timeout_s)) for group in groups.values()]
+        return [self._run_group(group, timeout_s) for group in groups.values()]
 
-    def _run_group(self, tasks: Sequence[Task], timeout_s: float | None) -> Outcome:
+    def _run_group(self, tasks: Sequence[Task], timeout_s: float | None) -> _Ran:
+        began_s = time.perf_counter()
+        outcome = self._run_tasks(tasks, timeout_s)
+        return _Ran(tasks, outcome, began_s, time.perf_counter())
+
+    def _run_tasks(self, tasks: Sequence[Task], timeout_s: float | None) -> Outcome:
         run = functools.partial(self._checked_run, timeout_s)
         try:
             return Results(run(tasks))
@@ -257,7 +284,7 @@ class LimitedQueue:
         return batching.run_alone(tasks, run)
 
     def _checked_run(self, timeout_s: float | None, tasks: Sequence[Task]) -> Sequence[Array]:
-        n_padded = self.options.padded(sum(task.n_rows for task in tasks))
+        n_padded = self._padded_rows(tasks)
         arrays = self._run(tasks, n_padded, timeout_s)
         if not all(array.ndim for array in arrays):
             raise FailedPreconditionError("Batched output tensor has 0 dimensions")
@@ -267,6 +294,16 @@ class LimitedQueue:
                 " sizes of the input tensors"
             )
         return arrays
+
+    def _padded_rows(self, tasks: Sequence[Task]) -> int:
+        return self.options.padded(sum([task.n_rows for task in tasks]))
+
+    def ran(self, ran: _Ran) -> None:
+        """Count a run, on the event loop."""
+        if self.metrics is not None:
+            n_rows, n_good = self._padded_rows(ran.tasks), n_succeeded(ran.tasks, ran.outcome)
+            self.metrics.ran(n_rows, len(ran.tasks), n_good, ran.ended_s - ran.began_s)
+            self.metrics.batched(ran.tasks, n_rows, ran.began_s)
 
 
 class BatchScheduler:
@@ -328,15 +365,16 @@ class BatchScheduler:
         timeout_s = None if left_s == float("inf") else max(left_s, 0.001)
         self._n_free -= 1
         work = self._threads.submit(queue.run, batch, timeout_s)
-        work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._end, batch, done))
+        work.add_done_callback(
+            lambda done: loop.call_soon_threadsafe(self._end, queue, batch, done)
+        )
 
-    def _end(
-        self, batch: list[_Waiting], work: Future[list[tuple[Sequence[Task], Outcome]]]
-    ) -> None:
+    def _end(self, queue: LimitedQueue, batch: list[_Waiting], work: Future[list[_Ran]]) -> None:
         self._n_free += 1
         try:
-            for tasks, outcome in work.result():
-                batching.settle(tasks, outcome)
+            for ran in work.result():
+                queue.ran(ran)
+                batching.settle(ran.tasks, ran.outcome)
         except Exception as exc:  # our own fault, whatever it is: nobody may wait for ever
             logger.exception("a batch has failed")
             for waiting in batch:
@@ -364,6 +402,7 @@ class _Part:
         rows = (slice(None),) * task.axis + (slice(start, stop),)
         self.blocks: Sequence[Any] = [block[rows] for block in task.blocks]
         self.axis, self.kind, self.timeout_s = task.axis, task.kind, task.timeout_s
+        self.queued_s = task.queued_s
         self.n_rows = stop - start
         self.n_elements = task.n_elements * self.n_rows // task.n_rows
         self._task, self._start, self._results = task, start, results

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlops_mini.errors import DeadlineExceededError, MlopsMiniError
+from mlops_mini.serving.server_metrics import RunMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Task(Protocol):
         n_rows: How many there are.
         n_elements: How many elements are fed, as `RunCosts` counts them.
         timeout_s: Longest run, seconds; None for no limit.
+        queued_s: Since when it waits, by `time.perf_counter`; set only where runs are counted.
     """
 
     blocks: Sequence[Any]
@@ -70,6 +72,7 @@ class Task(Protocol):
     n_rows: int
     n_elements: int
     timeout_s: float | None
+    queued_s: float
 
     def done(self, results: Results, start: int, stop: int | None) -> None:
         """Take the results, the first of one's rows, and the one after the last; None is all."""
@@ -90,6 +93,7 @@ class BatchQueue:
         n_away: Batches that run on threads.
         n_trials: Batches that were also run one by one.
         is_alone: True once a batch has changed an answer.
+        metrics: What counts the runs; None if nobody asks for metrics.
     """
 
     name: str
@@ -99,6 +103,12 @@ class BatchQueue:
     n_away: int = 0
     n_trials: int = 0
     is_alone: bool = False
+    metrics: RunMetrics | None = None
+
+    @property
+    def n_waiting(self) -> int:
+        """Count the tasks that wait."""
+        return len(self.waiting)
 
     @property
     def is_full(self) -> bool:
@@ -109,6 +119,14 @@ class BatchQueue:
     def is_on_trial(self) -> bool:
         """Say whether the next batch also has to be run one by one."""
         return self.n_trials < _N_TRIALS
+
+    def ran(self, tasks: Sequence[Task], outcome: Outcome, began_s: float, ended_s: float) -> None:
+        """Count a batch that ran from then to then, by `time.perf_counter`."""
+        if self.metrics is not None:
+            n_rows, n_good = padded_rows(tasks), n_succeeded(tasks, outcome)
+            self.metrics.ran(n_rows, len(tasks), n_good, ended_s - began_s)
+            if len(tasks) > 1:
+                self.metrics.batched(tasks, n_rows, began_s)
 
 
 def cut(tasks: Sequence[Task], *, is_alone: bool = False) -> list[Sequence[Task]]:
@@ -187,6 +205,13 @@ def join(tasks: Sequence[Task], dtypes: Sequence[np.dtype[Any]], n_rows: int) ->
 # Of a batch, or of each of its tasks on its own.
 Outcome = Results | list[Results | MlopsMiniError]
 _Run = Callable[[Sequence[Task]], Sequence[Array]]
+
+
+def n_succeeded(tasks: Sequence[Task], outcome: Outcome) -> int:
+    """Count the tasks that have results."""
+    if isinstance(outcome, Results):
+        return len(tasks)
+    return sum([isinstance(own, Results) for own in outcome])
 
 
 def run(queue: BatchQueue, tasks: Sequence[Task], run_batch: _Run) -> Outcome:

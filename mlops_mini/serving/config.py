@@ -9,6 +9,7 @@ docs/model-server.md is made from them.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -39,8 +40,8 @@ def _flag(default: Any, help_text: str, *, kind: str = "served", **more: Any) ->
     return field(default=default, metadata={"help": help_text, "kind": kind, **more})
 
 
-def _ours(default: Any, help_text: str) -> Any:
-    return _flag(default, help_text, kind="ours")
+def _ours(default: Any, help_text: str, **more: Any) -> Any:
+    return _flag(default, help_text, kind="ours", **more)
 
 
 def _inert(default: Any, help_text: str = "accepted", **more: Any) -> Any:
@@ -104,10 +105,12 @@ class ServerConfig:
     enable_per_model_batching_parameters: bool = _flag(
         False, "take them from batching_params.pbtxt in each version's folder instead"
     )
+    monitoring_config_file: str = _flag(
+        "", "MonitoringConfig text: Prometheus' metrics, on the REST port; without it none"
+    )
+    enable_profiler: bool = _flag(True, "serve tensorflow.ProfilerService on the gRPC port")
+    prefer_tflite_model: bool = _flag(False, "serve a version's model.tflite, if it has one")
 
-    monitoring_config_file: str = _inert("", "not yet: there are no metrics")
-    enable_profiler: bool = _inert(True, "not yet: there is no profiler")
-    prefer_tflite_model: bool = _inert(False, "not yet: the SavedModel is served")
     num_tflite_pools: int = _inert(_N_CPUS, shown="CPUs")
     num_tflite_interpreters_per_pool: int = _inert(1)
     num_unload_threads: int = _inert(0)
@@ -139,6 +142,19 @@ class ServerConfig:
     rest_max_body_bytes: int = _ours(
         256 * 2**20, "largest body of a REST request, bytes; a larger one gets 413; 0: no limit"
     )
+    request_log_prefix: str = _ours(
+        "",
+        "log requests and answers of the model as PredictionLog records, in files of names that"
+        " begin so, such as /logs/m; with --model_config_file the models' logging_config says this",
+    )
+    request_log_sampling_rate: float = _ours(1.0, "share of requests in that log, 0 to 1")
+    request_log_leave_out_features: bool = _ours(
+        False, "leave the inputs out of the records of all models"
+    )
+    request_log_rotate_bytes: int = _ours(
+        2**28, "size at which the next file of a log is begun, bytes", most=2**63 - 1
+    )
+    request_log_rotate_s: int = _ours(3600, "age at which it is, seconds")
     strict_version_labels: bool = _ours(
         False, "refuse a label of a version that is not available, instead of waiting for it"
     )
@@ -161,6 +177,17 @@ class ServerConfig:
         if self.rest_max_body_bytes < 0:
             raise InvalidArgumentError(
                 f"--rest_max_body_bytes={self.rest_max_body_bytes} is no size: 0 is no limit"
+            )
+        if self.request_log_prefix and self.model_config_file:
+            raise InvalidArgumentError(
+                "--request_log_prefix is for the one model of --model_base_path; in"
+                f" {self.model_config_file} say logging_config {{ log_collector_config {{"
+                f' filename_prefix: "{self.request_log_prefix}" }} sampling_config {{'
+                f" sampling_rate: {self.request_log_sampling_rate} }} }}"
+            )
+        if self.request_log_rotate_bytes <= 0 or self.request_log_rotate_s <= 0:
+            raise InvalidArgumentError(
+                "--request_log_rotate_bytes and --request_log_rotate_s must be positive"
             )
         if self.strict_start and self.open_ports_early:
             raise InvalidArgumentError(
@@ -253,6 +280,19 @@ def _read(name: str, kind: type, text: str | None, metadata: Mapping[str, Any]) 
         shown = "no value" if text is None else repr(text)
         raise UsageError(f"--{name} takes a value of type {kind.__name__}, got {shown}")
     return value
+
+
+def suggestion(argument: str) -> str:
+    r"""Write a line with the flag that an unknown argument may stand for; empty if there is none.
+
+    >>> suggestion("--model_basepath=/m"), suggestion("extra")
+    ('--model_basepath=/m: did you mean --model_base_path?\n', '')
+    """
+    name = argument.lstrip("-").partition("=")[0].replace("-", "_")
+    flags = [f.name for f in dataclasses.fields(ServerConfig)]
+    close = difflib.get_close_matches(name, flags, n=1, cutoff=0.75)
+    is_flag = argument.startswith("-")
+    return f"{argument}: did you mean --{close[0]}?\n" if close and is_flag else ""
 
 
 def usage() -> str:

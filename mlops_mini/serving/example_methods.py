@@ -10,8 +10,9 @@ RESTful API, https://www.tensorflow.org/tfx/serving/api_rest
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,16 @@ import numpy.typing as npt
 from mlops_mini import wire
 from mlops_mini.errors import InvalidArgumentError, UnimplementedError
 from mlops_mini.serving import (
+    json_examples,
     json_hint,
     json_request,
     json_response,
-    json_text,
-    json_values,
     lifecycle,
     servables,
 )
 from mlops_mini.serving.json_text import show_shape
 from mlops_mini.serving.lifecycle import ModelLifecycle
+from mlops_mini.serving.request_log import RequestLog
 from mlops_mini.serving.servables import (
     CLASSIFY,
     DEFAULT_SIGNATURE,
@@ -37,11 +38,13 @@ from mlops_mini.serving.servables import (
     Servable,
     TensorSpec,
 )
+from mlops_mini.serving.server_metrics import ServerMetrics
 from mlops_mini.wire import DTYPES, ModelSpec
-from mlops_mini.wire_messages import parse
+from mlops_mini.wire_messages import EXACT, parse
 
 Array = npt.NDArray[Any]
 
+_LOGGED = {CLASSIFY: "classify", REGRESS: "regress"}
 _TYPE_NAMES = {dtype.numpy: f"DT_{dtype.name.upper()}" for dtype in DTYPES}
 
 
@@ -68,18 +71,34 @@ class ExampleMethods:
     Every method raises an `MlopsMiniError` whose code and text are what TensorFlow Serving answers.
     """
 
-    def __init__(self, models: Mapping[str, ModelLifecycle], *, check_method: bool = False) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, ModelLifecycle],
+        *,
+        check_method: bool = False,
+        metrics: ServerMetrics | None = None,
+        request_log: RequestLog | None = None,
+    ) -> None:
         """Answer for these models.
 
         Args:
             models: The models by name; others may change it at any time.
             check_method: Refuse signatures that were exported for another method.
+            metrics: What counts the runs; None counts none.
+            request_log: Where requests of models with a log go.
         """
         self._models = models
         self._check_method = check_method
+        self._metrics = metrics
+        self._request_log = request_log or RequestLog()
 
     def infer_json(
-        self, method: str, spec: ModelSpec, body: bytes, timeout_s: float | None
+        self,
+        method: str,
+        spec: ModelSpec,
+        body: bytes,
+        timeout_s: float | None,
+        request_id: bytes = b"",
     ) -> bytes:
         """Answer the body of a REST request with the body of its answer.
 
@@ -88,39 +107,50 @@ class ExampleMethods:
             spec: The model; the body names the signature.
             body: What was sent.
             timeout_s: Longest run, seconds; None for no limit.
+            request_id: For the request log.
         """
         document = json_request.parse_object(body)
         key = json_request.signature_name(document)
-        examples = decode_examples(document)
+        context, examples = json_examples.decode_examples(document)
         with lifecycle.acquire(self._models, spec) as servable:
+            began_s = time.perf_counter()
             try:
                 result = classify_or_regress(
                     servable,
                     method,
                     key,
-                    examples,
+                    [(context or b"") + example for example in examples],
                     timeout_ms=servables.limit_ms(timeout_s),
                     check_method=self._check_method,
                 )
             except InvalidArgumentError as exc:
                 exc.hint = json_hint.examples_hint(servable, method)
                 raise
+            self._ran(servable, result, began_s)
+        log = self._request_log.sampled(spec.name)
+        if log is not None:
+            request = _request(replace(spec, signature_name=key), context, examples)
+            response = _response(servable, result)
+            answered = _answered(servable, result)
+            self._request_log.add(log, _LOGGED[method], answered, request_id, request, response)
         return encode_result(result)
 
-    def infer(self, method: str, request_bytes: bytes, timeout_s: float | None) -> bytes:
+    def infer(
+        self, method: str, request_bytes: bytes, timeout_s: float | None, request_id: bytes = b""
+    ) -> bytes:
         """Answer a serialized ClassificationRequest or RegressionRequest; see `infer_json`."""
         from tensorflow_serving.apis import classification_pb2, regression_pb2
 
-        request: Any
-        response: Any
-        if method == CLASSIFY:
-            request = parse(classification_pb2.ClassificationRequest, request_bytes)
-            response = classification_pb2.ClassificationResponse()
-        else:
-            request = parse(regression_pb2.RegressionRequest, request_bytes)
-            response = regression_pb2.RegressionResponse()
+        is_classify = method == CLASSIFY
+        request = parse(
+            classification_pb2.ClassificationRequest
+            if is_classify
+            else regression_pb2.RegressionRequest,
+            request_bytes,
+        )
         spec = wire.read_spec(request)
         with lifecycle.acquire(self._models, spec) as servable:
+            began_s = time.perf_counter()
             result = classify_or_regress(
                 servable,
                 method,
@@ -129,11 +159,18 @@ class ExampleMethods:
                 timeout_ms=servables.limit_ms(timeout_s),
                 check_method=self._check_method,
             )
-            _fill_spec(response, servable, result)
-        _fill_result(response.result, result)
-        return bytes(response.SerializeToString())
+            self._ran(servable, result, began_s)
+        response_bytes, answered = _response(servable, result), _answered(servable, result)
+        log = self._request_log.sampled(servable.name)
+        if log is not None:
+            self._request_log.add(
+                log, _LOGGED[method], answered, request_id, request_bytes, response_bytes
+            )
+        return response_bytes
 
-    def multi_inference(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
+    def multi_inference(
+        self, request_bytes: bytes, timeout_s: float | None, request_id: bytes = b""
+    ) -> bytes:
         """Answer a serialized MultiInferenceRequest with a MultiInferenceResponse."""
         from tensorflow_serving.apis import inference_pb2
 
@@ -141,19 +178,34 @@ class ExampleMethods:
         response = inference_pb2.MultiInferenceResponse()
         first_spec = wire.read_spec(request.tasks[0]) if request.tasks else None
         with lifecycle.acquire(self._models, first_spec or ModelSpec(name="")) as servable:
+            began_s = time.perf_counter()
             results = multi_inference(
                 servable,
                 request,
                 timeout_ms=servables.limit_ms(timeout_s),
                 check_method=self._check_method,
             )
+            self._ran(servable, results[0], began_s, "MultiInference")
             for result in results:
                 answer = response.results.add()
-                _fill_spec(answer, servable, result)
+                wire.fill_spec(answer.model_spec, _answered(servable, result))
                 is_classify = result.method == CLASSIFY
                 kind = "classification_result" if is_classify else "regression_result"
                 _fill_result(getattr(answer, kind), result)
-        return bytes(response.SerializeToString())
+        response_bytes = bytes(response.SerializeToString())
+        log = self._request_log.sampled(servable.name)
+        if log is not None:
+            answered = _answered(servable, results[0])
+            messages = request_bytes, response_bytes
+            self._request_log.add(log, "multi_inference", answered, request_id, *messages)
+        return response_bytes
+
+    def _ran(self, servable: Servable, result: Result, began_s: float, api: str = "") -> None:
+        """Count a run; `api` is what asked for it, unless the result's method says so."""
+        if self._metrics is not None:
+            api = api or result.method.rpartition("/")[2].capitalize()
+            seconds = time.perf_counter() - began_s
+            self._metrics.examples_ran(servable.name, api, len(result.scores), seconds)
 
 
 def infer(
@@ -349,68 +401,6 @@ def _regression(values: Array, n_examples: int) -> Array:
     return values.reshape(-1)
 
 
-def decode_examples(document: Mapping[str, Any]) -> list[bytes]:
-    """Turn a parsed classify or regress body into serialized `tf.Example`s.
-
-    Raises:
-        InvalidArgumentError: There are none, or a feature that a `tf.Example` cannot hold.
-    """
-    context = _example(document["context"]) if "context" in document else b""
-    listed = document.get("examples")
-    problem = ""
-    if "examples" not in document:
-        problem = "When method is classify, key 'examples' is expected and was not found"
-    elif not isinstance(listed, list):
-        problem = "Expecting 'examples' value to be an list/array"
-    elif not listed:
-        problem = "'examples' value is an empty array"
-    if problem:
-        raise InvalidArgumentError(f"JSON Value: {json_text.show(document)} {problem}")
-    return [context + _example(item) for item in document["examples"]]
-
-
-def _example(item: Any) -> bytes:
-    from tensorflow.core.example import example_pb2
-
-    if not isinstance(item, dict):
-        raise InvalidArgumentError(
-            f"Example must be JSON object but got JSON {json_text.type_name(item)}"
-        )
-    example = example_pb2.Example()
-    for name, content in item.items():
-        feature = example.features.feature[name.encode("utf-8", "replace").decode()]
-        for value in content if isinstance(content, list) else [content]:
-            _add_value(feature, name, value)
-    return bytes(example.SerializeToString())
-
-
-def _add_value(feature: Any, name: str, value: Any) -> None:
-    """Add one value; the first one decides for all which of the three lists they go to."""
-    kind = feature.WhichOneof("kind")
-    if isinstance(value, float):
-        fits = "float_list"
-    elif isinstance(value, int):
-        fits = "int64_list"
-    elif isinstance(value, str) or (isinstance(value, dict) and json_values.is_base64(value)):
-        fits = "bytes_list"
-    else:
-        raise InvalidArgumentError(
-            f"Feature: {name} has element with unexpected JSON type: {json_text.type_name(value)}"
-        )
-    if kind not in (None, fits):
-        raise InvalidArgumentError(
-            f"Unexpected element type in feature: {name} expecting type:"
-            f" {kind.removesuffix('_list')}"
-        )
-    if fits == "int64_list" and value > json_values.INTEGERS["int64"][1]:
-        raise InvalidArgumentError(
-            f"Feature: {name} has uint64_t element. Only int64_t is supported."
-        )
-    getattr(feature, fits).value.append(
-        json_values.element(value, "string") if fits == "bytes_list" else value
-    )
-
-
 def encode_result(result: Result) -> bytes:
     r"""Write the body of an answer: for each example a list of [label, score], or a number.
 
@@ -427,12 +417,38 @@ def encode_result(result: Result) -> bytes:
     return json_response.write_object("results", pairs, is_strict=is_ascii and is_finite)
 
 
-def _fill_spec(answer: Any, servable: Servable, result: Result) -> None:
-    """Write which version and signature answered; the label that was asked for is left out."""
-    answered = ModelSpec(
+def _answered(servable: Servable, result: Result) -> ModelSpec:
+    """Say which version and signature answered; the label that was asked for is left out."""
+    return ModelSpec(
         name=servable.name, version=servable.version, signature_name=result.signature_name
     )
-    wire.fill_spec(answer.model_spec, answered)
+
+
+def _request(spec: ModelSpec, context: bytes | None, examples: Sequence[bytes]) -> bytes:
+    """Write what came by REST as gRPC would have had it."""
+    request = EXACT["ExamplesRequest"]()
+    wire.fill_spec(request.model_spec, spec)
+    if context is None:
+        request.input.example_list.examples.extend(examples)
+    else:
+        request.input.example_list_with_context.context = context
+        request.input.example_list_with_context.examples.extend(examples)
+    return bytes(request.SerializeToString())
+
+
+def _response(servable: Servable, result: Result) -> bytes:
+    """Write a ClassificationResponse or a RegressionResponse."""
+    from tensorflow_serving.apis import classification_pb2, regression_pb2
+
+    is_classify = result.method == CLASSIFY
+    response: Any = (
+        classification_pb2.ClassificationResponse()
+        if is_classify
+        else regression_pb2.RegressionResponse()
+    )
+    wire.fill_spec(response.model_spec, _answered(servable, result))
+    _fill_result(response.result, result)
+    return bytes(response.SerializeToString())
 
 
 def _fill_result(target: Any, result: Result) -> None:

@@ -14,7 +14,7 @@ import importlib
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -31,6 +31,8 @@ from mlops_mini.serving.model_config import SslConfig
 from mlops_mini.serving.model_service import ModelService
 from mlops_mini.serving.models import Models
 from mlops_mini.serving.predict import Predictor
+from mlops_mini.serving.profiler import Profiler
+from mlops_mini.serving.request_log import RequestLog
 from mlops_mini.serving.servables import CLASSIFY, REGRESS
 from mlops_mini.serving.workers import MAX_INLINE_BYTES, Workers
 from mlops_mini.wire import (
@@ -43,6 +45,8 @@ from mlops_mini.wire import (
 )
 
 _PREDICTION, _MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
+_COUNTED = {"Predict", "Classify", "Regress"}
+_PROFILER = "tensorflow.ProfilerService"
 _HEALTH_NAMES = ("", "ModelService", "PredictionService")
 _WATCH_S = 0.2
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -52,7 +56,8 @@ _INT32_MAX = 2**31 - 1
 # under way, each waits that long for others. A lone client's calls don't wait.
 _PATIENCE_S = 0.002
 _COMING_S = 0.2  # a call whose message takes longer isn't waited for
-_Method = Callable[[bytes, float | None], Awaitable[bytes]]
+_REQUEST_ID = "x-request-id"
+_Method = Callable[[bytes, float | None, bytes], Awaitable[bytes]]
 
 
 def listen(
@@ -182,6 +187,11 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
         examples: Answers Classify, Regress and MultiInference.
         model_service: Answers questions about models.
         as_content: Write Predict's outputs as `tensor_content` instead of typed fields.
+        ended: Told, of each request that TensorFlow Serving counts, the method, the message, the
+            code of its status, and the seconds that it took.
+        profiler: Answers TensorFlow's ProfilerService; None leaves it out.
+        request_log: Where requests of models with a log go. While there is one, the trailing
+            metadata of each answer have an `x-request-id`.
     """
 
     workers: Workers
@@ -189,6 +199,9 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
     examples: ExampleMethods
     model_service: ModelService
     as_content: bool = False
+    ended: Callable[[str, bytes, int, float], None] | None = None
+    profiler: Profiler | None = None
+    request_log: RequestLog = field(default_factory=RequestLog)
 
     def __post_init__(self) -> None:
         self._n_predicts = 0  # under way
@@ -203,6 +216,14 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
             f"/{_MODEL}/GetModelStatus": self.status,
             f"/{_MODEL}/HandleReloadConfigRequest": self.reload,
         }
+        if self.ended is not None:
+            for name in _COUNTED:
+                count = functools.partial(self._count, name, methods[f"/{_PREDICTION}/{name}"])
+                methods[f"/{_PREDICTION}/{name}"] = count
+        if self.profiler is not None:
+            methods[f"/{_PROFILER}/Profile"] = self.profiler.profile
+            methods[f"/{_PROFILER}/Terminate"] = self.profiler.terminate
+            methods[f"/{_PROFILER}/Monitor"] = self.profiler.monitor
         self._handlers = {
             name: grpc.unary_unary_rpc_method_handler(functools.partial(self._answer, method))
             for name, method in methods.items()
@@ -216,25 +237,61 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
 
     async def _answer(self, method: _Method, request_bytes: bytes, context: Any) -> bytes:
         """Call a method; what it raises becomes a status."""
+        request_id = b""
+        if self.request_log.logs:
+            given = dict(context.invocation_metadata() or ()).get(_REQUEST_ID, "")
+            request_id = self.request_log.identify(given.encode())
+            context.set_trailing_metadata(((_REQUEST_ID, request_id.decode()),))
         try:
-            return await method(request_bytes, context.time_remaining())
+            return await method(request_bytes, context.time_remaining(), request_id)
         except MlopsMiniError as exc:
             await _abort(context, exc)
             raise  # abort has raised already
 
-    async def predict(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
+    async def _count(
+        self,
+        name: str,
+        method: _Method,
+        request_bytes: bytes,
+        timeout_s: float | None,
+        request_id: bytes,
+    ) -> bytes:
+        """Call a method, and tell `ended` how that went."""
+        began_s, code = time.perf_counter(), MlopsMiniError.code
+        try:
+            answer = await method(request_bytes, timeout_s, request_id)
+        except MlopsMiniError as exc:
+            code = exc.code
+            raise
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED.value[0]
+            raise
+        else:
+            code = 0
+            return answer
+        finally:
+            if self.ended is not None:
+                self.ended(name, request_bytes, code, time.perf_counter() - began_s)
+
+    async def predict(
+        self, request_bytes: bytes, timeout_s: float | None, request_id: bytes = b""
+    ) -> bytes:
         """Answer a serialized PredictRequest with a serialized PredictResponse.
 
         Args:
             request_bytes: The message.
             timeout_s: Longest run, seconds; None for no limit. So for the methods below.
+            request_id: For the request log.
         """
         self._n_predicts += 1
         patience_s = self._patience_s()
         try:
             soon = self._predict_soon(request_bytes, timeout_s, patience_s)
             if soon is not None:
-                return await within(soon, timeout_s)
+                answered, future = soon
+                response_bytes = await within(future, timeout_s)
+                self._log(answered, request_id, request_bytes, response_bytes)
+                return response_bytes
             request = await self._read(request_bytes)
             response = await self.predictor.predict(
                 request, timeout_s=timeout_s, patience_s=patience_s
@@ -243,7 +300,18 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
             self._n_predicts -= 1
         if len(request_bytes) <= MAX_INLINE_BYTES:
             self._reader.learn(request_bytes, request)
-        return await self._write(response)
+        response_bytes = await self._write(response)
+        self._log(response.model_spec, request_id, request_bytes, response_bytes)
+        return response_bytes
+
+    def _log(
+        self, answered: ModelSpec, request_id: bytes, request_bytes: bytes, response_bytes: bytes
+    ) -> None:
+        """Log a Predict, if its model has a log and it's one of the sampled."""
+        log = self.request_log.sampled(answered.name) if self.request_log.logs else None
+        if log is not None:
+            messages = request_bytes, response_bytes
+            self.request_log.add(log, "predict", answered, request_id, *messages)
 
     def _patience_s(self) -> float:
         """Say how long a call may wait for others: not at all if no other is under way."""
@@ -256,7 +324,7 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
 
     def _predict_soon(
         self, request_bytes: bytes, timeout_s: float | None, patience_s: float
-    ) -> asyncio.Future[bytes] | None:
+    ) -> tuple[ModelSpec, asyncio.Future[bytes]] | None:
         """Let a plain request join the others; None leaves it to the exact way."""
         read = self._reader.read(request_bytes)
         if read is None or self.as_content:
@@ -280,7 +348,7 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
             answer=functools.partial(write_response, answered, aliases),
         )  # fmt: skip
         is_joined = self.predictor.submit(model, servable, signature, task, patience_s=patience_s)
-        return task.future if is_joined else None
+        return (answered, task.future) if is_joined else None
 
     async def _read(self, request_bytes: bytes) -> PredictRequest:
         """Read a message: here if that is quick, else where it stops nobody."""
@@ -296,30 +364,36 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
             return write()
         return await self.workers.do(write)
 
-    async def classify(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
+    async def classify(
+        self, request_bytes: bytes, timeout_s: float | None, request_id: bytes = b""
+    ) -> bytes:
         """Answer a serialized ClassificationRequest."""
-        run = (self.examples.infer, CLASSIFY, request_bytes, timeout_s)
+        run = (self.examples.infer, CLASSIFY, request_bytes, timeout_s, request_id)
         return await self.workers.run(*run, timeout_s=timeout_s)
 
-    async def regress(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
+    async def regress(
+        self, request_bytes: bytes, timeout_s: float | None, request_id: bytes = b""
+    ) -> bytes:
         """Answer a serialized RegressionRequest."""
-        run = (self.examples.infer, REGRESS, request_bytes, timeout_s)
+        run = (self.examples.infer, REGRESS, request_bytes, timeout_s, request_id)
         return await self.workers.run(*run, timeout_s=timeout_s)
 
-    async def multi_inference(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
+    async def multi_inference(
+        self, request_bytes: bytes, timeout_s: float | None, request_id: bytes = b""
+    ) -> bytes:
         """Answer a serialized MultiInferenceRequest."""
-        run = (self.examples.multi_inference, request_bytes, timeout_s)
+        run = (self.examples.multi_inference, request_bytes, timeout_s, request_id)
         return await self.workers.run(*run, timeout_s=timeout_s)
 
-    async def metadata(self, request_bytes: bytes, _timeout_s: float | None) -> bytes:
+    async def metadata(self, request_bytes: bytes, *_: Any) -> bytes:
         """Answer a serialized GetModelMetadataRequest."""
         return await self.workers.do(self.model_service.metadata, request_bytes)
 
-    async def status(self, request_bytes: bytes, _timeout_s: float | None) -> bytes:
+    async def status(self, request_bytes: bytes, *_: Any) -> bytes:
         """Answer a serialized GetModelStatusRequest."""
         return await self.workers.do(self.model_service.status, request_bytes)
 
-    async def reload(self, request_bytes: bytes, timeout_s: float | None) -> bytes:
+    async def reload(self, request_bytes: bytes, timeout_s: float | None, *_: Any) -> bytes:
         """Answer a serialized ReloadConfigRequest."""
         return await self.workers.do(self.model_service.reload, request_bytes, timeout_s)
 

@@ -12,6 +12,7 @@ _REASONS = {
     504: "Gateway Time-out", 505: "HTTP Version not supported",
 }  # fmt: skip
 JSON_HEADERS = {"Content-Type": "application/json"}
+REQUEST_ID = b"x-request-id"  # as handlers find it
 
 
 class Answer(NamedTuple):
@@ -21,11 +22,20 @@ class Answer(NamedTuple):
         status: HTTP status.
         headers: Without Date and Content-Length; `Connection: close` ends the connection.
         body: Not sent when the method is HEAD.
+        code: Canonical gRPC code of an error; 0 where there is none, or none is known.
+        request_id: Sent as `x-request-id` unless it's empty.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes = b""
+    code: int = 0
+    request_id: bytes = b""
+
+    @property
+    def id_line(self) -> bytes:
+        """The header of its id, or nothing."""
+        return b"x-request-id: %b\r\n" % self.request_id if self.request_id else b""
 
 
 def reason(status: int) -> str:

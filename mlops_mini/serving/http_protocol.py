@@ -27,6 +27,7 @@ import io
 import logging
 import math
 import socket
+import time
 from collections import deque
 from email.utils import formatdate
 from typing import cast
@@ -37,6 +38,7 @@ from mlops_mini.serving.http_answers import JSON_HEADERS, Answer, error_page, he
 from mlops_mini.serving.http_requests import (
     DEFAULT_LIMITS,
     MAX_KNOWN_HEAD_BYTES,
+    Ended,
     FindTaker,
     Handler,
     KnownHeads,
@@ -47,11 +49,11 @@ from mlops_mini.serving.http_requests import (
 
 logger = logging.getLogger(__name__)
 
-_METHODS = {"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"}
 _SWEEP_S = 1.0
 _LINGER_S = 1.0  # for the client to read the last answer before what it still sends is refused
 _SLOWEST_BODY_BYTES_S = 500
 _COPIED_BYTES = 64 * 2**10
+_PLAIN_ANSWER = Answer(200, JSON_HEADERS)
 _LAST_REQUESTS_S = 0.1  # for requests already on their way when the server begins to stop
 
 
@@ -61,10 +63,15 @@ class HttpListener:
     acceptor: asyncio.AbstractServer
 
     def __init__(
-        self, handler: Handler, limits: Limits, find_taker: FindTaker | None = None
+        self,
+        handler: Handler,
+        limits: Limits,
+        find_taker: FindTaker | None = None,
+        ended: Ended | None = None,
     ) -> None:
         self.handler = handler
         self.known_heads = KnownHeads(find_taker)
+        self.ended = ended
         self.limits = limits
         self.loop = asyncio.get_running_loop()
         self.connections: set[_Connection] = set()
@@ -108,6 +115,7 @@ async def serve(
     limits: Limits = DEFAULT_LIMITS,
     *,
     find_taker: FindTaker | None = None,
+    ended: Ended | None = None,
 ) -> HttpListener:
     """Answer HTTP requests on a socket.
 
@@ -116,11 +124,12 @@ async def serve(
         bound_socket: Bound and listening, TCP or Unix; the listener closes it.
         limits: What one connection may do.
         find_taker: Asked before the handler.
+        ended: Told of each answer.
 
     Returns:
         The listener, which accepts connections already; end it with `drain`.
     """
-    listener = HttpListener(handler, limits, find_taker)
+    listener = HttpListener(handler, limits, find_taker, ended)
     listener.acceptor = await listener.loop.create_server(
         functools.partial(_Connection, listener), sock=bound_socket
     )
@@ -143,6 +152,7 @@ class _Connection(asyncio.Protocol):
         self._waiting: deque[Request] = deque()  # complete, in order
         self._answering: asyncio.Task[None] | None = None
         self._replying: Request | None = None  # what has been taken
+        self._began_s = 0.0  # when its turn came, or that of what the handler answers
         self._unfinished: Request | None = None  # like a known one, and its body isn't whole
         self._pieces: list[bytes] = []
         self._n_missing_bytes = 0
@@ -240,7 +250,7 @@ class _Connection(asyncio.Protocol):
             try:
                 self._parser.feed_data(read)
             except httptools.HttpParserUpgrade as exc:  # an offer of another protocol
-                data = self._without_upgrade() + read[exc.args[0] :]
+                data = self._request.head_without_upgrade() + read[exc.args[0] :]
                 self._parser = httptools.HttpRequestParser(self)
             except httptools.HttpParserError as exc:
                 refusal = exc.__context__
@@ -268,23 +278,15 @@ class _Connection(asyncio.Protocol):
         self._in_head = False
         self._n_unparsed_bytes = 0
         request.method = self._parser.get_method().decode()
-        request.version = version = self._parser.get_http_version()
-        encoding = request.headers.get(b"transfer-encoding")
-        if request.n_head_bytes + len(request.target) > self._limits.head_bytes:
-            raise RefusalError(431)
-        if version not in ("1.0", "1.1"):
-            raise RefusalError(505)
+        request.version = self._parser.get_http_version()
         request.is_last = not self._parser.should_keep_alive()
-        if request.method not in _METHODS:
-            raise RefusalError(501)
-        if encoding is not None and (encoding.lower() != b"chunked" or version == "1.0"):
-            raise RefusalError(400)
-        length = request.headers.get(b"content-length", b"0")  # httptools lets only digits pass
-        request.n_body_bytes = int(length)
-        self._check_body(request.n_body_bytes)
+        request.check_head(self._limits)
         if self._parser.should_upgrade():
             return
-        if version == "1.1" and request.headers.get(b"expect", b"").lower() == b"100-continue":
+        if (
+            request.version == "1.1"
+            and request.headers.get(b"expect", b"").lower() == b"100-continue"
+        ):
             self._owes_continue = True
             if not self._is_answering:
                 self._continue()
@@ -294,13 +296,13 @@ class _Connection(asyncio.Protocol):
         self._n_unparsed_bytes = 0
         request = self._request
         if not request.body:
-            self._check_body(len(piece))
+            self._limits.check_body(len(piece))
             request.body = piece
         else:
             if request.more_body is None:
                 request.more_body = io.BytesIO()
                 request.more_body.write(request.body)
-            self._check_body(request.more_body.tell() + len(piece))
+            self._limits.check_body(request.more_body.tell() + len(piece))
             request.more_body.write(piece)
         self._earn(len(piece))
 
@@ -308,17 +310,6 @@ class _Connection(asyncio.Protocol):
         """Give a body that moves on some more time."""
         earned = self._deadline + n_bytes / _SLOWEST_BODY_BYTES_S
         self._deadline = min(earned, self._now + self._limits.idle_s)
-
-    def _check_body(self, n_bytes: int) -> None:
-        if self._limits.body_bytes is not None and n_bytes > self._limits.body_bytes:
-            raise RefusalError(413)
-
-    def _without_upgrade(self) -> bytes:
-        """Write the head again without the offer: the parser would take the body for a request."""
-        request = self._request
-        start = f"{request.method} {request.target.decode('latin-1')} HTTP/{request.version}\r\n"
-        lines = [b"%s: %s\r\n" % h for h in request.headers.items() if h[0] != b"upgrade"]
-        return b"".join([start.encode("latin-1"), *lines, b"\r\n"])
 
     def on_message_complete(self) -> None:
         if self._parser.should_upgrade():
@@ -350,6 +341,8 @@ class _Connection(asyncio.Protocol):
     def _take(self, request: Request, body: bytes) -> None:
         """Have a request taken, or else answered by the handler."""
         if request.take is not None:
+            if self._listener.ended is not None:
+                self._began_s = time.perf_counter()
             self._replying = request
             is_alone = self._is_quiet and len(self._listener.connections) == 1
             try:
@@ -373,6 +366,9 @@ class _Connection(asyncio.Protocol):
             self.send(Answer(200, JSON_HEADERS, body))
             return
         self.transport.write(b"%b%d\r\n\r\n%b" % (self._listener.json_head, len(body), body))
+        if self._listener.ended is not None and self._replying is not None:
+            seconds = time.perf_counter() - self._began_s
+            self._listener.ended("POST", self._replying.target, _PLAIN_ANSWER, seconds)
         self._replying = None
         if self._writable.is_set():
             self._is_quiet, self._is_idle, self._deadline = False, True, math.inf
@@ -399,6 +395,7 @@ class _Connection(asyncio.Protocol):
         await self._writable.wait()
         while self._waiting and not self.transport.is_closing():
             request = self._waiting.popleft()
+            self._began_s = time.perf_counter()
             answer = error_page(request.refusal) if request.refusal else await self._ask(request)
             self._write(request, answer)
             await self._writable.wait()
@@ -429,6 +426,9 @@ class _Connection(asyncio.Protocol):
             return error_page(500)
 
     def _write(self, request: Request, answer: Answer) -> None:
+        ended = self._listener.ended
+        if ended is not None and not request.refusal:
+            ended(request.method, request.target, answer, time.perf_counter() - self._began_s)
         if self.transport.is_closing():
             return
         body = answer.body
@@ -441,7 +441,8 @@ class _Connection(asyncio.Protocol):
             and not request.is_last
             and not self._listener.is_draining
         ):
-            self.transport.write(b"%b%d\r\n\r\n%b" % (self._listener.json_head, len(body), body))
+            head = self._listener.json_head
+            self.transport.write(b"%b%d\r\n%b\r\n%b" % (head, len(body), answer.id_line, body))
             return
         headers = dict(answer.headers)
         is_drained = self._listener.is_draining and not self._waiting and not self._is_reading
@@ -452,13 +453,13 @@ class _Connection(asyncio.Protocol):
         if headers.get("Connection") == "close":
             self._is_ending = True
             self._waiting.clear()
-        head = head_of(request.version, answer.status, headers, self._listener.date)
-        head += f"{len(answer.body)}\r\n\r\n"
+        head = head_of(request.version, answer.status, headers, self._listener.date).encode()
+        head += b"%d\r\n%b\r\n" % (len(body), answer.id_line)
         body = b"" if request.method == "HEAD" else body
         if len(body) <= _COPIED_BYTES:
-            self.transport.write(head.encode() + body)
+            self.transport.write(head + body)
         else:  # a copy would take its time
-            self.transport.write(head.encode())
+            self.transport.write(head)
             self.transport.write(body)
 
     def _continue(self) -> None:

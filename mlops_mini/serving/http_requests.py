@@ -17,11 +17,15 @@ from mlops_mini.serving.http_answers import Answer
 
 MAX_KNOWN_HEAD_BYTES = 1024
 _MAX_KNOWN_HEADS = 1024
+_METHODS = {"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"}
 
 
 # Asked with the method, the target as it was sent (undecoded, with query and fragment), the headers
 # (names in lower case, the first of several values) and the body.
 Handler = Callable[[str, bytes, Mapping[bytes, bytes], bytes], Awaitable[Answer]]
+# Told, of each request that was complete, the method, the target, the answer (without its body
+# where that is a 200), and the seconds that it took.
+Ended = Callable[[str, bytes, Answer, float], None]
 
 
 class Reply(Protocol):
@@ -58,12 +62,17 @@ class Limits:
     idle_s: float = 75.0
     body_bytes: int | None = None
 
+    def check_body(self, n_bytes: int) -> None:
+        """Raise `RefusalError` if a body is too large."""
+        if self.body_bytes is not None and n_bytes > self.body_bytes:
+            raise RefusalError(413)
+
 
 DEFAULT_LIMITS = Limits()
 
 
 class RefusalError(Exception):
-    """A request that is refused for its head; carries the status."""
+    """A request that is refused for its head, or the size of its body; carries the status."""
 
 
 class Request:
@@ -86,6 +95,30 @@ class Request:
         self.version = "1.1"
         self.is_last = bool(refusal)
         self.refusal = refusal
+
+    def check_head(self, limits: Limits) -> None:
+        """Refuse a head that is whole, or find out how long its body is.
+
+        Raises:
+            RefusalError: It's too large, or can't be answered as it is.
+        """
+        encoding = self.headers.get(b"transfer-encoding")
+        if self.n_head_bytes + len(self.target) > limits.head_bytes:
+            raise RefusalError(431)
+        if self.version not in ("1.0", "1.1"):
+            raise RefusalError(505)
+        if self.method not in _METHODS:
+            raise RefusalError(501)
+        if encoding is not None and (encoding.lower() != b"chunked" or self.version == "1.0"):
+            raise RefusalError(400)
+        self.n_body_bytes = int(self.headers.get(b"content-length", b"0"))  # httptools checks it
+        limits.check_body(self.n_body_bytes)
+
+    def head_without_upgrade(self) -> bytes:
+        """Write the head again without the offer: the parser would take the body for a request."""
+        start = f"{self.method} {self.target.decode('latin-1')} HTTP/{self.version}\r\n"
+        lines = [b"%s: %s\r\n" % h for h in self.headers.items() if h[0] != b"upgrade"]
+        return b"".join([start.encode("latin-1"), *lines, b"\r\n"])
 
 
 class KnownHeads:

@@ -1,8 +1,10 @@
-"""A request that joins others, and somebody who waits for its answer."""
+"""Requests that join others: who waits for an answer, and what one turn has gathered."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
@@ -10,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlops_mini.errors import DeadlineExceededError
-from mlops_mini.serving.batching import Results
+from mlops_mini.serving.batching import BatchQueue, Results, Task
 from mlops_mini.serving.json_fast import fits
-from mlops_mini.serving.servables import LoadedSignature
+from mlops_mini.serving.servables import LoadedSignature, Servable
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -41,6 +43,7 @@ class Joined:
         self.n_rows = n_rows
         self.n_elements = n_elements
         self.timeout_s = timeout_s
+        self.queued_s = 0.0
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._answer = answer
 
@@ -53,6 +56,42 @@ class Joined:
         """Take the error instead."""
         if not self.future.done():
             self.future.set_exception(error)
+
+
+class Turn:
+    """What waited for one turn of the event loop, cut into batches.
+
+    Attributes:
+        servable: The version that all of it asks.
+        signature: The signature that all of it asks.
+        queue: Where it waited.
+        batches: Those that have not begun.
+    """
+
+    def __init__(
+        self,
+        servable: Servable,
+        signature: LoadedSignature,
+        queue: BatchQueue,
+        batches: deque[Sequence[Task]],
+        release: Callable[[], None],
+    ) -> None:
+        """Begin none yet; `release` lets the version go."""
+        self.servable = servable
+        self.signature = signature
+        self.queue = queue
+        self.batches = batches
+        self._n_left = len(batches)
+        self._release = release
+        self._ending = threading.Lock()
+
+    def end_one(self) -> None:
+        """Note, in whatever thread, that a batch has ended; the last one lets the version go."""
+        with self._ending:
+            self._n_left -= 1
+            is_last = not self._n_left
+        if is_last:
+            self._release()
 
 
 def common_rows(signature: LoadedSignature, arrays: Sequence[Array]) -> int:

@@ -32,8 +32,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, NotFoundError
-from mlops_mini.serving import version_folders
+from mlops_mini.errors import InvalidArgumentError, MlopsMiniError
+from mlops_mini.serving import not_found, version_folders
 from mlops_mini.serving.model_config import ModelConfig
 from mlops_mini.serving.servables import Servable
 from mlops_mini.serving.version_folders import Snapshot
@@ -213,14 +213,18 @@ class ModelLifecycle:
                 if version is None and label:
                     version = self._labels.get(label)
                     if version is None:
-                        raise unknown_label(label)
-                raise not_served(self.name, version)
+                        raise self._with_hint(not_found.unknown_label(label))
+                raise self._with_hint(not_found.not_served(self.name, version))
             held.n_running += 1
             servable = cast("Servable", held.servable)  # an available version has one
         try:
             yield servable
         finally:
             self._release(held)
+
+    def _with_hint(self, error: MlopsMiniError) -> MlopsMiniError:
+        error.hint = not_found.versions_hint(self.name, self._answering)
+        return error
 
     def hold(self, servable: Servable) -> Callable[[], None] | None:
         """Hold one that is `answering`; return what lets it go, or None if it is too late."""
@@ -484,16 +488,8 @@ def acquire(
     if model is not None:
         return model.acquire(version=spec.version, label=spec.version_label)
     if spec.version_label and spec.version is None:
-        raise unknown_label(spec.version_label)
-    raise not_served(spec.name, spec.version)
-
-
-def not_served(name: str, version: int | None) -> NotFoundError:
-    """Make the error for a model or version that cannot be asked now."""
-    asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-    return NotFoundError(f"Servable not found for request: {asked}")
-
-
-def unknown_label(label: str) -> InvalidArgumentError:
-    """Make the error for a label that stands for nothing."""
-    return InvalidArgumentError(f"Unrecognized servable version label: {label}")
+        error = not_found.unknown_label(spec.version_label)
+    else:
+        error = not_found.not_served(spec.name, spec.version)
+    error.hint = not_found.models_hint(spec.name, [n for n, m in models.items() if m.config])
+    raise error

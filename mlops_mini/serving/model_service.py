@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 
 from mlops_mini import wire
-from mlops_mini.errors import InvalidArgumentError, PermissionDeniedError
+from mlops_mini.errors import CODE_NAMES, InvalidArgumentError, PermissionDeniedError
 from mlops_mini.serving import lifecycle, model_config
-from mlops_mini.serving.models import CODE_NAMES, Models
+from mlops_mini.serving.models import Models
 from mlops_mini.wire import ModelSpec
 from mlops_mini.wire_messages import parse
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_mini.errors import (
+    CODE_NAMES,
     DeadlineExceededError,
     FailedPreconditionError,
     InternalError,
@@ -23,6 +24,7 @@ from mlops_mini.errors import (
     MlopsMiniError,
     NotFoundError,
 )
+from mlops_mini.serving import not_found
 from mlops_mini.serving.lifecycle import (
     ModelLifecycle,
     Retries,
@@ -30,6 +32,7 @@ from mlops_mini.serving.lifecycle import (
     VersionStatus,
 )
 from mlops_mini.serving.model_config import PLATFORM, ModelConfig
+from mlops_mini.serving.request_log import RequestLog
 from mlops_mini.serving.servables import Servable
 
 logger = logging.getLogger(__name__)
@@ -38,12 +41,6 @@ Load = Callable[[str, Path, int], Servable]
 
 _FIRST_LOOKS_S = 0.1
 _RECOVERY_S = 1.0
-# The canonical names of google/rpc/code.proto, by number.
-CODE_NAMES = (
-    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
-    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",
-    "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
-)  # fmt: skip
 
 
 class Models:
@@ -51,6 +48,7 @@ class Models:
 
     Attributes:
         by_name: Each model's versions; `lifecycle.acquire` finds there what a request asks for.
+        request_log: Where requests are logged of the models that have a log.
     """
 
     def __init__(
@@ -62,6 +60,7 @@ class Models:
         n_load_threads: int = 0,
         strict_labels: bool = False,
         allow_unavailable_labels: bool = False,
+        request_log: RequestLog | None = None,
     ) -> None:
         """Start with no model.
 
@@ -72,6 +71,7 @@ class Models:
             n_load_threads: Loads at the same time; 0 is four for each CPU.
             strict_labels: Refuse labels of versions that are not available.
             allow_unavailable_labels: With `strict_labels`, refuse only to move such a label.
+            request_log: Told which models have a log, and closed at the end.
         """
         self._load = load
         self._poll_wait_s = poll_wait_s
@@ -79,6 +79,7 @@ class Models:
         self._turns = threading.BoundedSemaphore(n_load_threads or 4 * (os.cpu_count() or 1))
         self._strict_labels = strict_labels
         self._allow_unavailable_labels = allow_unavailable_labels
+        self.request_log = request_log or RequestLog()
         self.by_name: dict[str, ModelLifecycle] = {}
         self._threads: dict[str, threading.Thread] = {}
         self._configuring = threading.RLock()
@@ -100,7 +101,9 @@ class Models:
         ]
         if not statuses:
             what = "any versions of" if version is None else f"version {version} of"
-            raise NotFoundError(f"Could not find {what} model {name}")
+            error = NotFoundError(f"Could not find {what} model {name}")
+            error.hint = "" if model else not_found.models_hint(name, self.names())
+            raise error
         return statuses
 
     def names(self) -> list[str]:
@@ -149,7 +152,8 @@ class Models:
 
         Raises:
             InvalidArgumentError: The set cannot be served; nothing has changed.
-            FailedPreconditionError: A label is refused (`strict_labels`); nothing has changed.
+            FailedPreconditionError: A label is refused (`strict_labels`), or a request log cannot
+                be written; nothing has changed.
             MlopsMiniError: A new model failed to load; the set is in force all the same.
             DeadlineExceededError: A new model is not there yet; the set is in force all the same.
         """
@@ -192,6 +196,7 @@ class Models:
             self._check(configs)
             logger.info("Adding/updating models.")
             self._is_first = False
+            self.request_log.configure(configs)
             wanted = {config.name: config for config in configs}
             for model in self.by_name.values():
                 if model.name not in wanted and model.config is not None:
@@ -225,6 +230,7 @@ class Models:
             model.wake.set()
         for thread in list(self._threads.values()):
             thread.join(max(deadline - time.monotonic(), 0))
+        self.request_log.close()
 
     def _check(self, configs: Sequence[ModelConfig]) -> None:
         """Refuse what cannot be served; each rule is checked for all models before the next one."""
@@ -252,6 +258,7 @@ class Models:
                 raise InvalidArgumentError(
                     f"Model {config.name} requests unsupported platform {config.platform}"
                 )
+        self.request_log.check(configs)
 
     def _is_decided(self, model: ModelLifecycle) -> bool:
         """Say whether there is nothing to wait for: a version answers, or all have failed."""

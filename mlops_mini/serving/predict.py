@@ -15,7 +15,6 @@ import contextlib
 import functools
 import logging
 import os
-import threading
 import time
 import weakref
 from collections import deque
@@ -34,7 +33,7 @@ from mlops_mini.serving import batch_scheduler, batching, lifecycle, servables
 from mlops_mini.serving.batch_scheduler import BatchScheduler, LimitedQueue
 from mlops_mini.serving.batching import BatchQueue, Task
 from mlops_mini.serving.batching_options import BatchingOptions
-from mlops_mini.serving.joined import Joined, common_rows, to_blocks, within
+from mlops_mini.serving.joined import Joined, Turn, common_rows, to_blocks, within
 from mlops_mini.serving.json_fast import InputLayout
 from mlops_mini.serving.lifecycle import ModelLifecycle
 from mlops_mini.serving.request_checks import CheckedRun, check_run
@@ -44,6 +43,7 @@ from mlops_mini.serving.servables import (
     LoadedSignature,
     Servable,
 )
+from mlops_mini.serving.server_metrics import ServerMetrics
 from mlops_mini.serving.workers import Workers
 from mlops_mini.wire import ModelSpec, PredictRequest, PredictResponse
 
@@ -53,41 +53,6 @@ Array = npt.NDArray[Any]
 T = TypeVar("T")
 
 _MAX_BATCHES_AWAY = os.cpu_count() or 1  # of a signature on threads: the rest gathers meanwhile
-
-
-class _Turn:
-    """What waited for one turn of the event loop, cut into batches.
-
-    Attributes:
-        servable: The version that all of it asks.
-        signature: The signature that all of it asks.
-        queue: Where it waited.
-        batches: Those that have not begun.
-    """
-
-    def __init__(
-        self,
-        servable: Servable,
-        signature: LoadedSignature,
-        queue: BatchQueue,
-        batches: deque[Sequence[Task]],
-        release: Callable[[], None],
-    ) -> None:
-        self.servable = servable
-        self.signature = signature
-        self.queue = queue
-        self.batches = batches
-        self._n_left = len(batches)
-        self._release = release
-        self._ending = threading.Lock()
-
-    def end_one(self) -> None:
-        """Note, in whatever thread, that a batch has ended; the last one lets the version go."""
-        with self._ending:
-            self._n_left -= 1
-            is_last = not self._n_left
-        if is_last:
-            self._release()
 
 
 class Predictor:
@@ -103,6 +68,7 @@ class Predictor:
         *,
         check_method: bool = False,
         n_batch_threads: int = 1,
+        metrics: ServerMetrics | None = None,
     ) -> None:
         """Answer for these models.
 
@@ -111,11 +77,13 @@ class Predictor:
             workers: Where slow runs are made.
             check_method: Refuse signatures that were exported for another method.
             n_batch_threads: Batches that run at the same time where `BatchingOptions` limit them.
+            metrics: What counts the runs; None counts none.
         """
         self._models = models
         self._workers = workers
         self._check_method = check_method
         self._scheduler = BatchScheduler(n_batch_threads)
+        self._metrics = metrics
         # By a servable's `id`, while it lives.
         self._queues: dict[int, dict[str, BatchQueue | LimitedQueue]] = {}
         self._under_way = set[asyncio.Task[None]]()
@@ -157,6 +125,8 @@ class Predictor:
         if self._check_method:
             return False
         queue = self._queue(model, servable, signature)
+        if queue.metrics is not None:
+            task.queued_s = time.perf_counter()
         if isinstance(queue, LimitedQueue):
             return self._scheduler.schedule(queue, task)
         if not queue.waiting:
@@ -196,8 +166,14 @@ class Predictor:
                     f"signature {signature.name} of {version}",
                     is_alone=servable.batching == "alone" or not signature.may_batch,
                 )
+            if self._metrics is not None:
+                queue.metrics = self._metrics.runs(servable.name, servable.version, signature.name)
             queues[signature.name] = queue
         return queue
+
+    def queues(self) -> list[BatchQueue | LimitedQueue]:
+        """List where requests wait, for every signature that was asked of a version in memory."""
+        return [queue for queues in list(self._queues.values()) for queue in queues.values()]
 
     def _call_soon(self, call: Callable[..., None], *arguments: Any) -> None:
         asyncio.get_running_loop().call_soon(call, *arguments)
@@ -211,7 +187,7 @@ class Predictor:
         release, queue.release = queue.release, None
         batches = batching.cut(tasks, is_alone=queue.is_alone)
         if len(batches) > 1 or not self._is_run_here(servable, signature, queue, tasks):
-            self._begin_next(_Turn(servable, signature, queue, deque(batches), release))
+            self._begin_next(Turn(servable, signature, queue, deque(batches), release))
         else:
             release()
 
@@ -229,13 +205,17 @@ class Predictor:
             return False
         run = functools.partial(_run_batch, servable, signature, None)
         try:
-            batching.settle(tasks, batching.run(queue, tasks, run))
+            began_s = 0.0 if queue.metrics is None else time.perf_counter()
+            outcome = batching.run(queue, tasks, run)
+            if queue.metrics is not None:
+                queue.ran(tasks, outcome, began_s, time.perf_counter())
+            batching.settle(tasks, outcome)
         except Exception as exc:  # our own fault, whatever it is: nobody may wait for ever
             logger.exception("a batch of %s has failed", queue.name)
             _give_up(tasks, exc)
         return True
 
-    def _begin_next(self, turn: _Turn) -> None:
+    def _begin_next(self, turn: Turn) -> None:
         """Begin one batch of a turn; what else the event loop has to do may go before the next."""
         tasks = turn.batches.popleft()
         if turn.batches:
@@ -247,7 +227,7 @@ class Predictor:
         self._under_way.add(work)
         work.add_done_callback(self._under_way.discard)
 
-    async def _run_away(self, turn: _Turn, tasks: Sequence[Task]) -> None:
+    async def _run_away(self, turn: Turn, tasks: Sequence[Task]) -> None:
         """Run a batch on a thread."""
         queue, is_short = turn.queue, _is_short(turn.signature, tasks)
         # A run alone is nobody's obstacle: it takes its thread, however long.
@@ -261,8 +241,10 @@ class Predictor:
         with contextlib.ExitStack() as hold:
             hold.callback(turn.end_one)
             try:
+                began_s = time.perf_counter()
                 arguments = (batching.run, queue, tasks, run)
                 outcome = await self._workers.run(*arguments, timeout_s=timeout_s, hold=hold)
+                queue.ran(tasks, outcome, began_s, time.perf_counter())
                 batching.settle(tasks, outcome)
             except DeadlineExceededError as exc:
                 batching.settle(tasks, [exc] * len(tasks))
@@ -350,6 +332,7 @@ class Predictor:
             results = await (joined if is_limited else within(joined, timeout_s))
             return {s.alias: array for s, array in zip(checked.outputs, results, strict=True)}
         costs, n_elements = checked.signature.costs, _n_elements(checked.arrays)
+        began_s = time.perf_counter()
         # What fetches other outputs is a callable of its own, which takes long to make.
         is_short = n_elements <= costs.inline_elements and not output_filter
         if is_short and costs.is_warm:
@@ -359,7 +342,17 @@ class Predictor:
             run = (_timed_run, servable, checked, n_elements, timeout_ms)
             results = await self._workers.run(*run, timeout_s=timeout_s, hold=hold)
             costs.is_warm |= is_short
+        self._count_lone_run(servable, checked, began_s)
         return {spec.alias: array for spec, array in zip(checked.outputs, results, strict=True)}
+
+    def _count_lone_run(self, servable: Servable, checked: CheckedRun, began_s: float) -> None:
+        """Count a run that waited for no other, and began then."""
+        if self._metrics is None or (model := self._models.get(servable.name)) is None:
+            return
+        counted = self._queue(model, servable, checked.signature).metrics
+        if counted is not None:
+            n_rows = next((len(array) for array in checked.arrays if array.ndim), 1)
+            counted.ran(n_rows, 1, 1, time.perf_counter() - began_s)
 
     def _join(
         self, servable: Servable, checked: CheckedRun, timeout_s: float | None, patience_s: float

@@ -21,8 +21,8 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -32,14 +32,17 @@ from mlops_mini.errors import InvalidArgumentError, MlopsMiniError
 from mlops_mini.serving import json_fast, json_hint, json_request, json_response, lifecycle
 from mlops_mini.serving.batching import Results
 from mlops_mini.serving.example_methods import ExampleMethods
-from mlops_mini.serving.http_answers import JSON_HEADERS, Answer, error_page
+from mlops_mini.serving.http_answers import JSON_HEADERS, REQUEST_ID, Answer, error_page
 from mlops_mini.serving.http_requests import Reply, Taker
-from mlops_mini.serving.json_fast import FastReader, FastRequest
+from mlops_mini.serving.json_fast import FastReader, FastRequest, InputLayout
 from mlops_mini.serving.json_request import DecodedRequest
 from mlops_mini.serving.json_response import PreparedOutputs
+from mlops_mini.serving.model_config import LogConfig
 from mlops_mini.serving.model_service import ModelService
 from mlops_mini.serving.models import Models
+from mlops_mini.serving.monitoring import Monitoring
 from mlops_mini.serving.predict import Predictor
+from mlops_mini.serving.request_log import RequestLog
 from mlops_mini.serving.servables import (
     CLASSIFY,
     DEFAULT_SIGNATURE,
@@ -94,6 +97,8 @@ class RestApi:
         model_service: Answers questions about models.
         timeout_s: Longest run of a request, seconds; None for no limit.
         cors: Let any web page read the answers of `/v1`.
+        monitoring: Writes the page of metrics; None for no page.
+        request_log: Where predict requests of models with a log go.
     """
 
     models: Models
@@ -103,6 +108,8 @@ class RestApi:
     model_service: ModelService
     timeout_s: float | None = 30.0
     cors: bool = False
+    monitoring: Monitoring | None = None
+    request_log: RequestLog = field(default_factory=RequestLog)
     _reader: FastReader = field(default_factory=FastReader)
     _large_replies: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -119,12 +126,14 @@ class RestApi:
         except MlopsMiniError:
             return None
         label = spec.version_label if spec.version is None else ""
-        return functools.partial(self._take, spec.name, (spec.version, label))
+        request_id = headers.get(REQUEST_ID, b"")
+        return functools.partial(self._take, spec.name, (spec.version, label), request_id)
 
     def _take(
         self,
         name: str,
         version: tuple[int | None, str],
+        request_id: bytes,
         body: bytes,
         reply: Reply,
         is_alone: bool,
@@ -141,8 +150,36 @@ class RestApi:
         if signature is None or signature.layout is None:
             return False
         axis = 0 if signature.layout.shape else 1
+        log = None
+        if self.request_log.logs:
+            log = self.request_log.sampled(name)
+            if log is not None:
+                request_id = self.request_log.identify(request_id)
+            if request_id:
+                reply = _IdentifiedReply(reply, request_id)
         predict = _Predict(self, servable, signature, request, axis, reply)
+        if log is not None:
+            asked = ModelSpec(
+                name=name,
+                version=version[0],
+                version_label=version[1],
+                signature_name=request.signature_name,
+            )
+            predict.log = functools.partial(self._log, log, request_id, asked, predict)
         return self.predictor.submit(model, servable, signature, predict, is_alone=is_alone)
+
+    def _log(
+        self,
+        log: LogConfig,
+        request_id: bytes,
+        asked: ModelSpec,
+        predict: _Predict,
+        outputs: Mapping[str, Array],
+    ) -> None:
+        """Log a request of a batch."""
+        layout = cast("InputLayout", predict.signature.layout)
+        inputs, version = layout.to_arrays(predict.blocks), predict.servable.version
+        self.request_log.add_predict(log, request_id, asked, version, inputs, outputs)
 
     def reply_later(self, reply: Reply, outputs: Mapping[str, Array], is_rows: bool) -> None:
         """Write a large answer where that stops nobody."""
@@ -172,8 +209,16 @@ class RestApi:
         path = target.decode("utf-8", "surrogateescape")
         if path[:1] != "/":
             path = _ORIGIN.sub("", path, count=1)  # as a proxy is asked
+        if self.monitoring is not None and (page := await self.monitoring.answer(path)):
+            return page
         if _PREFIX.fullmatch(path):
-            return self._with_cors(await self._serve(method, path, headers, body))
+            request_id = b""
+            if self.request_log.logs:
+                request_id = self.request_log.identify(headers.get(REQUEST_ID, b""))
+            answer = await self._serve(method, path, headers, body, request_id)
+            if request_id:
+                answer = answer._replace(request_id=request_id)
+            return self._with_cors(answer)
         if method in ("GET", "HEAD") and path == "/healthz":
             return _json(200, {"status": "ok"})
         if method in ("GET", "HEAD") and path == "/readyz":
@@ -183,20 +228,30 @@ class RestApi:
         return error_page(404)
 
     async def _serve(
-        self, method: str, path: str, headers: Mapping[bytes, bytes], body: bytes
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[bytes, bytes],
+        body: bytes,
+        request_id: bytes,
     ) -> Answer:
         if method == "OPTIONS":
             is_from_web = re.search(rb"https?://", headers.get(b"origin", b""))
             return Answer(200 if is_from_web else 400, _EMPTY)
         try:
-            return Answer(200, _JSON, await self._ask(method, path, headers, body))
+            return Answer(200, _JSON, await self._ask(method, path, headers, body, request_id))
         except _EmptyBadRequestError:
-            return Answer(400, _JSON)
+            return Answer(400, _JSON, code=InvalidArgumentError.code)
         except MlopsMiniError as exc:
             return _error(exc)
 
     async def _ask(
-        self, method: str, path: str, headers: Mapping[bytes, bytes], body: bytes
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[bytes, bytes],
+        body: bytes,
+        request_id: bytes,
     ) -> bytes:
         if method == "POST" and (match := _POST.fullmatch(path)):
             name, digits, label, verb = match.groups()
@@ -205,8 +260,10 @@ class RestApi:
                 if b"gzip" in headers.get(b"content-encoding", b""):
                     body = await _inflate(body)
                 if verb == "predict":
-                    return await self.predict(spec, body)
-                return await self._infer(CLASSIFY if verb == "classify" else REGRESS, spec, body)
+                    return await self.predict(spec, body, request_id)
+                method = CLASSIFY if verb == "classify" else REGRESS
+                run = (self.examples.infer_json, method, spec, body, self.timeout_s, request_id)
+                return await self.workers.run(*run, timeout_s=self.timeout_s)
         if method == "GET" and (match := _GET.fullmatch(path)):
             name, digits, label, metadata = match.groups()
             spec = _spec(name or "", digits, label)
@@ -217,12 +274,13 @@ class RestApi:
             return self.model_service.status_json(spec)
         raise InvalidArgumentError(f"Malformed request: {method} {path}")
 
-    async def predict(self, spec: ModelSpec, body: bytes) -> bytes:
+    async def predict(self, spec: ModelSpec, body: bytes, request_id: bytes = b"") -> bytes:
         """Answer the body of a predict request with the body of its answer.
 
         Args:
             spec: The model; the body names the signature.
             body: What was sent.
+            request_id: For the request log.
 
         Raises:
             MlopsMiniError: With TensorFlow Serving's code and text; an `InvalidArgumentError` has a
@@ -248,6 +306,12 @@ class RestApi:
                 outputs = await self.predictor.run(
                     servable, key, request.inputs, timeout_s=self.timeout_s, hold=hold
                 )
+                log = self.request_log.sampled(spec.name)
+                if log is not None:
+                    asked, inputs = replace(spec, signature_name=key), request.inputs
+                    self.request_log.add_predict(
+                        log, request_id, asked, servable.version, inputs, outputs
+                    )
                 return await self._write(outputs, request.is_rows)
             except InvalidArgumentError as exc:
                 exc.hint = json_hint.predict_hint(servable, key)
@@ -275,17 +339,31 @@ class RestApi:
             return json_response.encode_predict(outputs, is_rows)
         return await self.workers.do_json(n_bytes, json_response.encode_predict, outputs, is_rows)
 
-    async def _infer(self, method: str, spec: ModelSpec, body: bytes) -> bytes:
-        run = (self.examples.infer_json, method, spec, body, self.timeout_s)
-        return await self.workers.run(*run, timeout_s=self.timeout_s)
+
+class _IdentifiedReply:
+    """Where the answer to a request with an id goes."""
+
+    def __init__(self, reply: Reply, request_id: bytes) -> None:
+        self._reply = reply
+        self._request_id = request_id
+
+    def send_json(self, body: bytes) -> None:
+        self.send(Answer(200, _JSON, body))
+
+    def send(self, answer: Answer) -> None:
+        self._reply.send(answer._replace(request_id=self._request_id))
 
 
 class _Predict:
-    """A predict request that was taken: one of the tasks of `batching`."""
+    """A predict request that was taken: one of the tasks of `batching`.
+
+    Attributes:
+        log: Told the outputs, of a request that is logged.
+    """
 
     __slots__ = (
-        "_api", "_is_rows", "_key", "_reply", "_servable", "_signature", "axis", "blocks", "kind",
-        "n_elements", "n_rows", "timeout_s",
+        "_api", "_is_rows", "_key", "_reply", "axis", "blocks", "kind", "log", "n_elements",
+        "n_rows", "queued_s", "servable", "signature", "timeout_s",
     )  # fmt: skip
 
     def __init__(
@@ -302,16 +380,22 @@ class _Predict:
         self._key, self._is_rows, self.blocks, self.n_rows, self.n_elements, self.kind = request
         self.axis = axis
         self.timeout_s = api.timeout_s
+        self.queued_s = 0.0
         self._api = api
-        self._servable = servable
-        self._signature = signature
+        self.servable = servable
+        self.signature = signature
+        self.log: Callable[[Mapping[str, Array]], None] | None = None
         self._reply = reply
 
     def done(self, results: Results, start: int, stop: int | None) -> None:
+        if self.log is not None:
+            aliases = [spec.alias for spec in self.signature.outputs]
+            arrays = [array[start:stop] for array in results.arrays]
+            self.log(dict(zip(aliases, arrays, strict=True)))
         try:
             prepared: PreparedOutputs | None = results.shared
             if prepared is None:
-                aliases = [spec.alias for spec in self._signature.outputs]
+                aliases = [spec.alias for spec in self.signature.outputs]
                 outputs = dict(zip(aliases, results.arrays, strict=True))
                 if _is_large(outputs):
                     own = {alias: array[start:stop] for alias, array in outputs.items()}
@@ -332,7 +416,7 @@ class _Predict:
             self._reply.send(error_page(500))
             return
         if isinstance(error, InvalidArgumentError):
-            error.hint = json_hint.predict_hint(self._servable, self._key)
+            error.hint = json_hint.predict_hint(self.servable, self._key)
         self._api.send(self._reply, _error(error))
 
 
@@ -390,7 +474,7 @@ def _error(exc: MlopsMiniError) -> Answer:
     document = {"error": str(exc)}
     if exc.hint:
         document["hint"] = exc.hint
-    return _json(_STATUS.get(exc.code, 500), document)
+    return _json(_STATUS.get(exc.code, 500), document)._replace(code=exc.code)
 
 
 def _json(status: int, document: Mapping[str, Any]) -> Answer:

@@ -13,9 +13,12 @@ Serving does not, and cost tens of times more.
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import os
 import re
+import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,11 +34,12 @@ from mlops_mini.errors import (
     UnimplementedError,
     by_code,
 )
-from mlops_mini.serving import saved_model
+from mlops_mini.serving import saved_model, tflite
 from mlops_mini.serving.batching_options import Batching
 from mlops_mini.serving.json_fast import InputLayout
 from mlops_mini.serving.json_text import show_shape
 from mlops_mini.serving.run_costs import RunCosts
+from mlops_mini.serving.tflite import TfLiteModel
 from mlops_mini.wire import BY_NUMBER, DTYPES
 
 logger = logging.getLogger(__name__)
@@ -48,6 +52,7 @@ DEFAULT_SIGNATURE = "serving_default"
 PREDICT = "tensorflow/serving/predict"
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 
+_IMPORTING = threading.Lock()
 _MAX_CALLABLES = 256
 # Ops that may take long, or make much, whatever the size of the input: never on the event loop.
 _UNBOUNDED = re.compile(
@@ -143,20 +148,19 @@ class Servable:
         *,
         name: str,
         version: int,
-        session: Any,
-        graph: saved_model.LoadedGraph,
+        graph: saved_model.LoadedGraph | TfLiteModel,
+        make_callable: Callable[[tuple[str, ...], tuple[str, ...], int | None], _Call],
+        close: Callable[[], None],
         batching: Batching = "unasked",
     ) -> None:
         self.name = name
         self.version = version
         self.batching = batching
         self.signature_defs = graph.signature_defs
-        self._session = session
+        self._close = close
         self._op_error: type[Any] = tensorflow().errors.OpError
         self._needs_rank = any(map(_RANK_SENSITIVE.match, frozenset().union(*graph.ops.values())))
-        self._callable = functools.lru_cache(_MAX_CALLABLES)(
-            functools.partial(_make_callable, session)
-        )
+        self._callable = functools.lru_cache(_MAX_CALLABLES)(make_callable)
         self.signatures = {key: self._make_signature(key, ops) for key, ops in graph.ops.items()}
         self._tensors = {
             key: (
@@ -280,7 +284,7 @@ class Servable:
         """Give the memory back. No run may be under way."""
         self.signatures = {}
         self._callable.cache_clear()
-        self._session.close()
+        self._close()
 
 
 def load(
@@ -293,6 +297,7 @@ def load(
     inter_op_threads: int = 0,
     session_config_file: str = "",
     batching: Batching = "unasked",
+    prefer_tflite: bool = False,
 ) -> Servable:
     """Load one version folder; only its init op is run.
 
@@ -305,16 +310,36 @@ def load(
         inter_op_threads: Threads for ops; 0 means what the file says, else one per CPU.
         session_config_file: A `tensorflow.ConfigProto` as text.
         batching: How requests are to be run together.
+        prefer_tflite: Load `model.tflite` instead, if it's there.
 
     Raises:
         MlopsMiniError: TensorFlow could not load it; code and words are its own.
     """
     tf = tensorflow()
     config = _session_config(session_config_file, intra_op_threads, inter_op_threads)
+    if prefer_tflite and (path / tflite.FILE).is_file():
+        lite = TfLiteModel(path / tflite.FILE, n_threads=config.intra_op_parallelism_threads)
+        make, close = lite.make_callable, lite.close
+        return Servable(
+            name=name,
+            version=version,
+            graph=lite,
+            make_callable=make,
+            close=close,
+            batching=batching,
+        )
     session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
     try:
         graph = saved_model.load(session, path, tags)
-        return Servable(name=name, version=version, session=session, graph=graph, batching=batching)
+        make_callable = functools.partial(_make_callable, session)
+        return Servable(
+            name=name,
+            version=version,
+            graph=graph,
+            make_callable=make_callable,
+            close=session.close,
+            batching=batching,
+        )
     except tf.errors.OpError as exc:
         session.close()
         raise by_code(exc.error_code, _SESSION_WORDS.sub("", exc.message)) from exc
@@ -364,11 +389,23 @@ def _is_stateless(ops: Set[str]) -> bool:
 
 
 def tensorflow() -> Any:
-    """Import TensorFlow at its first use, with quiet native logs unless the user wants them."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
+    """Import TensorFlow at its first use, without native logs unless `TF_CPP_MIN_LOG_LEVEL` is set.
 
-    return tf
+    Its import prints some lines whatever that says, before native logging is set up: what is
+    written to stderr meanwhile is dropped.
+    """
+    with _IMPORTING:
+        if "tensorflow" not in sys.modules and "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+            os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+            stderr = os.dup(2)
+            try:
+                with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - it's no path
+                    os.dup2(nowhere.fileno(), 2)
+                importlib.import_module("tensorflow")
+            finally:
+                os.dup2(stderr, 2)
+                os.close(stderr)
+        return importlib.import_module("tensorflow")
 
 
 def _tensor_specs(infos: Mapping[str, Any]) -> tuple[TensorSpec, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
 import ipaddress
@@ -14,14 +15,19 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
-from mlops_mini.errors import FailedPreconditionError, MlopsMiniError, UnavailableError
+from mlops_mini.errors import (
+    CODE_NAMES,
+    FailedPreconditionError,
+    MlopsMiniError,
+    UnavailableError,
+)
 from mlops_mini.serving import (
     batching_options,
     config,
@@ -38,12 +44,16 @@ from mlops_mini.serving.grpc_api import GrpcApi, GrpcListener
 from mlops_mini.serving.http_protocol import HttpListener
 from mlops_mini.serving.http_requests import Limits
 from mlops_mini.serving.lifecycle import Retries
-from mlops_mini.serving.model_config import ModelConfig, SslConfig
+from mlops_mini.serving.model_config import LogConfig, ModelConfig, SslConfig
 from mlops_mini.serving.model_service import ModelService
-from mlops_mini.serving.models import CODE_NAMES, Models
+from mlops_mini.serving.models import Models
+from mlops_mini.serving.monitoring import DEFAULT_PATH, Monitoring
 from mlops_mini.serving.predict import Predictor
+from mlops_mini.serving.profiler import Profiler
+from mlops_mini.serving.request_log import RequestLog
 from mlops_mini.serving.rest_api import RestApi
 from mlops_mini.serving.servables import Servable
+from mlops_mini.serving.server_metrics import ServerMetrics
 from mlops_mini.serving.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -68,12 +78,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         server_config, unknown = config.parse_flags(arguments)
         if unknown:
             out.write(f"unknown argument: {unknown[0]}\n{config.usage()}\n")
+            out.writelines(filter(None, map(config.suggestion, unknown)))
             out.flush()
         run(server_config)
     except config.UsageError as exc:
         out.write(f"{exc}\n{config.usage()}\n")
     except MlopsMiniError as exc:
         out.write(f"Failed to start server. Error: {CODE_NAMES[exc.code]}: {exc}\n")
+        out.write(f"{exc.hint}\n" if exc.hint else "")
     else:
         return 0
     return _EXIT_FAILED
@@ -86,8 +98,10 @@ def run(server_config: ServerConfig) -> None:
         MlopsMiniError: The server cannot start: a port is taken, a file cannot be read or written,
             the models cannot be served as configured.
     """
+    # Not stderr itself, which is nowhere while TensorFlow is imported.
+    own_stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
     logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s"
+        stream=own_stderr, level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s"
     )
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # its advice is not the user's
     for name in server_config.inert:
@@ -105,7 +119,9 @@ def _configs(server_config: ServerConfig) -> list[ModelConfig]:
         base_path,
     )
     absolute = base_path if "://" in base_path else str(Path(base_path).absolute())
-    return [ModelConfig(name=name, base_path=absolute)]
+    prefix, rate = server_config.request_log_prefix, server_config.request_log_sampling_rate
+    log = LogConfig(prefix=Path(prefix).absolute(), sampling_rate=rate) if prefix else None
+    return [ModelConfig(name=name, base_path=absolute, request_log=log)]
 
 
 async def _serve(server_config: ServerConfig, configs: list[ModelConfig]) -> None:
@@ -113,11 +129,17 @@ async def _serve(server_config: ServerConfig, configs: list[ModelConfig]) -> Non
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     common_batching = batching_options.common(server_config)
-    models = _models(server_config, common_batching)
+    metrics = ServerMetrics(functools.partial(_tell, loop))
+    models = _models(server_config, common_batching, metrics)
+    metrics.models = models.by_name
     listeners: list[GrpcListener | HttpListener] = []
     _check_ports(server_config)  # before minutes may go into loading models
     ssl_file = server_config.ssl_config_file
     ssl = model_config.read_ssl(Path(ssl_file)) if ssl_file else None
+    monitoring_file = server_config.monitoring_config_file
+    metrics_path = ""
+    if monitoring_file:
+        metrics_path = model_config.read_monitoring(Path(monitoring_file), DEFAULT_PATH)
     if server_config.strict_start:
         await _until(stop, asyncio.to_thread(models.replace, configs))
     elif not server_config.open_ports_early:
@@ -126,7 +148,7 @@ async def _serve(server_config: ServerConfig, configs: list[ModelConfig]) -> Non
         # Also without a model: a later one must not stop the answers with an import of seconds.
         await _until(stop, asyncio.to_thread(_import_tensorflow))
     if not stop.is_set():
-        listeners = await _open(server_config, common_batching, models, ssl)
+        listeners = await _open(server_config, common_batching, models, ssl, metrics, metrics_path)
         try:
             if server_config.open_ports_early:
                 models.configure(configs)
@@ -137,9 +159,11 @@ async def _serve(server_config: ServerConfig, configs: list[ModelConfig]) -> Non
     await _close(listeners, models, max(server_config.drain_timeout_s, 0))
 
 
-def _models(server_config: ServerConfig, common_batching: Batching) -> Models:
+def _models(
+    server_config: ServerConfig, common_batching: Batching, metrics: ServerMetrics
+) -> Models:
     return Models(
-        functools.partial(_load, server_config, common_batching),
+        functools.partial(_load, server_config, common_batching, metrics),
         poll_wait_s=server_config.file_system_poll_wait_seconds,
         retries=Retries(
             most=server_config.max_num_load_retries,
@@ -148,42 +172,74 @@ def _models(server_config: ServerConfig, common_batching: Batching) -> Models:
         n_load_threads=server_config.num_load_threads,
         strict_labels=server_config.strict_version_labels,
         allow_unavailable_labels=server_config.allow_version_labels_for_unavailable_models,
+        request_log=RequestLog(
+            leave_out_features=server_config.request_log_leave_out_features,
+            rotate_bytes=server_config.request_log_rotate_bytes,
+            rotate_s=server_config.request_log_rotate_s,
+            saved_model_tags=_tags(server_config),
+        ),
     )
 
 
 def _load(
-    server_config: ServerConfig, common_batching: Batching, name: str, folder: Path, version: int
+    server_config: ServerConfig,
+    common_batching: Batching,
+    metrics: ServerMetrics,
+    name: str,
+    folder: Path,
+    version: int,
 ) -> Servable:
     """Load a version and warm it up."""
-    is_per_model = server_config.enable_per_model_batching_parameters
-    batching = batching_options.of_version(common_batching, folder, is_per_model=is_per_model)
-    _import_tensorflow()
-    both = server_config.tensorflow_session_parallelism
-    servable = servables.load(
-        folder,
-        name=name,
-        version=version,
-        tags=(server_config.saved_model_tags or "serve").split(","),
-        intra_op_threads=server_config.tensorflow_intra_op_parallelism or both,
-        inter_op_threads=server_config.tensorflow_inter_op_parallelism or both,
-        session_config_file=server_config.tensorflow_session_config_file,
-        batching=batching,
-    )
-    if server_config.enable_model_warmup:
-        iterations = server_config.num_request_iterations_for_warmup
-        timeout_s = _rest_timeout_s(server_config)
-        try:
-            warmup.run(servable, folder, n_iterations=iterations, timeout_s=timeout_s)
-        except MlopsMiniError:
-            logger.warning("warm-up in %s fails; --enable_model_warmup=false skips it", folder)
-            servable.close()
-            raise
-    return servable
+    with metrics.loading(name):
+        is_per_model = server_config.enable_per_model_batching_parameters
+        batching = batching_options.of_version(common_batching, folder, is_per_model=is_per_model)
+        _import_tensorflow()
+        both = server_config.tensorflow_session_parallelism
+        with metrics.restoring(str(folder)):
+            servable = servables.load(
+                folder,
+                name=name,
+                version=version,
+                tags=_tags(server_config),
+                intra_op_threads=server_config.tensorflow_intra_op_parallelism or both,
+                inter_op_threads=server_config.tensorflow_inter_op_parallelism or both,
+                session_config_file=server_config.tensorflow_session_config_file,
+                batching=batching,
+                prefer_tflite=server_config.prefer_tflite_model,
+            )
+        if server_config.enable_model_warmup and warmup.has_requests(folder):
+            _warm_up(server_config, metrics, servable, folder)
+        return servable
+
+
+def _warm_up(
+    server_config: ServerConfig, metrics: ServerMetrics, servable: Servable, folder: Path
+) -> None:
+    iterations = server_config.num_request_iterations_for_warmup
+    timeout_s = _rest_timeout_s(server_config)
+    try:
+        with metrics.warming_up(str(folder)):
+            n_records = warmup.run(servable, folder, n_iterations=iterations, timeout_s=timeout_s)
+    except MlopsMiniError:
+        logger.warning("warm-up in %s fails; --enable_model_warmup=false skips it", folder)
+        servable.close()
+        raise
+    metrics.warmed_up(str(folder), n_records)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> None:
+    """Call a function on the event loop, unless that has ended."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, *arguments)
 
 
 def _rest_timeout_s(server_config: ServerConfig) -> float | None:
     timeout_ms = server_config.rest_api_timeout_in_ms
     return timeout_ms / 1000 if timeout_ms > 0 else None
+
+
+def _tags(server_config: ServerConfig) -> list[str]:
+    return (server_config.saved_model_tags or "serve").split(",")
 
 
 def _import_tensorflow() -> None:
@@ -199,32 +255,45 @@ def _import_tensorflow() -> None:
 
 
 async def _open(
-    server_config: ServerConfig, common_batching: Batching, models: Models, ssl: SslConfig | None
+    server_config: ServerConfig,
+    common_batching: Batching,
+    models: Models,
+    ssl: SslConfig | None,
+    metrics: ServerMetrics,
+    metrics_path: str = "",
 ) -> list[GrpcListener | HttpListener]:
     """Open the ports and tell where they are; return what is to be drained at the end."""
     host = server_config.bind_address
     check_method = server_config.enable_signature_method_name_check
     workers = Workers(max(server_config.rest_api_num_threads, server_config.grpc_max_threads))
+    counted, log = metrics if metrics_path else None, models.request_log
     options = common_batching if isinstance(common_batching, BatchingOptions) else BatchingOptions()
     predictor = Predictor(
         models.by_name,
         workers,
         check_method=check_method,
         n_batch_threads=options.num_batch_threads,
+        metrics=counted,
     )
-    examples = ExampleMethods(models.by_name, check_method=check_method)
-    model_service = ModelService(
-        models,
-        may_manage=server_config.enable_model_management
+    examples = ExampleMethods(
+        models.by_name, check_method=check_method, metrics=counted, request_log=log
+    )
+    may_manage = (
+        server_config.enable_model_management
         or _is_loopback(host)
-        or (ssl is not None and ssl.client_verify),
+        or (ssl is not None and ssl.client_verify)
     )
+    model_service = ModelService(models, may_manage=may_manage)
+    profiler = Profiler(workers, may_write=may_manage) if server_config.enable_profiler else None
     grpc = GrpcApi(
         workers=workers,
         predictor=predictor,
         examples=examples,
         model_service=model_service,
         as_content=server_config.enable_serialization_as_tensor_content,
+        ended=counted.grpc_ended if counted else None,
+        profiler=profiler,
+        request_log=log,
     )
     rest = RestApi(
         models=models,
@@ -234,6 +303,8 @@ async def _open(
         model_service=model_service,
         timeout_s=_rest_timeout_s(server_config),
         cors=server_config.rest_api_enable_cors_support,
+        monitoring=Monitoring(metrics_path, metrics, models, predictor) if counted else None,
+        request_log=log,
     )
     addresses = dict[str, str]()
     shown_host = f"[{host}]" if ":" in host else host
@@ -260,7 +331,13 @@ async def _open(
         port = rest_socket.getsockname()[1]
         limits = Limits(body_bytes=server_config.rest_max_body_bytes or None)
         listeners.append(
-            await http_protocol.serve(rest.respond, rest_socket, limits, find_taker=rest.find_taker)
+            await http_protocol.serve(
+                rest.respond,
+                rest_socket,
+                limits,
+                find_taker=rest.find_taker,
+                ended=counted.rest_ended if counted else None,
+            )
         )
         addresses["rest"] = f"{shown_host}:{port}"
         logger.info("Exporting HTTP/REST API at:localhost:%d ...", port)
@@ -338,21 +415,31 @@ def _write_addresses(file: Path, addresses: dict[str, str]) -> None:
 
 async def _follow(models: Models, server_config: ServerConfig, applied: list[ModelConfig]) -> None:
     """Apply the configuration file again whenever it says something new."""
-    wait_s = server_config.model_config_file_poll_wait_seconds
+    wait_s, problem = server_config.model_config_file_poll_wait_seconds, ""
     while server_config.model_config_file and wait_s > 0:
         await asyncio.sleep(wait_s)
-        try:
-            configs = await asyncio.to_thread(
-                model_config.read, Path(server_config.model_config_file)
-            )
-            if configs != applied:
-                models.configure(configs)
-                applied = configs
-        except MlopsMiniError as exc:
-            logger.error("the configuration file is not applied, the old one stays: %s", exc)  # noqa: TRY400 - the message says it all
-        except Exception:  # whatever it is, later files must be looked at
-            logger.exception("the configuration file is not applied, the old one stays")
+        file = Path(server_config.model_config_file)
+        applied, problem = await _apply_again(models, file, applied, problem)
     await asyncio.Event().wait()
+
+
+async def _apply_again(
+    models: Models, file: Path, applied: list[ModelConfig], last_problem: str
+) -> tuple[list[ModelConfig], str]:
+    """Look at the configuration file once; return what is applied now, and what is wrong."""
+    problem = ""
+    try:
+        configs = await asyncio.to_thread(model_config.read, file)
+        if configs != applied:
+            models.configure(configs)
+            applied = configs
+    except MlopsMiniError as exc:
+        problem = f"{exc} ({exc.hint})" if exc.hint else str(exc)
+    except Exception as exc:  # noqa: BLE001 - whatever it is, later files must be looked at
+        problem = repr(exc)
+    if problem and problem != last_problem:
+        logger.error("the configuration file is not applied, the old one stays: %s", problem)
+    return applied, problem
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:

@@ -25,10 +25,15 @@ _MAX_RECORDS = 1000
 _METHODS = {"classify_log": CLASSIFY, "regress_log": REGRESS}
 
 
+def has_requests(path: Path) -> bool:
+    """Say whether there are requests to run beside a version."""
+    return (path / _FILE).is_file()
+
+
 def run(
     servable: Servable, path: Path, *, n_iterations: int, timeout_s: float | None = None
-) -> None:
-    """Run the requests in `assets.extra/tf_serving_warmup_requests`, if that file is there.
+) -> int:
+    """Run the requests in `assets.extra/tf_serving_warmup_requests`.
 
     Args:
         servable: The version that was just loaded.
@@ -36,12 +41,13 @@ def run(
         n_iterations: How often each request is run; below 1 means once.
         timeout_s: The longest run of a request that says nothing else, seconds; None for no limit.
 
+    Returns:
+        How many requests there are.
+
     Raises:
         MlopsMiniError: The file is broken, or a request fails: the version must not be served.
     """
     file = path / _FILE
-    if not file.is_file():
-        return
     import tensorflow as tf
     from google.protobuf.message import DecodeError
     from tensorflow_serving.apis import prediction_log_pb2
@@ -73,6 +79,7 @@ def run(
         file,
         n_records,
     )
+    return n_records
 
 
 def _run_record(servable: Servable, log: Any, timeout_s: float | None) -> None:

@@ -19,6 +19,7 @@ from mlops_mini.serving import batch_scheduler, batching
 from mlops_mini.serving.batch_scheduler import BatchScheduler, LimitedQueue
 from mlops_mini.serving.batching import Results, Task
 from mlops_mini.serving.batching_options import BatchingOptions
+from mlops_mini.serving.server_metrics import ServerMetrics
 
 MINUTE = 60_000_000  # in microseconds: longer than any test
 
@@ -83,6 +84,7 @@ def play(
             kind=block.shape[1:],
             n_rows=len(block),
             n_elements=block.size,
+            queued_s=0.0,
             timeout_s=timeout_s,
             done=done,
             failed=future.set_exception,
@@ -152,6 +154,37 @@ def test_batches_are_padded_with_the_last_tasks_first_row_to_an_allowed_size() -
 
     assert play(work, queue) == [[2], [3, 4]]
     assert model.runs == [[1, 2, 3, 2, 2]]
+
+
+def test_batches_and_what_waits_for_them_are_counted() -> None:
+    model, metrics = Model(held=True), ServerMetrics(lambda count, *labels: count(*labels))
+    queue = model.queue(max_batch_size=8, allowed_batch_sizes=(2, 5, 8))
+    queue.metrics = metrics.runs("m", 1, "serving_default")
+    n_waiting = []
+
+    async def work(ask: Ask) -> Any:
+        first = ask(1)
+        await asyncio.to_thread(model.begun.acquire)
+        rest = [ask(2, 3), ask(-4), ask(5)]
+        n_waiting.append(queue.n_waiting)
+        model.let_go.set()
+        return [first, *rest]
+
+    play(work, queue)
+
+    page = [line for family in metrics.families for line in family.lines()]
+    batching_session = ":tensorflow:serving:batching_session:"
+    assert n_waiting == [3]
+    assert queue.n_waiting == 0
+    assert queue.metrics.n_requests.value == 4
+    assert f"{batching_session}wrapped_run_count{{}} 2" in page  # of one request, and of three
+    assert f"{batching_session}input_batch_size_sum{{}} 5" in page
+    assert f"{batching_session}processed_batch_size_sum{{}} 7" in page
+    assert f'{batching_session}queuing_latency_count{{thread_pool_name="batch_threads"}} 4' in page
+    succeeded = (
+        ':tensorflow:serving:runtime_latency_count{model_name="m",API="Predict",runtime="TF1"}'
+    )
+    assert f"{succeeded} 3" in page
 
 
 def test_a_request_larger_than_a_batch_is_refused() -> None:

@@ -1,5 +1,6 @@
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
@@ -73,6 +74,30 @@ def test_port_0_is_refused_unless_an_address_file_tells_the_port() -> None:
         config.parse_flags([BASE, "--port=0"])
 
     assert config.parse_flags([BASE, "--port=0", "--address_file=/tmp/a"])[0].port == 0
+
+
+@pytest.mark.parametrize("test", [test for _, _, test in model_server_page.WISHES])
+def test_what_the_page_says_of_wishes_has_its_test(test: str) -> None:
+    file, _, name = test.partition("::")
+
+    assert f"\ndef {name}(" in (Path(__file__).parents[1] / file).read_text()
+
+
+@pytest.mark.parametrize(
+    ("argument", "flag"),
+    [
+        ("--model_config=/m", "model_config_file"),
+        ("--rest-api-port=8501", "rest_api_port"),
+        ("-port=1", "port"),
+        ("--model_base_paht", "model_base_path"),
+        ("--zz=1", ""),
+        ("model_base_path=/m", ""),
+    ],
+)
+def test_an_unknown_argument_that_is_like_a_flag_names_it(argument: str, flag: str) -> None:
+    line = f"{argument}: did you mean --{flag}?\n" if flag else ""
+
+    assert config.suggestion(argument) == line
 
 
 def test_the_usage_lists_every_flag_with_its_default() -> None:

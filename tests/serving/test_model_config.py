@@ -108,6 +108,7 @@ def test_what_cannot_be_served_is_refused_in_tensorflow_servings_words(
         model_config.read(file)
 
     assert str(raised.value) == text
+    assert ("filename_prefix" in raised.value.hint) == ("request-logger" in text)
 
 
 @pytest.mark.parametrize("content", [b"bogus", b"\xff\xfe", b"model_config_list {"])
@@ -117,11 +118,16 @@ def test_a_file_that_does_not_parse_is_logged_and_refused(
     file.write_bytes(content)
 
     with pytest.raises(InvalidArgumentError) as raised:
-        model_config.read(file)
+        model_config.read(file, is_first=True)
 
     assert str(raised.value) == f"Invalid protobuf file: '{file}'"
     begin = "Error parsing text-format tensorflow.serving.ModelServerConfig: "
     assert caplog.messages[0].startswith(begin)
+    caplog.clear()
+    with pytest.raises(InvalidArgumentError) as raised_later:  # a server that runs logs it once
+        model_config.read(file)
+    assert raised_later.value.hint.startswith(begin)
+    assert not caplog.messages
 
 
 def test_a_missing_file_is_not_found(file: Path) -> None:

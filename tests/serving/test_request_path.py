@@ -15,6 +15,7 @@ import mlops_mini
 from mlops_mini.serving import lifecycle, server
 from mlops_mini.serving.config import ServerConfig
 from mlops_mini.serving.model_config import ModelConfig
+from mlops_mini.serving.server_metrics import ServerMetrics
 from mlops_mini.wire import ModelSpec
 from tests.serving.servers import run_in_child
 
@@ -70,7 +71,8 @@ def _check_path(base: Path, folder: Path) -> None:
     config = ServerConfig(
         model_base_path=str(base), port=0, address_file=str(folder / "addresses.json")
     )
-    models = server._models(config, "unasked")
+    metrics = ServerMetrics(lambda count, *labels: count(*labels))
+    models = server._models(config, "unasked", metrics)
     models.replace([ModelConfig(name="m", base_path=str(base))], timeout_s=60)
     with lifecycle.acquire(models.by_name, ModelSpec(name="m")) as servable:
         signature = servable.signatures["serving_default"]
@@ -89,7 +91,7 @@ def _check_path(base: Path, folder: Path) -> None:
         return answer
 
     async def trace() -> list[tuple[str, str]]:
-        listeners = await server._open(config, "unasked", models, None)
+        listeners = await server._open(config, "unasked", models, None, metrics)
         paths = []
         for _ in range(5):  # a run that another process interrupts is long, and learned from
             steps = Steps()

@@ -203,6 +203,25 @@ def test_an_error_ends_with_a_hint(toy_server: Server) -> None:
     assert answer.body.startswith(b'{\n    "error": "Failed to process element: 0 of')
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "hint"),
+    [
+        ("POST", "/v1/models/n:predict", 404, "models here: m"),
+        ("GET", "/v1/models/n", 404, "models here: m"),
+        ("GET", "/v1/models/n/metadata", 404, "models here: m"),
+        ("POST", "/v1/models/m/versions/9:predict", 404, "versions of m that answer: 1"),
+        ("POST", "/v1/models/m/labels/canary:predict", 400, "versions of m that answer: 1"),
+        ("POST", "/v1/models/n/labels/canary:predict", 400, "models here: m"),
+    ],
+)
+def test_what_is_not_there_has_a_hint_at_what_is(
+    toy_server: Server, method: str, path: str, status: int, hint: str
+) -> None:
+    answer = toy_server.ask(method, path, BODY if method == "POST" else None)
+
+    assert (answer.status, answer.json["hint"]) == (status, hint)
+
+
 def test_content_type_and_accept_count_for_nothing(toy_server: Server) -> None:
     headers = {"Content-Type": "text/plain", "Accept": "image/png", "Accept-Encoding": "gzip"}
     answer = toy_server.ask("POST", PREDICT, BODY, headers)

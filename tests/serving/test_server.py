@@ -1,6 +1,7 @@
 """The whole server as a process: start, stop, and what must not end it."""
 
 import contextlib
+import re
 import signal
 import socket
 import subprocess
@@ -43,6 +44,7 @@ def test_the_script_serves_and_stops(toy_models: Path, tmp_path: Path) -> None:
     address_file = tmp_path / "addresses.json"
     argv = [
         SCRIPT, "--rest_api_port=0", "--port=0", f"--address_file={address_file}", "--color=red",
+        "--rest_api_timeout_ms=9",
         f"--model_base_path={toy_models / 'numbered'}", "--model_name=m",
     ]  # fmt: skip
     with (tmp_path / "err").open("w") as log, subprocess.Popen(argv, stdout=log, stderr=log) as run:
@@ -63,6 +65,11 @@ def test_the_script_serves_and_stops(toy_models: Path, tmp_path: Path) -> None:
     assert status == 0
     written = server.log_file.read_text()
     assert "unknown argument: --color=red\n" in written
+    assert "--rest_api_timeout_ms=9: did you mean --rest_api_timeout_in_ms?\n" in written
+    # Nothing of TensorFlow's own, neither while it is imported nor after.
+    assert not re.search(
+        r"^([IWEF]\d{4} |WARNING: All log)|rebuild TensorFlow", written, re.MULTILINE
+    )
     for line in (
         f"model_name: m model_base_path: {toy_models / 'numbered'}",
         f"Running gRPC ModelServer at {server.grpc} ...",

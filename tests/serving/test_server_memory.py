@@ -8,6 +8,7 @@ from mlops_mini.serving import server
 from mlops_mini.serving.config import ServerConfig
 from mlops_mini.serving.lifecycle import State
 from mlops_mini.serving.model_config import ModelConfig
+from mlops_mini.serving.server_metrics import ServerMetrics
 from tests.serving.servers import run_in_child, wait_until
 
 N_CYCLES = 30
@@ -19,7 +20,8 @@ def _resident_mb() -> float:
 
 
 def _check_cycles(base: Path) -> None:
-    models = server._models(ServerConfig(model_base_path=str(base)))
+    metrics = ServerMetrics(lambda count, *labels: count(*labels))
+    models = server._models(ServerConfig(model_base_path=str(base)), metrics)
     config = ModelConfig(name="m", base_path=str(base))
 
     def is_unloaded() -> bool:

@@ -1,15 +1,20 @@
 """Versions that come and go under a running server."""
 
+import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import pytest
 from google.protobuf import text_format
 from google.protobuf.wrappers_pb2 import BytesValue
 from tensorflow_serving.config import model_server_config_pb2
 
+from mlops_mini.serving import server
+from mlops_mini.serving.models import Models
 from tests.serving.servers import Server, wait_until
 
 StartServer = Callable[..., Server]
@@ -46,20 +51,44 @@ def test_a_configuration_file_that_changes_is_applied_and_a_broken_one_is_not(
     wait_until(lambda: server.ask("GET", "/readyz").status == 200, "the toy model")
     assert server.ask("GET", "/v1/models/toy").json["model_version_status"][0]["version"] == "1"
 
+    refused = "the configuration file is not applied, the old one stays: "
     for broken in ("bogus", ""):
-        n_refused = server.log_file.read_text().count("the old one stays")
+        n_refused = server.err.count(refused)
         replace_file(file, broken)
-        wait_until(
-            lambda n=n_refused: server.log_file.read_text().count("the old one stays") > n,
-            "the broken file to be refused",
-        )
+        wait_until(lambda n=n_refused: server.err.count(refused) > n, "it to be refused")
         assert server.predict({"instances": [0]}).json == {"predictions": [5.0]}
 
     replace_file(file, model_list(toy=toy_models / "toy"))
     server.wait_for(5, "END")
     gone = server.predict({"instances": [0]})
-    assert (gone.status, gone.json) == (404, {"error": "Servable not found for request: Latest(m)"})
+    assert (gone.status, gone.json["error"]) == (404, "Servable not found for request: Latest(m)")
     assert server.ask("GET", "/readyz").status == 200
+
+
+def test_a_broken_configuration_file_is_one_line_however_often_it_is_looked_at(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "models.config"
+    models = Models(lambda *_: pytest.fail("nothing is loaded"))
+
+    async def look(*texts: str) -> None:
+        problem = ""
+        for text in texts:
+            file.write_text(text)
+            _, problem = await server._apply_again(models, file, [], problem)
+
+    good = "model_config_list {}"
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(look("bogus", "bogus", "bogus", "", "", good, "bogus", "bogus"))
+
+    words = [message.removeprefix("the configuration file is not applied, the old one stays: ")
+             for message in caplog.messages]  # fmt: skip
+    bogus = (
+        f"Invalid protobuf file: '{file}' (Error parsing text-format"
+        ' tensorflow.serving.ModelServerConfig: 1:1 : Message type "tensorflow.serving.'
+    )
+    assert [word.startswith(bogus) for word in words] == [True, False, True]
+    assert words[1].startswith("Cannot transition to requested config.")
 
 
 def reload_request(models: str) -> bytes:

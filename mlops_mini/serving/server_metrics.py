@@ -1,0 +1,352 @@
+"""What the server counts: TensorFlow Serving's families under its names, and a few of our own.
+
+All of it is counted on the event loop, so that nothing locks; threads tell it what has ended. Only
+names of models that are or were configured become labels: whoever asks for others can't fill the
+server's memory.
+
+Source: tensorflow_serving/servables/tensorflow/util.cc, tensorflow_serving/batching/
+batching_session.cc, tensorflow/cc/saved_model/loader.cc
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import time
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+from urllib.parse import unquote_to_bytes
+
+from mlops_mini.errors import CODE_NAMES, InternalError, InvalidArgumentError, MlopsMiniError
+from mlops_mini.serving.http_answers import Answer
+from mlops_mini.serving.metrics import Counter, Family, Histogram, exponential
+from mlops_mini.wire_messages import EXACT, parse
+
+UNKNOWN_MODEL = "(unknown)"  # TensorFlow Serving makes a label of every name that is asked for
+_ROUTE = re.compile(
+    rb"(?i)/v1/models(?:/([^/:]+)(?:/(?:versions|labels)/[^/:]+)?(?:/metadata|:([a-z]+))?)?"
+)
+_PATH = re.compile(rb"(?is)(?:https?://[^/?#]*)?(/v1/.*)")
+_MAX_KNOWN = 1000  # routes, and specs of gRPC requests, whose series are kept at hand
+_MAX_PATHS = 100  # of version folders, the latest ones
+_SERVING = ":tensorflow:serving:"
+_BATCHING = f"{_SERVING}batching_session:"
+_LATENCY_US = functools.partial(Histogram, exponential(10, 1.8, 33))
+_QUEUING_US = functools.partial(Histogram, exponential(100, 1.2, 52))
+SIZES = functools.partial(Histogram, exponential(1, 2, 14))
+_EXAMPLES = functools.partial(Histogram, exponential(1, 2, 15))
+_STALLS_S = functools.partial(Histogram, exponential(0.001, 2, 14))
+_THREAD_POOL = "batch_threads"  # TensorFlow Serving's name where no other is configured
+_UNKNOWN_CODE = 2
+
+
+class _Route(NamedTuple):
+    """Where requests of one kind count that succeed."""
+
+    n_succeeded: Counter
+    latency_us: Histogram
+
+
+class _Task(Protocol):
+    """What is asked of a request in a batch."""
+
+    @property
+    def n_rows(self) -> int: ...
+    @property
+    def queued_s(self) -> float: ...
+
+
+class ServerMetrics:
+    """Everything that is counted.
+
+    Attributes:
+        models: The names that may become labels.
+        stalls_s: How late the event loop was, seconds.
+        request_log_count: Requests that were logged, by model and status.
+        families: All of it.
+    """
+
+    def __init__(self, tell: Callable[..., object]) -> None:
+        """Count nothing yet; `tell` calls a function on the event loop, from any thread."""
+        self.models: Container[str] = ()
+        self._tell = tell
+        self._posts: dict[bytes, _Route] = {}
+        self._calls: dict[tuple[str, bytes], _Route] = {}
+        self.families: list[Family[Counter] | Family[Histogram]] = []
+        self._request_count = self._counters(f"{_SERVING}request_count", "model_name", "status")
+        self._request_latency = self._histograms(
+            f"{_SERVING}request_latency", _LATENCY_US, "model_name", "API", "entrypoint"
+        )
+        self._runtime_latency = self._histograms(
+            f"{_SERVING}runtime_latency", _LATENCY_US, "model_name", "API", "runtime"
+        )
+        self._example_counts = self._histograms(
+            f"{_SERVING}request_example_counts", _EXAMPLES, "model"
+        )
+        self._example_total = self._counters(f"{_SERVING}request_example_count_total", "model")
+        self._warmup_latency = self._histograms(
+            f"{_SERVING}model_warmup_latency", _LATENCY_US, "model_path", "status", most=_MAX_PATHS
+        )
+        self._warmup_records = self._counters(
+            f"{_SERVING}model_warmup_records_read", "model_path", "status", most=_MAX_PATHS
+        )
+        self._queuing_latency = self._histograms(
+            f"{_BATCHING}queuing_latency", _QUEUING_US, "thread_pool_name"
+        )
+        self._wrapped_run_count = self._counters(f"{_BATCHING}wrapped_run_count")
+        self._input_batch_size = self._histograms(f"{_BATCHING}input_batch_size", SIZES)
+        self._processed_batch_size = self._histograms(f"{_BATCHING}processed_batch_size", SIZES)
+        self._padding_size = self._histograms(
+            f"{_BATCHING}padding_size", SIZES, "execution_batch_size"
+        )
+        self.request_log_count = self._counters(
+            f"{_SERVING}request_log_count", "model_name", "status_code"
+        )
+        loading = ":tensorflow:cc:saved_model:load"
+        self._load_attempts = self._counters(
+            f"{loading}_attempt_count", "model_path", "status", most=_MAX_PATHS
+        )
+        self._load_latency = self._counters(f"{loading}_latency", "model_path", most=_MAX_PATHS)
+        self._graph_runs = self._counters(":tensorflow:core:graph_runs")
+        self._graph_run_time = self._counters(":tensorflow:core:graph_run_time_usecs")
+        self._loads = self._counters(
+            "mlops_mini_loads_total",
+            "model_name",
+            "status",
+            help_text="Loads of versions, warm-up included, by how they ended.",
+        )
+        self.stalls_s = self._histograms(
+            "mlops_mini_event_loop_stall_seconds",
+            _STALLS_S,
+            help_text="How much later than it was due the event loop did something.",
+        ).series()
+
+    def _counters(
+        self, name: str, *labels: str, help_text: str = "", most: int | None = None
+    ) -> Family[Counter]:
+        family = Family(name, "counter", labels, Counter, help_text, most=most)
+        self.families.append(family)
+        return family
+
+    def _histograms(
+        self,
+        name: str,
+        make: functools.partial[Histogram],
+        *labels: str,
+        help_text: str = "",
+        most: int | None = None,
+    ) -> Family[Histogram]:
+        family = Family(name, "histogram", labels, make, help_text, most=most)
+        self.families.append(family)
+        return family
+
+    def rest_ended(self, method: str, target: bytes, answer: Answer, seconds: float) -> None:
+        """Count a REST request; only those under `/v1` count.
+
+        Args:
+            method: The HTTP method.
+            target: What was asked, undecoded.
+            answer: What was answered.
+            seconds: From the end of the request to its answer.
+        """
+        route = self._posts.get(target)
+        if route is None or method != "POST" or answer.status != 200:
+            self._count_rest(method, target, answer, seconds)
+            return
+        route.n_succeeded.value += 1
+        route.latency_us.observe(seconds * 1e6)
+
+    def _count_rest(self, method: str, target: bytes, answer: Answer, seconds: float) -> None:
+        path = _PATH.fullmatch(target)
+        if path is None:
+            return
+        match = _ROUTE.fullmatch(path[1])
+        name, verb = match.groups(b"") if match else (b"", b"")
+        model = unquote_to_bytes(name).decode("utf-8", "replace")
+        if answer.status != 200:
+            self._count_failed(model, answer.code or _UNKNOWN_CODE)
+            return
+        route = self._succeed(model, verb.decode() if method == "POST" else "", "REST", seconds)
+        if method == "POST" and model in self.models:
+            if len(self._posts) >= _MAX_KNOWN:
+                self._posts.clear()
+            self._posts[target] = route
+
+    def grpc_ended(self, api: str, request_bytes: bytes, code: int, seconds: float) -> None:
+        """Count a gRPC request.
+
+        Args:
+            api: `Predict`, `Classify` or `Regress`; TensorFlow Serving counts no others.
+            request_bytes: The message, whose field 1 is the ModelSpec.
+            code: Canonical code of its status.
+            seconds: From the arrival of the message to its answer.
+        """
+        # Nearly all senders write the fields in order: then these bytes are the spec.
+        spec_bytes = request_bytes[2 : 2 + request_bytes[1]] if request_bytes[:1] == b"\n" else b""
+        route = self._calls.get((api, spec_bytes))
+        if route is not None and not code:
+            route.n_succeeded.value += 1
+            route.latency_us.observe(seconds * 1e6)
+            return
+        try:
+            spec = parse(EXACT["GetModelStatusRequest"], request_bytes).model_spec
+        except InvalidArgumentError:
+            spec = EXACT["ModelSpec"]()
+        if code:
+            self._count_failed(spec.name, code)
+            return
+        route = self._succeed(spec.name, api, "GRPC", seconds)
+        if spec.SerializeToString() == spec_bytes:
+            if len(self._calls) >= _MAX_KNOWN:
+                self._calls.clear()
+            self._calls[api, spec_bytes] = route
+
+    def _count_failed(self, model: str, code: int) -> None:
+        self._request_count.series(self._label(model), CODE_NAMES[code]).value += 1
+
+    def _succeed(self, model: str, api: str, entrypoint: str, seconds: float) -> _Route:
+        label = self._label(model)
+        route = _Route(
+            self._request_count.series(label, CODE_NAMES[0]),
+            self._request_latency.series(label, api, entrypoint),
+        )
+        route.n_succeeded.value += 1
+        route.latency_us.observe(seconds * 1e6)
+        return route
+
+    def _label(self, model: str) -> str:
+        return model if not model or model in self.models else UNKNOWN_MODEL
+
+    def runs(self, model: str, version: int, signature: str) -> RunMetrics:
+        """Make what counts the runs of a signature: its own part, and all the server's."""
+        return RunMetrics(
+            (model, str(version), signature),
+            self._runtime_latency.series(model, "Predict", "TF1"),
+            self._graph_runs.series(),
+            self._graph_run_time.series(),
+            self,
+        )
+
+    def batched(self, tasks: Sequence[_Task], n_processed: int, began_s: float) -> None:
+        """Count a batch; the arguments are those of `RunMetrics.batched`."""
+        n_rows = sum([task.n_rows for task in tasks])
+        observe_rows = self._input_batch_size.series().observe
+        observe_wait = self._queuing_latency.series(_THREAD_POOL).observe
+        for task in tasks:
+            observe_rows(task.n_rows)
+            observe_wait((began_s - task.queued_s) * 1e6)
+        self._wrapped_run_count.series().value += 1
+        self._processed_batch_size.series().observe(n_processed)
+        self._padding_size.series(str(n_processed)).observe(n_processed - n_rows)
+
+    def examples_ran(self, model: str, api: str, n_examples: int, seconds: float) -> None:
+        """Count a run of `Classify`, `Regress` or `MultiInference`; from any thread."""
+        self._tell(self._count_examples, model, api, n_examples, seconds)
+
+    def _count_examples(self, model: str, api: str, n_examples: int, seconds: float) -> None:
+        self._graph_runs.series().value += 1
+        self._graph_run_time.series().value += int(seconds * 1e6)
+        if api == "MultiInference":
+            self._example_counts.series(model).observe(n_examples)
+            self._example_total.series(model).value += n_examples
+        else:
+            self._runtime_latency.series(model, api, "TF1").observe(seconds * 1e6)
+
+    def loading(self, model: str) -> AbstractContextManager[None]:
+        """Count what is done within as a load with its warm-up; on any thread."""
+        return self._timed(self._count_load, model)
+
+    def _count_load(self, model: str, code: int, _seconds: float) -> None:
+        self._loads.series(model, CODE_NAMES[code]).value += 1
+
+    def restoring(self, path: str) -> AbstractContextManager[None]:
+        """Count what is done within as TensorFlow's part of a load."""
+        return self._timed(self._count_restore, path)
+
+    def _count_restore(self, path: str, code: int, seconds: float) -> None:
+        self._load_attempts.series(path, "fail" if code else "success").value += 1
+        self._load_latency.series(path).value += int(seconds * 1e6)
+
+    def warming_up(self, path: str) -> AbstractContextManager[None]:
+        """Count what is done within as a warm-up."""
+        return self._timed(self._count_warmup, path)
+
+    def _count_warmup(self, path: str, code: int, seconds: float) -> None:
+        self._warmup_latency.series(path, CODE_NAMES[code]).observe(seconds * 1e6)
+
+    def warmed_up(self, path: str, n_records: int) -> None:
+        """Count the records of a warm-up that went well."""
+        self._tell(self._count_warmup_records, path, n_records)
+
+    def _count_warmup_records(self, path: str, n_records: int) -> None:
+        self._warmup_records.series(path, CODE_NAMES[0]).value += n_records
+
+    @contextlib.contextmanager
+    def _timed(self, count: Callable[[str, int, float], None], label: str) -> Iterator[None]:
+        began_s, code = time.perf_counter(), InternalError.code
+        try:
+            yield
+            code = 0
+        except MlopsMiniError as exc:
+            code = exc.code
+            raise
+        finally:
+            self._tell(count, label, code, time.perf_counter() - began_s)
+
+
+class RunMetrics:
+    """What counts the runs of one signature of one version, on the event loop.
+
+    Attributes:
+        labels: Model, version and signature.
+        n_requests: Requests that were run, well or not.
+        rows: Rows of each run.
+    """
+
+    __slots__ = ("_graph_run_time", "_graph_runs", "_latency_us", "_server", "labels",
+                 "n_requests", "rows")  # fmt: skip
+
+    def __init__(
+        self,
+        labels: tuple[str, str, str],
+        latency_us: Histogram,
+        graph_runs: Counter,
+        graph_run_time: Counter,
+        server: ServerMetrics,
+    ) -> None:
+        """Count nothing yet; `ServerMetrics.runs` makes one."""
+        self.labels = labels
+        self.n_requests = Counter()
+        self.rows = SIZES()
+        self._latency_us = latency_us
+        self._graph_runs = graph_runs
+        self._graph_run_time = graph_run_time
+        self._server = server
+
+    def ran(self, n_rows: int, n_requests: int, n_succeeded: int, seconds: float) -> None:
+        """Count a run.
+
+        Args:
+            n_rows: Its rows, padding included.
+            n_requests: The requests that it was for.
+            n_succeeded: How many of them.
+            seconds: How long it took.
+        """
+        micros = seconds * 1e6
+        self.n_requests.value += n_requests
+        self.rows.observe(n_rows)
+        self._latency_us.observe(micros, n_succeeded)
+        self._graph_runs.value += 1
+        self._graph_run_time.value += int(micros)
+
+    def batched(self, tasks: Sequence[_Task], n_processed: int, began_s: float) -> None:
+        """Count a run that was a batch as such, too.
+
+        Args:
+            tasks: The requests in it.
+            n_processed: Their rows and the padding.
+            began_s: When the run began, by `time.perf_counter`.
+        """
+        self._server.batched(tasks, n_processed, began_s)
