@@ -124,6 +124,7 @@ def recompute(test: pd.DataFrame) -> Recomputed:
             MONTHS[-1:],
             clean,
             quarantine_file=Path(folder) / "quarantined.csv",
+            partitions_file=Path(folder) / "partitions.json",
             data_folder=workspace.data_folder(),
         )
         test.reset_index().to_parquet(Path(folder) / "test.parquet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 _FILLS = {"SUCCEEDED": "#f7d9a8", "CACHED": "#cfe3f1", "FAILED": "#f3c4a5"}
 _WORDS = {"SUCCEEDED": "ran", "NOT_TRIGGERED": "not run"}
 _PLAIN, _EDGE = "#f2f2f2", "#555555"
+_LINE = 9  # characters of a name in one line
 
 
 def dependencies(package: Package) -> dict[str, set[str]]:
@@ -78,9 +80,12 @@ def draw_graph(package: Package, ax: Axes, *, states: Mapping[str, str]) -> Axes
     def column(name: str) -> int:
         return 1 + max(map(column, waits[name]), default=-1)
 
+    def next_column(name: str) -> int:
+        return min((column(each) for each in waits if name in waits[each]), default=0)
+
     place: dict[str, tuple[int, int]] = {}
-    # Within a column: what always runs on top.
-    for name in sorted(waits, key=lambda name: (column(name), name in dashed)):
+    # Within a column: what always runs on top, and above others whose result is needed first.
+    for name in sorted(waits, key=lambda n: (column(n), n in dashed, next_column(n))):
         place[name] = column(name), -sum(x == column(name) for x, _ in place.values())
     boxes: dict[str, Any] = {}
     for name, (x, y) in place.items():
@@ -91,10 +96,9 @@ def draw_graph(package: Package, ax: Axes, *, states: Mapping[str, str]) -> Axes
             "fc": _FILLS.get(state, _PLAIN),
             "ls": "--" if name in dashed else "-",
         }
-        label = name.replace("-", "-\n") + (
-            f"\n{_WORDS.get(state, state.lower())}" if state else ""
-        )
-        text = ax.text(x, y, label, ha="center", va="center", size=9, bbox=style)
+        label = textwrap.fill(name, _LINE, break_long_words=False)
+        label += f"\n{_WORDS.get(state, state.lower())}" if state else ""
+        text = ax.text(x, y, label, ha="center", va="center", size=8, bbox=style)
         boxes[name] = text.get_bbox_patch()
     ax.set(xlim=(-0.5, max(x for x, _ in place.values()) + 0.5))
     ax.set(ylim=(min(y for _, y in place.values()) - 0.6, 0.6))

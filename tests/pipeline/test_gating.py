@@ -42,6 +42,7 @@ def stops(tmp_path_factory: pytest.TempPathFactory) -> Path:
             periods(STOPS),
             folder / "clean",
             quarantine_file=folder / "quarantined.csv",
+            partitions_file=folder / "partitions.json",
             data_folder=folder / "data",
         )
         write(STOPS, folder, holdout_days=14)
@@ -260,6 +261,7 @@ def test_columns_alone_need_no_past(tmp_path) -> None:
         periods(CHURN),
         tmp_path / "clean",
         quarantine_file=tmp_path / "quarantined.csv",
+        partitions_file=tmp_path / "partitions.json",
         data_folder=tmp_path / "data",
     )
     write(CHURN, tmp_path, holdout_days=14)

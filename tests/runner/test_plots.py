@@ -15,14 +15,17 @@ def package(tmp_path_factory):
 def test_tasks_wait_for_those_that_no_other_task_already_waits_for(package):
     waits = plots.dependencies(package)
 
-    assert len(waits) == 12
+    assert len(waits) == 15
     assert waits["ingest"] == set()
     assert waits["train"] == {"features"}
-    assert waits["publish"] == {"gate"}
+    assert waits["refit"] == {"gate"}
+    assert waits["publish"] == {"serving-check-2"}
 
 
 def test_what_stands_behind_a_condition_is_known(package):
-    assert plots.conditional(package) == {"publish", "challenger", "score"}
+    blessed = {"refit", "serving-check-2", "publish"}
+
+    assert plots.conditional(package) == {*blessed, "challenger", "score"}
 
 
 def test_every_task_is_a_box_with_its_state(package):
@@ -32,5 +35,5 @@ def test_every_task_is_a_box_with_its_state(package):
 
     labels = {text.get_text() for text in ax.texts if text.get_text()}
     assert {"ingest", "train\ncached", "write-\nverdict"} <= labels
-    assert len(labels) == 12
+    assert len(labels) == 15
     plt.close(ax.figure)
