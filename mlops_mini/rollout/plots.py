@@ -36,7 +36,7 @@ def weights(ax: "Axes", looks: Sequence[Look]) -> "Axes":
     ]
     ax.step(n, [look.weight_pct for look in looks], where="mid", color=_COLORS[0])
     ax.plot(n, got_pct, ".", color=_COLORS[0], markersize=4)
-    ax.set(ylabel="canary's share (%)", ylim=(-3, 103), xlim=(0, len(looks) + 1))
+    ax.set(ylabel="canary's\nshare (%)", ylim=(-3, 103), xlim=(0, len(looks) + 1))
     return ax
 
 
@@ -62,7 +62,7 @@ def evidence(
         lowest = min(lowest, float(powers.min(initial=0)))
     ax.axhline(limit, color="black", linestyle="--", linewidth=1)
     ax.text(len(looks) + 0.5, limit, "alarm ", ha="right", va="bottom", fontsize=9)
-    ax.set(xlabel="looks", ylabel="evidence (powers of ten)", xlim=(0, len(looks) + 1))
+    ax.set(xlabel="looks", ylabel="evidence\n(powers of ten)", xlim=(0, len(looks) + 1))
     ax.set_ylim(bottom=max(lowest, _LOWEST) - 0.2)
     ax.legend(loc="best", frameon=False, fontsize=9)
     return ax
