@@ -138,11 +138,11 @@ class Watcher:
                 counts[metric] = _slow(warm_attempts, stable_attempts, limit_us)
         self._n_canary += len(canary_attempts)
         health = router.counts()
-        names = [name for name in (of_canary if canary else of_stable) if name in health]
+        names = of_canary if canary else of_stable
         return Look(
             seconds=seconds,
             weight_pct=policy.weight_pct,
-            is_healthy=all(health[name].is_healthy for name in names),
+            is_healthy=all(name in health and health[name].is_healthy for name in names),
             counts=counts,
         )
 

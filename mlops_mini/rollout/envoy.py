@@ -223,11 +223,13 @@ class Router:
         both = {m["name"]: m for m in json.loads(old_clusters)["resources"]} | wanted
         self._write_clusters(version, both)
         known = {m["name"] for m in json.loads(old_clusters)["resources"]}
-        new = sorted(set(envoy_config.clusters_in_use(policy)) - known)
+        in_use = envoy_config.clusters_in_use(policy)
+        new = sorted(set(in_use) - known)
         try:
+            # Envoy may not even have read those of the policy before.
             self._wait(
-                lambda: self._all_healthy(new) or None,
-                f"{', '.join(new)} to pass a health check",
+                lambda: self._all_there(in_use, healthy=new) or None,
+                f"{', '.join(new or in_use)} to pass a health check",
                 timeout_s,
             )
         except DeadlineExceededError as exc:
@@ -283,9 +285,11 @@ class Router:
         """Have Envoy write on to a new file under the same name, after the old one was renamed."""
         self._ask("/reopen_logs", method="POST", as_json=False)
 
-    def _all_healthy(self, names: list[str]) -> bool:
+    def _all_there(self, names: list[str], *, healthy: list[str]) -> bool:
         counts = self.counts()
-        return all(name in counts and counts[name].is_healthy for name in names)
+        return all(name in counts for name in names) and all(
+            counts[name].is_healthy for name in healthy
+        )
 
     def _write_clusters(self, version: str, clusters: Mapping[str, envoy_config.Message]) -> None:
         messages = [clusters[name] for name in sorted(clusters)]

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import envoy
@@ -64,15 +65,20 @@ def test_envoy_itself_takes_every_policy(tmp_path: Path) -> None:
 def test_a_ramp_under_load_loses_no_request_and_keeps_its_weights(
     router: Envoy, stable: Backend, canary: Backend
 ) -> None:
-    log = AttemptLog(router.router.folder, router.router)
     p_values = []
-    with Load(router.router.address) as load:
+    with (
+        closing(AttemptLog(router.router.folder, router.router)) as log,
+        Load(router.router.address) as load,
+    ):
         for weight_pct in (0, 5, 25, 50, 100, 25, 0):
             held = policy(stable, canary, weight_pct=weight_pct)
             router.router.apply(held)
             asked = load.counts.total()
-            wait_until(lambda asked=asked: load.counts.total() > asked + 100, "requests")
-            log.read()  # with what was asked before, which is written a little later
+            wait_until(lambda asked=asked: load.counts.total() > asked + 50, "requests")
+            mark = f"mark-{len(p_values)}-{weight_pct}"
+            ask(router.router, 1, **{"x-request-id": mark})
+            # Whatever was asked under the policy before is in the log before the mark.
+            wait_until(lambda mark=mark: mark in {a.request_id for a in log.read()}, "the mark")
             wait_until(lambda asked=asked: load.counts.total() > asked + 500, "requests")
             counts = Watcher(log, slow_limits_us=None).look(held, router.router, seconds=1).counts
             error = counts["error"]
@@ -84,7 +90,6 @@ def test_a_ramp_under_load_loses_no_request_and_keeps_its_weights(
 
     assert set(load.counts) == {200}
     assert min(p_values) > 1e-4, p_values
-    log.close()
 
 
 @pytest.mark.parametrize(("weight_pct", "mirror_pct"), [(30, 0), (0, 100)])
@@ -202,6 +207,18 @@ def test_a_canary_that_is_not_there_gets_nothing_and_the_old_policy_holds(
         router.router.apply(policy(stable, nobody, weight_pct=5), timeout_s=0.5)
 
     assert ask(router.router, 20) == {"v2": 20}
+
+
+def test_a_canary_that_envoy_does_not_know_yet_is_not_healthy(
+    router: Envoy, stable: Backend
+) -> None:
+    nobody = Backend(name="v3", rest="127.0.0.1:9", grpc="127.0.0.1:9")
+    log = AttemptLog(router.router.folder, router.router)
+    watcher = Watcher(log, slow_limits_us=None)
+
+    assert not watcher.look(policy(stable, nobody), router.router, seconds=1).is_healthy
+    assert watcher.look(policy(stable), router.router, seconds=1).is_healthy
+    log.close()
 
 
 def test_broken_files_change_nothing(router: Envoy, stable: Backend, canary: Backend) -> None:
