@@ -41,7 +41,7 @@ def route(
 ) -> None:
     """Run the router, Envoy, in front of the model servers, until Ctrl-C.
 
-    Example: mlops-mini release route --model flights --stable v1=127.0.0.1:8501,127.0.0.1:8500
+    Example: mlops-mini release route --model m --stable v1=127.0.0.1:8501,127.0.0.1:8500
     """
     from mlops_mini.rollout.envoy import Envoy
 
@@ -101,7 +101,7 @@ def start(  # noqa: PLR0917 - typer passes them by name
 ) -> None:
     """Release a version step by step, as far as the evidence allows; the router must run.
 
-    Example: mlops-mini release start --model flights --stable v1=127.0.0.1:8501,127.0.0.1:8500
+    Example: mlops-mini release start --model m --stable v1=127.0.0.1:8501,127.0.0.1:8500
     --canary v2=127.0.0.1:8601,127.0.0.1:8600
     """
     from mlops_mini.rollout import guardrails, release

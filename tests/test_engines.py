@@ -19,8 +19,9 @@ WORDS = re.compile(r"\b([cC]arriers?|dest|[fF]lights?|origins?|New York)\b")
 
 
 def named_in(text: str) -> str | None:
-    """Find a word of a subject; requests in flight are none, nor is HTTP's Origin."""
-    found = WORDS.search(text.replace("_", " ").replace("in flight", ""))
+    """Find a word of a subject; requests in flight are none, nor is HTTP's Origin, nor Envoy's."""
+    spaced = text.replace("_", " ").replace("in flight", "").replace("local origin", "")
+    found = WORDS.search(spaced)
     return found.group() if found else None
 
 

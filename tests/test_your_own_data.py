@@ -40,7 +40,7 @@ def words(text: str) -> list[str]:
 
 @pytest.mark.slow
 def test_the_page_does_what_it_says(tmp_path: Path) -> None:
-    names = re.findall(r"save this as `([\w.]+)`", PAGE)
+    names = re.findall(r"save th(?:is|ese) as\s+`([\w.]+)`", PAGE, re.IGNORECASE)
     files = [text for kind, text in BLOCKS if kind in {"python", "csv"}]
     for name, text in zip(names, files, strict=True):
         (tmp_path / name).write_text(text)

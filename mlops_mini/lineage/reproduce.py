@@ -18,8 +18,9 @@ from mlops_mini.runner.records import RunRecord, TaskRecord
 if TYPE_CHECKING:
     from mlops_mini.description import TextTable
 
-# What these do is outside of the run: another folder and another number.
-_WITH_EFFECTS = {"publish", "write-verdict"}
+# What these make is another folder, another number, or holds how long a prediction has taken; what
+# the gate has decided is compared with the rest of both runs.
+_NEVER_THE_SAME = {"publish", "write-verdict", "gate"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,7 +158,7 @@ def _remade(run: RunRecord, again: RunRecord) -> Iterator[Remade]:
     for path, task in run.tasks.items():
         made = again.tasks[path].outputs.get("artifacts", {}) if path in again.tasks else {}
         for name, artifact in task.outputs.get("artifacts", {}).items():
-            if task.component not in _WITH_EFFECTS:
+            if task.component not in _NEVER_THE_SAME:
                 yield Remade(
                     task=task.name,
                     output=name,

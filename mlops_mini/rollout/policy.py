@@ -92,7 +92,7 @@ class TrafficPolicy:
         InvalidArgumentError: The policy makes no sense; the message says what to change.
 
     >>> TrafficPolicy(
-    ...     model="flights",
+    ...     model="m",
     ...     stable=Backend(name="v1", rest="127.0.0.1:8501", grpc="127.0.0.1:8500"),
     ...     weight_pct=5,
     ... )

@@ -37,8 +37,8 @@ def versions_hint(name: str, answering: Collection[tuple[int | None, str]]) -> s
 def models_hint(name: str, names: Sequence[str]) -> str:
     """Say which models there are, and whether one of them is like the name that was asked for.
 
-    >>> models_hint("flihgts", ["photos", "flights"])
-    'did you mean flights? models here: flights, photos'
+    >>> models_hint("pohtos", ["photos", "sales"])
+    'did you mean photos? models here: photos, sales'
     """
     named = f"models here: {', '.join(sorted(names)[:_MAX_NAMED]) or 'none'}"
     if len(names) > _MAX_NAMED:

@@ -97,7 +97,7 @@ IN_SLICES = [*LOSS, "per_slice_thresholds", 0, "threshold", "change_threshold", 
     ("path", "value", "message"),
     [
         (["margin"], 0.1, r"the file has unknown fields \['margin'\]; those known are"),
-        ([*LOSS, "limits"], {}, r"metrics has unknown fields \['treshold'\]"),
+        ([*LOSS, "limits"], {}, r"metrics has unknown fields \['limits'\]"),
         (["gate", "min_day"], 7, r"gate has unknown fields \['min_day'\]"),
         (["options", "k_anonymity"], 7, r"options has unknown fields \['k_anonymity'\]"),
         ([*LOSS, "threshold", "change_threshold", "absolute"], -0.1, "the margin of all rows is -"),

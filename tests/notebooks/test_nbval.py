@@ -84,10 +84,10 @@ def test_one_strict_pass_catches_wrong_outputs_and_wrong_solutions(tmp_path):
     summary = [line.split(" - ")[0] for line in done.stdout.splitlines() if line[:6] == "FAILED"]
     assert [line.rpartition("/")[2] for line in summary] == [
         "01_wrong_output.ipynb::Cell 2",
-        "02_wrong_solution.ipynb::Cell 7",
+        "02_wrong_solution.ipynb::Cell 9",
         "04_stderr.ipynb::Cell 1",
     ]
-    assert "3 failed, 29 passed" in done.stdout
+    assert "3 failed, 37 passed" in done.stdout
 
 
 def test_a_solution_becomes_an_exempt_cell_below_its_text():

@@ -69,7 +69,7 @@ def _check_odd(toys: Path, folder: Path) -> None:
         intra_op_threads=2,
         session_config_file=str(text),
     )
-    config = odd._session._config
+    config = odd._close.__self__._config  # of its session
     assert (config.intra_op_parallelism_threads, config.inter_op_parallelism_threads) == (2, 3)
     assert config.allow_soft_placement
     default = odd.signatures["serving_default"]

@@ -4,7 +4,7 @@ import gc
 import os
 from pathlib import Path
 
-from mlops_mini.serving import server
+from mlops_mini.serving import batching_options, server
 from mlops_mini.serving.config import ServerConfig
 from mlops_mini.serving.lifecycle import State
 from mlops_mini.serving.model_config import ModelConfig
@@ -20,8 +20,9 @@ def _resident_mb() -> float:
 
 
 def _check_cycles(base: Path) -> None:
+    server_config = ServerConfig(model_base_path=str(base))
     metrics = ServerMetrics(lambda count, *labels: count(*labels))
-    models = server._models(ServerConfig(model_base_path=str(base)), metrics)
+    models = server._models(server_config, batching_options.common(server_config), metrics)
     config = ModelConfig(name="m", base_path=str(base))
 
     def is_unloaded() -> bool:
