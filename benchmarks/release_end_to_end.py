@@ -34,13 +34,13 @@ from mlops_mini.rollout import envoy_config, release
 from mlops_mini.rollout.attempts import AttemptLog, Watcher
 from mlops_mini.rollout.controller import Strategy
 from mlops_mini.rollout.envoy import Envoy, Router
-from mlops_mini.rollout.guardrails import ERRORS, LATENCY
+from mlops_mini.rollout.guardrails import ERRORS
 from mlops_mini.rollout.policy import Backend, TrafficPolicy
 
 MODEL = "half_plus_two"
 BODY = '{"instances": [1.0, 2.0, 5.0]}'
 LOOK_S = 0.1
-STRATEGY = Strategy(guardrails=(ERRORS, LATENCY), watch_looks=2)
+STRATEGY = Strategy(guardrails=(ERRORS,), watch_looks=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +253,7 @@ def main() -> None:
             (
                 "Real model servers, Envoy and wrk (16 connections); the stable answers 503 to 1 %"
                 f" of the requests. A look every {LOOK_S} s, steps {STRATEGY.steps_pct} %,"
-                " guardrails for errors and latency. Made by"
+                " a guardrail for errors. Made by"
                 " `python -m benchmarks.release_end_to_end`."
             ),
             "",
