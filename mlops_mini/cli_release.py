@@ -112,7 +112,7 @@ def start(  # noqa: PLR0917 - typer passes them by name
         mirror_pct=mirror_pct,
         step_requests=step_requests,
         sticky_header=sticky_header,
-        # No latency: a side with 1 % of the requests is slower than one with 99 %, also if it's equal.
+        # No latency: who gets 1 % of the requests is slower than who gets 99 %, if equal, too.
         guardrails=(guardrails.ERRORS,),
     )
     made = release.Release(
