@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from tools.notebooks.lesson import Violation
 from tools.notebooks.prose_rules import has_amounts
 
-MOST_KB = 800
+MOST_KB = 900
 _CODE = {"pre", "code", "script", "style"}
 _BLOCKS = {"p", "li", "td", "th", "blockquote", "div", "summary", *(f"h{n}" for n in range(1, 7))}
 _RAW = re.compile(r":::+\s*\{?\w*|\[!\w+\]|\{(?:note|tip|warning|figure|admonition)\}|\[\^[^\]]+\]")
