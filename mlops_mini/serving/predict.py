@@ -141,7 +141,7 @@ class Predictor:
                 loop = asyncio.get_running_loop()
                 queue.timer = loop.call_later(patience_s, self._flush, servable, signature, queue)
             else:
-                self._call_soon(self._flush, servable, signature, queue)
+                self._call_soon(self._call_soon, self._flush, servable, signature, queue)
         queue.waiting.append(task)
         if queue.timer is not None and (not patience_s or queue.is_full):
             queue.timer.cancel()
