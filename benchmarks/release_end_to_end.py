@@ -34,7 +34,7 @@ from mlops_mini.local_server import LocalServer
 from mlops_mini.processes import ChildProcess
 from mlops_mini.rollout import envoy_config, release
 from mlops_mini.rollout.attempts import AttemptLog, Watcher
-from mlops_mini.rollout.controller import Strategy
+from mlops_mini.rollout.controller import Phase, Strategy
 from mlops_mini.rollout.envoy import Envoy, Router
 from mlops_mini.rollout.guardrails import ERRORS
 from mlops_mini.rollout.policy import Backend, TrafficPolicy
@@ -156,6 +156,8 @@ def run_release(
 
         def on_look(seen: release.Release) -> None:
             nonlocal killed_at
+            if seen.state.phase is Phase.PAUSED:  # nobody is there to go on
+                release.order(folder / "release", "abort", seen.state.reason)
             if kill and not killed_at and seen.state.weight_pct(STRATEGY) == 25:
                 pids = subprocess.run(
                     ["pgrep", "-f", str(folder / "v2" / "faulty.json")],
@@ -195,8 +197,6 @@ def ramp(servers: tuple[str, str], n_requests: int) -> list[str]:
                         model=MODEL, stable=backends[0], canary=backends[1], weight_pct=weight_pct
                     )
                     running.router.apply(held)
-                    time.sleep(2 * envoy_config.LOG_FLUSH_S)
-                    watcher.skip()
                     n_canary = n_stable = 0
                     while n_canary + n_stable < n_requests / len(weights):
                         time.sleep(LOOK_S)
