@@ -22,7 +22,8 @@ class AugmentedDataset(keras.utils.PyDataset):  # type: ignore[misc]
     """Each epoch has every image as it is, if wanted, and once as a policy changes it.
 
     Attributes:
-        epoch: Which one the next batches belong to; Keras's `fit` counts it up.
+        epoch: Which one the next batches belong to. Keras counts it up, also once before `fit`
+            begins, so its first epoch is number 1. Set it to go on where you stopped.
 
     >>> from mlops_mini.data_centric import policy, transforms
     >>> images, labels = np.zeros((6, 28, 28), np.uint8), np.arange(6)

@@ -74,7 +74,7 @@ def candidates() -> dict[str, Spec]:
         return light(-share, -share * 0.6)
 
     def dark_noise(share: float) -> Any:
-        return a.Sequential([dark(share), a.ShotNoise(scale_range=(0.1, 0.3), p=1)], p=1)
+        return a.Sequential([dark(share), a.GaussNoise(std_range=(0.01, 0.04), p=1)], p=1)
 
     by_strength: dict[str, tuple[Callable[[Any], Any], tuple[Any, Any, Any]]] = {
         "rotate": (lambda s: a.Rotate((-s, s), p=1), (10, 25, 45)),
