@@ -61,10 +61,10 @@ def rooms(ax: "Axes", table: pd.DataFrame) -> "Axes":
     """
     shown = table[table["gap"].notna()][::-1]
     places = np.arange(len(shown))
-    points = 100 * shown["share"]
-    low, high = points * shown["gap_low"], points * shown["gap_high"]
+    gaps = shown[["gap_low", "gap", "gap_high"]].to_numpy(float)
+    low, middle, high = (100 * shown["share"].to_numpy(float)[:, None] * gaps).T
     ax.hlines(places, low, high, color=_BLUE, linewidth=2)
-    ax.plot(points * shown["gap"], places, "o", color=_BLUE)
+    ax.plot(middle, places, "o", color=_BLUE)
     for place, at, p_best in zip(places, high, shown["p_best"], strict=True):
         ax.annotate(
             f"{p_best:.0%}",
@@ -96,10 +96,10 @@ def pilot_changes(ax: "Axes", changes: pd.DataFrame) -> "Axes":
         *sorted(set(mean) - {*mean.index, ALL}),
     ]
     mean = mean[[*slices, ALL]]
-    limit = np.abs(mean.to_numpy()).max()
-    ax.imshow(mean, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-    for row, column in np.ndindex(mean.shape):
-        value = mean.iloc[row, column]
+    values = mean.to_numpy(float)
+    limit = np.abs(values).max()
+    ax.imshow(values, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+    for (row, column), value in np.ndenumerate(values):
         color = "white" if abs(value) > 0.6 * limit else "black"
         ax.text(column, row, f"{value:+.0f}", ha="center", va="center", color=color)
     ax.set_xticks(range(mean.shape[1]), mean.columns)
@@ -121,14 +121,16 @@ def criteria_map(ax: "Axes", table: pd.DataFrame, *, named: Sequence[str] = ()) 
         The same axes: hard to the right, readable to the top, the more realistic the larger;
         candidates that got many votes, 3% or more, are orange squares.
     """
+    columns = ["hard", "readable", "realistic"]
     is_voted = table["votes"] >= 0.03
     for chosen, color, marker in ((~is_voted, _GRAY, "o"), (is_voted, _ORANGE, "s")):
-        part = table[chosen]
-        sizes = 8 + 110 * part["realistic"] ** 2
+        hard, readable, realistic = table.loc[chosen, columns].to_numpy(float).T
         look = {"color": color, "marker": marker, "alpha": 0.7, "linewidths": 0}
-        ax.scatter(100 * part["hard"], 100 * part["readable"], sizes, **look)
+        ax.scatter(100 * hard, 100 * readable, 8 + 110 * realistic**2, **look)
     for name in named:
-        at = (100 * table.loc[name, "hard"], 100 * table.loc[name, "readable"])
-        ax.annotate(name, at, (7, 3), textcoords="offset points", fontsize=8)
+        hard, readable, _ = table.loc[name, columns].to_numpy(float)
+        ax.annotate(
+            name, (100 * hard, 100 * readable), (7, 3), textcoords="offset points", fontsize=8
+        )
     ax.set(xlabel="hard: the model is wrong (%)", ylabel="readable (%)")
     return ax
