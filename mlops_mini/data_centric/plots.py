@@ -121,16 +121,15 @@ def criteria_map(ax: "Axes", table: pd.DataFrame, *, named: Sequence[str] = ()) 
         The same axes: hard to the right, readable to the top, the more realistic the larger;
         candidates that got many votes, 3% or more, are orange squares.
     """
-    columns = ["hard", "readable", "realistic"]
-    is_voted = table["votes"] >= 0.03
+    hard, readable, realistic = table[["hard", "readable", "realistic"]].to_numpy(float).T
+    is_voted = table["votes"].to_numpy(float) >= 0.03
     for chosen, color, marker in ((~is_voted, _GRAY, "o"), (is_voted, _ORANGE, "s")):
-        hard, readable, realistic = table.loc[chosen, columns].to_numpy(float).T
+        sizes = 8 + 110 * realistic[chosen] ** 2
         look = {"color": color, "marker": marker, "alpha": 0.7, "linewidths": 0}
-        ax.scatter(100 * hard, 100 * readable, 8 + 110 * realistic**2, **look)
-    for name in named:
-        hard, readable, _ = table.loc[name, columns].to_numpy(float)
-        ax.annotate(
-            name, (100 * hard, 100 * readable), (7, 3), textcoords="offset points", fontsize=8
-        )
+        ax.scatter(100 * hard[chosen], 100 * readable[chosen], sizes, **look)
+    for place, name in enumerate(table.index):
+        if name in named:
+            at = (100 * hard[place], 100 * readable[place])
+            ax.annotate(str(name), at, (7, 3), textcoords="offset points", fontsize=8)
     ax.set(xlabel="hard: the model is wrong (%)", ylabel="readable (%)")
     return ax
