@@ -124,9 +124,8 @@ def criteria_map(ax: "Axes", table: pd.DataFrame, *, named: Sequence[str] = ()) 
     hard, readable, realistic = table[["hard", "readable", "realistic"]].to_numpy(float).T
     is_voted = table["votes"].to_numpy(float) >= 0.03
     for chosen, color, marker in ((~is_voted, _GRAY, "o"), (is_voted, _ORANGE, "s")):
-        sizes = 8 + 110 * realistic[chosen] ** 2
-        look = {"color": color, "marker": marker, "alpha": 0.7, "linewidths": 0}
-        ax.scatter(100 * hard[chosen], 100 * readable[chosen], sizes, **look)
+        x, y, sizes = 100 * hard[chosen], 100 * readable[chosen], 8 + 110 * realistic[chosen] ** 2
+        ax.scatter(x, y, sizes, color=color, marker=marker, alpha=0.7, linewidths=0)
     for place, name in enumerate(table.index):
         if name in named:
             at = (100 * hard[place], 100 * readable[place])
