@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_mini.data_centric import policy, transforms, votes
-from mlops_mini.photos import camera, datasets, networks
+from mlops_mini.data_centric import networks, policy, transforms, votes
+from mlops_mini.photos import camera, datasets
 
 SEEDS = (0, 1, 2)
 N_TRAIN = 8_000

@@ -91,10 +91,8 @@ def pilot_changes(ax: "Axes", changes: pd.DataFrame) -> "Axes":
         The same axes: a row for each pilot, a column for each slice, "all" last.
     """
     mean = 100 * changes.pivot_table("change", "pilot", "slice")
-    slices = [
-        *(name for name in mean.index if name in mean),
-        *sorted(set(mean) - {*mean.index, ALL}),
-    ]
+    others = [str(name) for name in mean if name != ALL and name not in mean.index]
+    slices = [*(name for name in mean.index if name in mean), *sorted(others)]
     mean = mean[[*slices, ALL]]
     values = mean.to_numpy(float)
     limit = np.abs(values).max()
