@@ -151,13 +151,13 @@ def degraded(
 
     Returns:
         One firing, whose key is the version and the newest window; none while all is well, or
-        while there are fewer than twice so many windows.
+        while there are no more windows than those.
 
     >>> weeks = {"W05": -0.09, "W06": -0.07, "W07": -0.06, "W08": -0.04}
     >>> degraded(weeks, version=3, margin=0.01)[0].key
     'degradation:3:W08'
     """
-    if len(excess) < 2 * n_windows:
+    if len(excess) <= n_windows:
         return []
     values = list(excess.values())
     first, now = fmean(values[:n_windows]), fmean(values[-n_windows:])

@@ -49,6 +49,9 @@ class Schedule:
             restricted, either may fit.
         zone: IANA name, such as `America/New_York`.
         catches_up: Whether each missed time fires later, in order, or the latest alone.
+        texts: The five fields, in lower case.
+        numbers: What they mean; Sunday is 0.
+        zone_info: The zone.
 
     >>> nightly = Schedule("30 2 * * *", zone="America/New_York")
     >>> start = datetime(2013, 3, 9, tzinfo=UTC)
@@ -63,8 +66,8 @@ class Schedule:
     _: KW_ONLY
     zone: str = "UTC"
     catches_up: bool = False
-    _texts: tuple[str, ...] = field(init=False, repr=False, compare=False)
-    _parsed: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False)
+    texts: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    numbers: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False)
     zone_info: ZoneInfo = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -86,8 +89,8 @@ class Schedule:
         )
         # Sunday is 0 and 7.
         week = tuple(sorted({number % 7 for number in parsed[4]}))
-        object.__setattr__(self, "_parsed", (*parsed[:4], week))
-        object.__setattr__(self, "_texts", tuple(texts))
+        object.__setattr__(self, "numbers", (*parsed[:4], week))
+        object.__setattr__(self, "texts", tuple(texts))
         if next(self._days(date(2000, 1, 1)), None) is None:
             raise InvalidArgumentError(f"cron {self.cron!r} never fires: there's no such date")
 
@@ -139,8 +142,8 @@ class Schedule:
 
     def _days(self, first: date) -> Iterator[date]:
         """Iterate over the local dates that fit, until there hasn't been one for too long."""
-        _, _, in_month, months, in_week = self._parsed
-        is_either = not any(self._texts[i].startswith("*") for i in (2, 4))
+        _, _, in_month, months, in_week = self.numbers
+        is_either = not any(self.texts[i].startswith("*") for i in (2, 4))
         day, last = first, first
         while day - last <= _LONGEST_GAP and day < date.max:
             fits = (day.day in in_month, day.isoweekday() % 7 in in_week)
@@ -150,8 +153,8 @@ class Schedule:
             day += _DAY
 
     def _instants(self, day: date) -> Iterator[datetime]:
-        minutes, hours, *_ = self._parsed
-        is_elapsed = self._texts[1].startswith("*")
+        minutes, hours, *_ = self.numbers
+        is_elapsed = self.texts[1].startswith("*")
         for hour in hours:
             for minute in minutes:
                 local = datetime.combine(day, time(hour, minute), self.zone_info)
