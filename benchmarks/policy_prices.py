@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import scipy.stats
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.features import claim
@@ -38,8 +37,10 @@ from benchmarks.gate_replay import (
     table,
 )
 from benchmarks.reference_model import ALL, CATEGORIES
+from mlops_mini.evidence import intervals
 from mlops_mini.loop import replay
 from mlops_mini.loop.replay import Policy, Replayed, Span
+from mlops_mini.monitoring.quality import Cohort
 from mlops_mini.statistics import drift, mergeable
 from mlops_mini.triggers import reasons
 
@@ -119,19 +120,21 @@ class Reasons:
         return fires
 
     @cache  # noqa: B019 - one object per model
-    def _excess(self, week: int, span: Span) -> float:
+    def _cohort(self, week: int, span: Span) -> Cohort:
         rows = self._week == week
-        labels = self._year.labels[rows]
-        loss = float(self._losses_of(*span)[rows].mean())
-        return loss - float(scipy.stats.entropy([labels.mean(), 1 - labels.mean()]))
+        late = float(self._year.labels[rows].mean())
+        return Cohort(
+            window=str(week), version=span[1], state="usable", n=int(rows.sum()),
+            n_labeled=int(rows.sum()), label_shares=(1 - late, late),
+            log_loss=intervals.of_mean(self._losses_of(*span)[rows]),
+        )  # fmt: skip
 
     def degraded(self, margin: float) -> Fires:
         """Fire when the last two weeks' excess log loss is above that of the model's first two."""
 
         def fires(week: int, span: Span) -> bool:
-            weeks = range(span[1] // 7, week + 1)
-            excess = {str(each): self._excess(each, span) for each in weeks}
-            return bool(reasons.degraded(excess, version=span[1], margin=margin))
+            cohorts = [self._cohort(each, span) for each in range(span[1] // 7, week + 1)]
+            return bool(reasons.degraded(cohorts, version=span[1], margin=margin))
 
         return fires
 

@@ -59,7 +59,7 @@ def fire(
 ) -> None:
     """Ask for a retraining; whoever works at the ledger runs it next.
 
-    Example: mlops-mini trigger fire --reason "the new runway is open"
+    Example: mlops-mini trigger fire --reason "the new prices are out"
     """
     from mlops_mini.triggers import reasons
 

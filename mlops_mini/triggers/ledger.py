@@ -133,7 +133,7 @@ class Ledger:
     >>> import tempfile
     >>> from mlops_mini.triggers import reasons
     >>> ledger = Ledger(Path(tempfile.mkdtemp()) / "triggers.sqlite")
-    >>> request = reasons.on_demand("4711", reason="the new runway is open")
+    >>> request = reasons.on_demand("4711", reason="the new prices are out")
     >>> ledger.fire(request).verdict, ledger.fire(request).verdict
     ('PENDING', 'DUPLICATE')
     >>> claim = ledger.claim()

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlops_mini.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from mlops_mini.data.partitions import Partition
+    from mlops_mini.monitoring.quality import Cohort
     from mlops_mini.statistics.drift import DriftReport
     from mlops_mini.triggers.schedules import Schedule
 
@@ -51,7 +51,7 @@ def on_demand(request_id: str, *, reason: str = "", basis: str = "") -> Firing:
     Raises:
         InvalidArgumentError: The id is empty.
 
-    >>> on_demand("4711", reason="the new runway is open").key
+    >>> on_demand("4711", reason="the new prices are out").key
     'on_demand:4711'
     """
     if not request_id:
@@ -78,10 +78,10 @@ def scheduled(
 
     >>> from datetime import UTC
     >>> from mlops_mini.triggers.schedules import Schedule
-    >>> start = datetime(2013, 3, 10, tzinfo=UTC)
-    >>> nightly = Schedule("30 2 * * *", zone="America/New_York")
+    >>> start = datetime(2026, 3, 29, tzinfo=UTC)
+    >>> nightly = Schedule("30 2 * * *", zone="Europe/Berlin")
     >>> [each.key for each in scheduled(nightly, since=start, now=start.replace(hour=9))]
-    ['schedule:30 2 * * * America/New_York:2013-03-10T07:00:00+00:00']
+    ['schedule:30 2 * * * Europe/Berlin:2026-03-29T01:00:00+00:00']
     """
     return [
         Firing(
@@ -129,7 +129,7 @@ def new_data(
 
 
 def degraded(
-    excess: Mapping[str, float],
+    cohorts: Sequence[Cohort],
     *,
     version: int,
     margin: float,
@@ -139,32 +139,30 @@ def degraded(
     """Fire because the model has become worse than it was when it was new.
 
     It's compared with its own first windows in production, not with a test score, which was
-    measured on other days.
+    measured on other days. A window that isn't mature, or lacks labels, fires nothing.
 
     Args:
-        excess: Excess log loss of the serving version by window, oldest first; only windows that
-            are mature and have enough labels, see `monitoring.quality.usable`.
+        cohorts: What monitoring has measured of the serving version, oldest first.
         version: The serving version.
-        margin: How much worse the mean of the newest windows may be, nats.
+        margin: By how much the excess log loss of the newest windows may be above that of the first
+            ones, nats.
         n_windows: How many windows make the beginning, and how many the present.
         basis: See `Firing`.
 
     Returns:
-        One firing, whose key is the version and the newest window; none while all is well, or
-        while there are no more windows than those.
-
-    >>> weeks = {"W05": -0.09, "W06": -0.07, "W07": -0.06, "W08": -0.04}
-    >>> degraded(weeks, version=3, margin=0.01)[0].key
-    'degradation:3:W08'
+        One firing, whose key is the version and the newest window; none while all is well, or as
+        long as `monitoring.quality.rise` can't compare.
     """
-    if len(excess) <= n_windows:
+    from mlops_mini.monitoring import quality
+
+    compared = quality.rise(cohorts, n_windows=n_windows)
+    if compared is None or compared[1] - compared[0] <= margin:
         return []
-    values = list(excess.values())
-    first, now = fmean(values[:n_windows]), fmean(values[-n_windows:])
-    if now - first <= margin:
-        return []
-    window = list(excess)[-1]
-    reason = {"window": window, "version": version, "first": first, "now": now, "margin": margin}
+    window = cohorts[-1].window
+    reason = {
+        "window": window, "version": version, "first": compared[0], "now": compared[1],
+        "margin": margin,
+    }  # fmt: skip
     key = f"degradation:{version}:{window}"
     return [Firing(kind="degradation", key=key, reason=reason, basis=basis)]
 
@@ -183,19 +181,13 @@ def drifted(
         report: The newest window against the data that the model has learned from.
         version: The serving version.
         window: Name of the window.
-        relevant: Features that count; without it those with an importance above 0, and all of a
-            report without importances.
+        relevant: Features that count, see `DriftReport.moved_among`.
         basis: See `Firing`.
 
     Returns:
         One firing, whose key is version and window; none if nothing that counts has moved.
     """
-    moved = {
-        column.column: column.psi
-        for column in report.columns
-        if column.has_moved
-        and (column.column in relevant if relevant is not None else not column.importance <= 0)
-    }
+    moved = {column.column: column.psi for column in report.moved_among(relevant)}
     if not moved:
         return []
     reason = {"window": window, "version": version, "psi": moved}

@@ -47,19 +47,19 @@ class Schedule:
         cron: Minute, hour, day of the month, month, day of the week; with `*`, lists, ranges, steps
             and English names, or one of `@hourly @daily @weekly @monthly @yearly`. If both days are
             restricted, either may fit.
-        zone: IANA name, such as `America/New_York`.
+        zone: IANA name, such as `Europe/Berlin`.
         catches_up: Whether each missed time fires later, in order, or the latest alone.
         texts: The five fields, in lower case.
         numbers: What they mean; Sunday is 0.
         zone_info: The zone.
 
-    >>> nightly = Schedule("30 2 * * *", zone="America/New_York")
-    >>> start = datetime(2013, 3, 9, tzinfo=UTC)
+    >>> nightly = Schedule("30 2 * * *", zone="Europe/Berlin")
+    >>> start = datetime(2026, 3, 28, tzinfo=UTC)
     >>> for instant in nightly.between(start, start + timedelta(days=3)):
     ...     print(instant, instant.astimezone(nightly.zone_info).time())
-    2013-03-09 07:30:00+00:00 02:30:00
-    2013-03-10 07:00:00+00:00 03:00:00
-    2013-03-11 06:30:00+00:00 02:30:00
+    2026-03-28 01:30:00+00:00 02:30:00
+    2026-03-29 01:00:00+00:00 03:00:00
+    2026-03-30 00:30:00+00:00 02:30:00
     """
 
     cron: str
@@ -81,7 +81,7 @@ class Schedule:
             zone_info = ZoneInfo(self.zone)
         except (KeyError, ValueError, OSError) as exc:
             raise InvalidArgumentError(
-                f"there's no time zone {self.zone!r}: give an IANA name such as America/New_York"
+                f"there's no time zone {self.zone!r}: give an IANA name such as Europe/Berlin"
             ) from exc
         object.__setattr__(self, "zone_info", zone_info)
         parsed = tuple(

@@ -77,7 +77,7 @@ def read(file: Path) -> Settings:
             cool_down: 7d
             lease: 5min
             max_refusals: 3
-            schedule: {cron: "30 6 * * mon", zone: America/New_York, catches_up: false}
+            schedule: {cron: "30 6 * * mon", zone: Europe/Berlin, catches_up: false}
             new_data: {min_rows: 50000}
             degradation: {margin: 0.01, windows: 2}
             drift: {threshold: 0.25, features: [mins, block]}
