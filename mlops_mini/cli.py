@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlops_mini import cli_lineage, cli_release, terminal
+from mlops_mini import cli_lineage, cli_release, cli_triggers, terminal
 from mlops_mini.cli_lineage import AsJson, Workspace, print_document
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, NotFoundError
 
@@ -33,6 +33,7 @@ app.add_typer(data_app, name="data")
 pipeline_app = typer.Typer(help="The pipeline of continuous training.", no_args_is_help=True)
 app.add_typer(pipeline_app, name="pipeline")
 app.add_typer(cli_release.app, name="release")
+app.add_typer(cli_triggers.app, name="trigger")
 app.add_typer(cli_lineage.app)
 
 DataFolder = Annotated[

@@ -45,7 +45,9 @@ def words_of_subjects(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", ENGINES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_an_engine_names_no_subject(path: Path) -> None:
-    assert words_of_subjects(path.read_text()) == []
+    named = words_of_subjects(path.read_text())
+    of_argo = path.name == "exports.py"  # whose manifests have a field `dest`
+    assert [each for each in named if not (of_argo and each.endswith(": dest"))] == []
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from mlops_mini import files
 from mlops_mini.data import periods
-from mlops_mini.data.periods import Calendar
+from mlops_mini.data.periods import Calendar, Period
 from mlops_mini.errors import AlreadyExistsError, DataIntegrityError, InvalidArgumentError
 
 INBOX, ARRIVED = "inbox", "arrived"
@@ -95,12 +95,15 @@ class Receipt:
         changed: Partitions under a name that was there with other bytes; these are kept too.
         duplicates: What was there already, byte by byte; nothing happened.
         waiting: Files that have not arrived, and why, by name.
+        late: Those of `new` and `changed` whose period is before one that was there: what was
+            computed from its period, and later ones, is to be computed again.
     """
 
     new: tuple[Partition, ...] = ()
     changed: tuple[Partition, ...] = ()
     duplicates: tuple[Manifest, ...] = ()
     waiting: tuple[tuple[str, str], ...] = ()
+    late: tuple[Partition, ...] = ()
 
 
 def send(file: Path, folder: Path, *, name: str, period: str) -> Manifest:
@@ -178,6 +181,7 @@ def receive(folder: Path, *, now: datetime) -> Receipt:
     with files.locked(folder / ".receiving"):
         for taken in inbox.glob(f".*{_TAKEN}"):
             _give_back(taken)
+        there = arrived(folder)
         visible = [path.name for path in inbox.iterdir() if not path.name.startswith(".")]
         for name in sorted({name.removesuffix(_MANIFEST) for name in visible}):
             try:
@@ -187,7 +191,12 @@ def receive(folder: Path, *, now: datetime) -> Receipt:
                 continue
             by_kind[kind].append(manifest)
             logger.info("arrived: %s rows=%d as=%s", name, manifest.n_rows, kind)
-    return Receipt(**{kind: tuple(manifests) for kind, manifests in by_kind.items()})
+    late = [
+        partition
+        for partition in (*by_kind["new"], *by_kind["changed"])
+        if there and _period(partition) < _period(there[-1])  # sorted by period
+    ]
+    return Receipt(late=tuple(late), **{kind: tuple(each) for kind, each in by_kind.items()})
 
 
 def arrived(folder: Path) -> list[Partition]:
@@ -199,40 +208,49 @@ def arrived(folder: Path) -> list[Partition]:
     Returns:
         Sorted by period, then by name, then by arrival: of one name the last is the current one.
     """
-    calendar = Calendar()  # periods come in the same order in any zone
     partitions = [_read_partition(path) for path in (folder / ARRIVED).glob("*/*.json")]
     return sorted(
         partitions,
         key=lambda partition: (
-            calendar.period(partition.period),
+            _period(partition),
             partition.name,
             partition.arrival,
         ),
     )
 
 
-def missing_periods(partitions: Iterable[Manifest]) -> list[str]:
+def missing_periods(partitions: Iterable[Manifest], *, until: str = "") -> list[str]:
     """List the gaps between the first and the last period.
 
     Args:
         partitions: Of one table, all months or all weeks, in any order.
+        until: The last period that should be there by now; without it, the last one that is.
 
     Returns:
-        Periods of which nothing is there, in order.
+        Periods of which nothing is there, in order; they're never made up.
 
     >>> def manifest(month: str) -> Manifest:
     ...     name = f"readings-{month}.parquet"
     ...     return Manifest(name=name, period=month, n_rows=1, sha256="0" * 64)
     >>> missing_periods([manifest("2026-05"), manifest("2026-02")])
     ['2026-03', '2026-04']
+    >>> missing_periods([manifest("2026-05")], until="2026-07")
+    ['2026-06', '2026-07']
     """
-    calendar = Calendar()
-    there = sorted({calendar.period(partition.period) for partition in partitions})
-    return [
+    there = sorted({_period(partition) for partition in partitions})
+    gaps = [
         str(period)
         for before, after in pairwise(there)
         for period in periods.iterate(before.next(), after.previous())
     ]
+    if until and there:
+        gaps += map(str, periods.iterate(there[-1].next(), Calendar().period(until)))
+    return gaps
+
+
+def _period(partition: Manifest) -> Period:
+    """Tell the period; periods come in the same order in any zone."""
+    return Calendar().period(partition.period)
 
 
 def _receive(name: str, folder: Path, arrived_at: str) -> tuple[str, Manifest]:

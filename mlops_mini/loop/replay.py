@@ -7,7 +7,7 @@ adds up what the model in use at the time would have lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +21,7 @@ Decision = Literal["blessed", "refused", "undecided"]
 Decide = Callable[[Interval], Decision]
 # The loss of every row under the model trained on the rows from one day up to before another.
 LossesOf = Callable[[int, int], npt.NDArray[np.float64]]
+Span = tuple[int, int]
 _WEEK = 7
 
 
@@ -31,6 +32,8 @@ class Policy:
     Attributes:
         every_weeks: Retrain after so many weeks; 0 if only `every_rows` counts.
         every_rows: Retrain when so many rows have come since the model in use was trained.
+        fires: Any other reason: tells whether to retrain at the end of a week, by its number and
+            the days on which the model in use was trained. The two above don't count then.
         window_days: Train on so many last days; None for all there are.
         holdout_days: Keep so many of them out of the candidate's training, to judge both models on
             those days that neither has seen. A candidate that passes is trained again on all.
@@ -41,6 +44,7 @@ class Policy:
 
     every_weeks: int = 1
     every_rows: int = 0
+    fires: Callable[[int, Span], bool] | None = None
     window_days: int | None = None
     holdout_days: int = 14
     is_by_day: bool = True
@@ -69,10 +73,12 @@ class Replayed:
     Attributes:
         judgments: One for each retraining, in order.
         mean_loss: Of all rows after the first training, each under the model then in use.
+        in_use: By week, the days on which the model in use was trained.
     """
 
     judgments: tuple[Judgment, ...]
     mean_loss: float
+    in_use: Mapping[int, Span]
 
     def count(self, decision: Decision) -> int:
         """Count the retrainings that ended with a decision."""
@@ -143,21 +149,24 @@ def replay(
     losses: list[npt.NDArray[np.float64]] = []
     span = (0, weeks[0] * _WEEK)  # the days on which the model in use was trained
     trained_at = weeks[0] * _WEEK
+    in_use: dict[int, Span] = {}
     for week in weeks:
+        in_use[week] = span
         losses.append(losses_of(*span)[day // _WEEK == week])
         end = (week + 1) * _WEEK
         n_new_rows = int(((day >= span[1]) & (day < end)).sum())
         is_due = policy.every_weeks and end - trained_at >= policy.every_weeks * _WEEK
         if policy.every_rows:
             is_due = n_new_rows >= policy.every_rows
-        if not is_due or week == weeks[-1]:
+        if week == weeks[-1] or not (policy.fires(week, span) if policy.fires else is_due):
             continue
         trained_at = end
         judgment = _judge(day, losses_of, policy, span=span, week=week)
         judgments.append(judgment)
         if judgment.decision == "blessed":
             span = _span(policy, end)
-    return Replayed(judgments=tuple(judgments), mean_loss=float(np.concatenate(losses).mean()))
+    mean_loss = float(np.concatenate(losses).mean())
+    return Replayed(judgments=tuple(judgments), mean_loss=mean_loss, in_use=in_use)
 
 
 def _judge(
@@ -165,7 +174,7 @@ def _judge(
     losses_of: LossesOf,
     policy: Policy,
     *,
-    span: tuple[int, int],
+    span: Span,
     week: int,
 ) -> Judgment:
     if policy.decide is None:
@@ -178,5 +187,5 @@ def _judge(
     return Judgment(week=week, decision=policy.decide(interval), difference=interval)
 
 
-def _span(policy: Policy, end: int) -> tuple[int, int]:
+def _span(policy: Policy, end: int) -> Span:
     return (0 if policy.window_days is None else max(end - policy.window_days, 0), end)

@@ -6,7 +6,7 @@ own past (`calibrate`); .1 and .25 are rules of thumb for the PSI that ring ever
 weather in it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -75,6 +75,20 @@ class DriftReport:
     def moved(self) -> tuple[str, ...]:
         """Names of the columns above their threshold, in the same order."""
         return tuple(column.column for column in self.columns if column.has_moved)
+
+    def moved_among(self, relevant: Collection[str] | None = None) -> tuple[ColumnDrift, ...]:
+        """List the columns above their threshold that count.
+
+        Args:
+            relevant: Names of those that do; without it those with an importance above 0, and all
+                of a report without importances.
+        """
+        return tuple(
+            column
+            for column in self.columns
+            if column.has_moved
+            and (column.column in relevant if relevant is not None else not column.importance <= 0)
+        )
 
     def table(self) -> pd.DataFrame:
         """Show it as a table: one row per column, index `column`, the attributes as columns."""

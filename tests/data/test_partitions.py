@@ -272,6 +272,24 @@ def test_a_late_partition_is_sorted_into_its_place(files, tmp_path):
     assert partitions.missing_periods(there) == ["2013-03"]
 
 
+def test_what_comes_after_a_later_period_is_late(files, tmp_path):
+    def receive(name, *, state="first"):
+        send(files[state], tmp_path, name=f"flights-{name}.parquet", period=name)
+        return partitions.receive(tmp_path, now=NOW)
+
+    first, third = receive("2013-01"), receive("2013-03")
+    assert partitions.missing_periods(partitions.arrived(tmp_path)) == ["2013-02"]
+    assert partitions.missing_periods(partitions.arrived(tmp_path), until="2013-05") == [
+        "2013-02", "2013-04", "2013-05",
+    ]  # fmt: skip
+    second, again = receive("2013-02"), receive("2013-01", state="second")
+
+    assert (first.late, third.late) == ((), ())
+    assert second.late == second.new
+    assert again.late == again.changed
+    assert receive("2013-03", state="second").late == ()  # changed, and the newest
+
+
 def test_no_period_is_missing_from_nothing_or_one():
     march = Manifest(name=NAME, period="2013-03", n_rows=1, sha256="0" * 64)
 

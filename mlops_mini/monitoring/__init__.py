@@ -1,0 +1,1 @@
+"""Watches a model that serves, with the care that late labels need."""

@@ -1,0 +1,1 @@
+"""Five reasons to retrain, each written down and fired once."""
