@@ -219,6 +219,40 @@ def predict(
         typer.echo(f"{out}: {len(predictions):,} predictions")
 
 
+@app.command()
+def review(
+    queue: Annotated[
+        Path | None,
+        typer.Argument(
+            help="File of the queue; else MLOPS_MINI_HOME/review.sqlite, else ./runs/review.sqlite."
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port of the page; 0: any free one.")] = 8600,
+    bind_address: Annotated[
+        str, typer.Option(help="Address to listen on; others than this machine's need a token.")
+    ] = "127.0.0.1",
+    token: Annotated[
+        str, typer.Option(help="Token to ask for; by default one is made where it's needed.")
+    ] = "",
+) -> None:
+    """Let people decide, in a browser, what waits in a review queue, until Ctrl-C.
+
+    Example: mlops-mini review runs/11/review.sqlite
+    """
+    from mlops_mini.review import web
+    from mlops_mini.review.queue import ReviewQueue
+    from mlops_mini.workspace import runs_folder
+
+    with ReviewQueue(queue or runs_folder() / "review.sqlite") as opened:
+        web.serve(
+            opened,
+            bind_address=bind_address,
+            port=port,
+            token=token,
+            on_start=lambda where: typer.echo(f"review at {where}"),
+        )
+
+
 @data_app.command()
 def check(data: DataFolder = None, as_json: AsJson = False) -> None:
     """Read every data set, check it against its checksum, and count its rows.

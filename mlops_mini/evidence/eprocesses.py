@@ -229,21 +229,29 @@ def mcnemar(only_treatment_bad: npt.ArrayLike, only_control_bad: npt.ArrayLike) 
     return rate_ratio(looks, ratios=_PAIRED_RATIOS)
 
 
-def above_rate(n_events: npt.ArrayLike, n_trials: npt.ArrayLike, *, max_rate: float) -> Floats:
+def above_rate(
+    n_events: npt.ArrayLike,
+    n_trials: npt.ArrayLike,
+    *,
+    max_rate: float,
+    rates: Floats | None = None,
+) -> Floats:
     """Test whether events, such as disagreements of two models, are more frequent than allowed.
 
     Args:
         n_events: Events in each look, shape [..., n_looks].
         n_trials: Trials in each look, shape [..., n_looks].
         max_rate: Largest share of trials with an event that is allowed, between 0 and 1.
+        rates: The shares among which the evidence is divided, all between `max_rate` and 1; by
+            default 24, from a sixth above it up to 60 %, or halfway to 1.
 
     Returns:
         Log e after each look, shape [..., n_looks]. Null hypothesis: an event has at most the
         probability `max_rate`.
 
     Raises:
-        InvalidArgumentError: `max_rate` isn't between 0 and 1, or there are more events than
-            trials.
+        InvalidArgumentError: `max_rate` or one of `rates` isn't in its range, or there are more
+            events than trials.
 
     >>> above_rate([8, 11, 14], [50, 50, 50], max_rate=0.12).round(3)
     array([-1.204,  0.393,  4.151])
@@ -255,8 +263,11 @@ def above_rate(n_events: npt.ArrayLike, n_trials: npt.ArrayLike, *, max_rate: fl
         raise InvalidArgumentError(
             f"a look has more events than trials: {np.asarray(n_events)} of {np.asarray(n_trials)}"
         )
-    # From a sixth above what is allowed to 60 %, or halfway to certainty.
-    rates = np.linspace(min(max_rate * 7 / 6, (1 + max_rate) / 2), max(0.6, (1 + max_rate) / 2), 24)
+    halfway = (1 + max_rate) / 2
+    if rates is None:
+        rates = np.linspace(min(max_rate * 7 / 6, halfway), max(0.6, halfway), 24)
+    if not ((rates > max_rate) & (rates < 1)).all():
+        raise InvalidArgumentError(f"rates must be between {max_rate} and 1, got {rates}")
     log_e_by_rate = events[..., None] * np.log(rates / max_rate) + (trials - events)[
         ..., None
     ] * np.log((1 - rates) / (1 - max_rate))
