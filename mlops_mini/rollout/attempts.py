@@ -45,7 +45,11 @@ class Attempt:
 
 
 class AttemptLog:
-    """Reads what has been appended to the log since the last time, and keeps it small."""
+    """Reads what has been appended to the log since the last time, and keeps it small.
+
+    Attributes:
+        router: Who writes it.
+    """
 
     def __init__(self, folder: Path, router: Router) -> None:
         """Begin at the end of the log.
@@ -54,7 +58,7 @@ class AttemptLog:
             folder: Envoy's folder.
             router: Told to begin a new file when this one is large.
         """
-        self._path, self._router = folder / envoy_config.REQUEST_LOG, router
+        self._path, self.router = folder / envoy_config.REQUEST_LOG, router
         self._path.touch()
         self._file = self._path.open("rb")
         self._file.seek(0, os.SEEK_END)
@@ -65,7 +69,7 @@ class AttemptLog:
         attempts = self._parse(self._file.read())
         if self._file.tell() > _ROTATE_BYTES:
             self._path.replace(self._path.with_suffix(".old"))
-            self._router.reopen_logs()
+            self.router.reopen_logs()
             attempts += self._parse(self._file.read())
             self._file.close()
             self._path.touch()
@@ -83,13 +87,20 @@ class AttemptLog:
 
 
 class Watcher:
-    """Makes looks of attempts."""
+    """Makes looks of attempts.
+
+    Attributes:
+        settle_s: Seconds after a change until the log knows of it.
+        slow_limits_us: The stable's median and 95 % quantile; None until they are known.
+    """
+
+    settle_s = 2 * envoy_config.LOG_FLUSH_S
 
     def __init__(self, log: AttemptLog, *, slow_limits_us: tuple[float, float] | None) -> None:
         """Watch a log.
 
         Args:
-            log: What is read.
+            log: What is read; its router is asked for the health of those it asks.
             slow_limits_us: The stable's median and 95 % quantile, if they are known already.
         """
         self._log = log
@@ -98,12 +109,11 @@ class Watcher:
         self._failed_ids: dict[str, None] = {}
         self._n_canary = 0
 
-    def look(self, policy: TrafficPolicy, router: Router, *, seconds: float) -> Look:
+    def look(self, policy: TrafficPolicy, *, seconds: float) -> Look:
         """Count what happened since the last look.
 
         Args:
             policy: What has held meanwhile.
-            router: Asked for the canary's health, or that of who serves alone.
             seconds: How long it was.
 
         Returns:
@@ -137,7 +147,7 @@ class Watcher:
             for metric, limit_us in zip((SLOW_P50, SLOW_P95), self.slow_limits_us, strict=True):
                 counts[metric] = _slow(warm_attempts, stable_attempts, limit_us)
         self._n_canary += len(canary_attempts)
-        health = router.counts()
+        health = self._log.router.counts()
         names = of_canary if canary else of_stable
         return Look(
             seconds=seconds,
@@ -149,6 +159,10 @@ class Watcher:
     def skip(self) -> None:
         """Leave out what has ended so far: attempts under a policy that holds no more."""
         self._log.read()
+
+    def close(self) -> None:
+        """Close the log."""
+        self._log.close()
 
     def _learn_limits(self, stable_attempts: Iterable[Attempt]) -> None:
         self._stable_us += [a.duration_us for a in stable_attempts if a.duration_us is not None]
