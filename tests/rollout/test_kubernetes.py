@@ -294,3 +294,20 @@ def test_versions_on_a_cluster_have_no_addresses_and_survive_the_file(
     release.start(tmp_path, named)
 
     assert release.read(tmp_path) == named
+
+
+def test_the_example_of_the_page_is_right_up_to_the_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lines run until kubectl finds no cluster, or isn't there."""
+    page = (Path(__file__).parents[2] / "docs" / "releases.md").read_text()
+    code = page.partition("## On Kubernetes")[2].partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KUBECONFIG", "/dev/null")
+    names: dict[str, Any] = {}
+
+    before, _, after = code.partition('Kubectl("--context=shop").apply')
+    exec(before, names)
+    exec("made.policy\n" + after.partition("\n\n")[2].partition("ended =")[0], names)
+
+    assert release.read(tmp_path / "runs/release") == names["made"]
