@@ -327,9 +327,7 @@ def run_pipeline(  # noqa: PLR0917 - typer passes them by name
     mode: Mode = "docker" if runner_name == "docker" else "inline" if inline else "fork"
     with (
         terminal.tasks() as on_task,
-        Runner(
-            folder / "runs", mode=mode, volumes=definition.VOLUMES, on_task=on_task
-        ) as runner,
+        Runner(folder / "runs", mode=mode, volumes=definition.VOLUMES, on_task=on_task) as runner,
         terminal.canceled_by_sigterm(),
     ):
         if resume:

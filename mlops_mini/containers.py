@@ -75,9 +75,8 @@ def docker(*arguments: str) -> str:
 def explained(said: str) -> MlopsMiniError:
     """Turn what `docker` says into an error with one line and the way out.
 
-    >>> explained("docker: Cannot connect to the Docker daemon at unix:///x.sock. Is the docker")
-    UnavailableError("no Docker engine answers at unix:///x.sock: start Docker, or let DOCKER_HOST \
-say where it is")
+    >>> print(explained("docker: Cannot connect to the Docker daemon at unix:///x.sock. Is the"))
+    no Docker engine answers at unix:///x.sock: start Docker, or let DOCKER_HOST say where it is
     """
     if answered := re.search(r"Cannot connect to the Docker daemon at (\S+?)\.?(\s|$)", said):
         return UnavailableError(

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlops_mini import containers
-from mlops_mini.errors import DeadlineExceededError, MlopsMiniError, UnavailableError
+from mlops_mini.errors import MlopsMiniError, UnavailableError
 
 FOLDER = Path(__file__).resolve().parents[1] / ".cache" / "docker"
 # Addresses of its own, since the usual ones may be those of the machine's network.
@@ -41,7 +41,9 @@ def _answers() -> bool:
 def missing() -> str:
     """Say in one line why no engine can be started here; empty if one can."""
     if not shutil.which("dockerd", path="/usr/sbin:/usr/bin"):
-        return "no Docker engine answers, and none is installed (on Debian: apt-get install docker.io)"
+        return (
+            "no Docker engine answers, and none is installed (on Debian: apt-get install docker.io)"
+        )
     if os.getuid() != 0:
         return "no Docker engine answers, and only root can start one"
     return ""
@@ -99,7 +101,7 @@ def _start(folder: Path) -> None:
     deadline = time.monotonic() + _START_S
     while not _answers():
         if time.monotonic() > deadline:
-            raise DeadlineExceededError(f"the Docker engine didn't start: see {folder}/log.txt")
+            raise UnavailableError(f"the Docker engine didn't start: see {folder}/log.txt")
         time.sleep(0.1)
 
 
@@ -133,16 +135,16 @@ def _keep(folder: Path) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Run a command with an engine."""
+    """Run a command with an engine, or without one where none can be had."""
     if arguments[:1] == ["--keep"]:
         return _keep(Path(arguments[1]))
-    try:
-        with running():
-            status = subprocess.run(arguments, check=False).returncode
-        _wait_for_its_end(FOLDER)
-    except UnavailableError as exc:
-        sys.stderr.write(f"{exc}\n")
-        return 1
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(running())
+        except UnavailableError as exc:
+            sys.stderr.write(f"{exc}; what needs one is skipped\n")
+        status = subprocess.run(arguments, check=False).returncode
+    _wait_for_its_end(FOLDER)
     return status
 
 

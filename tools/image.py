@@ -33,6 +33,7 @@ OUR_BASE = f"{containers.LOCAL}/{OFFICIAL_BASE}"
 # What our base is as well: the components that are commands name it.
 DEBIAN = "debian:12"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+EVERYBODYS = "deb http://deb.debian.org/debian bookworm main"
 _LEFT_OUT = ("doc", "man", "locale")
 _LISTS = ("/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources")
 
@@ -62,8 +63,7 @@ def base() -> str:
                 "--include=python3,python3-venv,libstdc++6",
                 *(f"--dpkgopt=path-exclude=/usr/share/{each}/*" for each in _LEFT_OUT),
                 # The machine's own mirror is nobody else's business.
-                "--customize-hook=echo deb http://deb.debian.org/debian bookworm main"
-                ' > "$1/etc/apt/sources.list"',
+                f"--customize-hook=echo '{EVERYBODYS}' > $1/etc/apt/sources.list",
                 "bookworm", tar, mirror(),
             ],
             check=True,
