@@ -19,7 +19,8 @@ SELECT = -m "not slow and not docker"
 WORKSPACE := runs/pipeline
 PORT := 5000
 
-.PHONY: help loop test lab check unit notebooks portable refresh render bench mlflow lock clean ready
+.PHONY: help loop test lab check unit notebooks portable refresh render bench image mlflow lock clean \
+	ready
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -61,6 +62,9 @@ render: ready  ## the notebooks as nbviewer shows them, checked, into runs/html
 
 bench: ready  ## side-by-side measurements; not part of the tests
 	@for table in benchmarks/*.md; do $(RUN) benchmarks.$$(basename $$table .md) || exit 1; done
+
+image: ready  ## the Docker images: the model server's and those of the pipeline's components
+	@$(RUN) tools.image
 
 mlflow: ready  ## MLflow's web page of runs and versions, on loopback: of WORKSPACE=runs/pipeline
 	@$(BIN)/mlops-mini reconcile --workspace $(WORKSPACE)

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -325,14 +325,22 @@ def run_pipeline(  # noqa: PLR0917 - typer passes them by name
     inline: Annotated[
         bool, typer.Option("--inline", help="Run tasks in this process, for a debugger.")
     ] = False,
+    runner_name: Annotated[
+        Literal["process", "docker"],
+        typer.Option("--runner", help="Run each task as a process, or in a container."),
+    ] = "process",
     as_json: AsJson = False,
 ) -> None:
     """Train, judge on the last days of a period, and publish what the gate blesses.
+
+    With --runner docker, each task runs in the image that its component names, without a network,
+    and sees only its own files; `make image` builds the images.
 
     Example: mlops-mini pipeline run --period 2013-03
     """
     from mlops_mini.pipeline import definition
     from mlops_mini.runner.runner import Runner
+    from mlops_mini.runner.tasks import Mode
     from mlops_mini.use_case import load
     from mlops_mini.workspace import runs_folder
 
@@ -351,9 +359,10 @@ def run_pipeline(  # noqa: PLR0917 - typer passes them by name
             is_warm_start=warm_start,
             with_challenger=challenger,
         )
+    mode: Mode = "docker" if runner_name == "docker" else "inline" if inline else "fork"
     with (
         terminal.tasks() as on_task,
-        Runner(folder / "runs", mode="inline" if inline else "fork", on_task=on_task) as runner,
+        Runner(folder / "runs", mode=mode, volumes=definition.VOLUMES, on_task=on_task) as runner,
         terminal.canceled_by_sigterm(),
     ):
         if resume:

@@ -17,6 +17,7 @@ from typing import Any
 from kfp import compiler, dsl
 
 from mlops_mini import workspace
+from mlops_mini.containers import Access
 from mlops_mini.data import table_files
 from mlops_mini.data.periods import Calendar, Period
 from mlops_mini.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
@@ -29,6 +30,15 @@ from mlops_mini.use_case import UseCase, load, naming
 
 NAME = "continuous-training"
 HOLDOUT_DAYS = 14
+# What tasks read or write outside of their run, by the parameter that says where.
+VOLUMES: dict[str, Access] = {
+    "data_folder": "read",
+    "baseline": "read",
+    "warm_start": "read",
+    "models_folder": "write",
+    "verdicts_folder": "write",
+    "registry": "write",
+}
 
 
 @dsl.pipeline(name=NAME)

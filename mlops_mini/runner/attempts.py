@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlops_mini import files
+from mlops_mini import containers, files
 from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError, MlopsMiniError
 from mlops_mini.runner import artifacts, layout, placeholders, python_functions, values
 from mlops_mini.runner.values import Source
@@ -38,6 +38,8 @@ def prepare(
     present: Collection[str],
     job: Mapping[str, str],
     python: str,
+    image: str = "",
+    mounts: Mapping[str, containers.Access] | None = None,
 ) -> None:
     """Write `job.json`: all that an attempt needs to know.
 
@@ -52,6 +54,8 @@ def prepare(
         present: Names of the inputs that do not only have their default.
         job: Values of placeholders such as `{{$.pipeline_job_uuid}}`, by name.
         python: Interpreter of another environment; "" for a component that runs in this one.
+        image: Digest of the image to run it in; "" for a process of this machine.
+        mounts: What it may read or write there, beside its folder.
     """
     declared = component.get("outputDefinitions", {})
 
@@ -96,6 +100,8 @@ def prepare(
                 "container": container,
                 "component": component,
                 "python": python,
+                "image": image,
+                "mounts": {**(mounts or {}), str(folder): "write"},
                 "present": sorted(present),
                 "placeholders": dict(job),
                 "executor_input": {**executor_input, "inputs": all_filled},
@@ -159,6 +165,18 @@ def _execute(job: JsonObject, folder: Path, *, is_own_process: bool) -> None:
                 "the component has no command, and the image's own cannot be known here: state "
                 "`command` in its ContainerSpec"
             )
+    program, is_in_container = command[0], bool(job["image"])
+    if is_in_container:
+        command = containers.run_command(
+            job["image"],
+            command,
+            label=layout.container_label(folder),
+            mounts={Path(path): access for path, access in job["mounts"].items()},
+            folder=folder / layout.WORK,
+            variables=variables,
+        )
+        variables = {}
+        (folder / layout.CONTAINER).touch()
     # Another interpreter must not find our packages.
     ours = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     try:
@@ -169,7 +187,7 @@ def _execute(job: JsonObject, folder: Path, *, is_own_process: bool) -> None:
         if exc.errno == errno.E2BIG:
             longest = max(map(len, command))
             raise FailedPreconditionError(
-                f"{command[0]!r} cannot be given {len(command) - 1} arguments, the longest of "
+                f"{program!r} cannot be given {len(command) - 1} arguments, the longest of "
                 f"{longest:,} characters: the system takes 131,071 in one, and so does "
                 "Kubeflow; hand on large values as artifacts"
             ) from exc
@@ -177,9 +195,13 @@ def _execute(job: JsonObject, folder: Path, *, is_own_process: bool) -> None:
             f"{command[0]!r} does not start on this machine ({exc.strerror}); containers run as "
             "processes of this machine here, with what is installed on it"
         ) from exc
+    if is_in_container:
+        (folder / layout.CONTAINER).unlink()
+    if is_in_container and done.returncode == containers.NOT_STARTED:
+        raise containers.explained(_last_line(folder))
     if done.returncode:
         how = f"exit status {done.returncode}"
-        raise FailedPreconditionError(f"{command[0]!r} ended with {how}{_last_line(folder)}")
+        raise FailedPreconditionError(f"{program!r} ended with {how}{_last_line(folder)}")
 
 
 def _collect(job: JsonObject, folder: Path) -> JsonObject:

@@ -1,4 +1,4 @@
-"""Environments for components that need other packages than ours: made once, then kept.
+"""Where components find their packages: environments that are made once, or images.
 
 An environment's folder is named by the digest of what is installed into it, so components that ask
 for the same packages share one, and other versions mean another. Nothing is installed at run time
@@ -15,10 +15,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from mlops_mini import files
+from mlops_mini import containers, files
 from mlops_mini.errors import UnavailableError
 from mlops_mini.runner import digests
 from mlops_mini.runner.spec import Package
@@ -66,6 +67,33 @@ def digest_of(installs: Sequence[Sequence[str]]) -> str:
     """Digest what an environment of these installs would be on this machine."""
     machine = [platform.system(), platform.machine()]
     return digests.key_of({"installs": installs, "python": sys.version, "machine": machine})
+
+
+def image_name(container: Mapping[str, Any]) -> str:
+    """Name the image that a component runs in, with what it would install already in it.
+
+    Args:
+        container: Of its executor.
+
+    >>> image_name({"image": "python:3.11"})
+    'python:3.11'
+    """
+    image = str(container["image"])
+    installs = installs_of(container.get("command", []))
+    if not installs:
+        return image
+    digest = digests.key_of({"image": image, "installs": installs})
+    return f"{containers.LOCAL}/component:{digest[:12]}"
+
+
+def image_of(container: Mapping[str, Any]) -> containers.Image:
+    """Find the image of a component on this machine, or what `make image` made in its place.
+
+    Raises:
+        NotFoundError: It isn't there; nothing is pulled, for a run needs no network.
+    """
+    name = image_name(container)
+    return containers.image(name, f"{containers.LOCAL}/{name}")
 
 
 def python_of(installs: Sequence[Sequence[str]], *, root: Path, log_file: Path) -> Path:
@@ -122,8 +150,7 @@ def prepare(package: Package, *, root: Path | None = None) -> list[Path]:
     """
     root = root or default_root()
     root.mkdir(parents=True, exist_ok=True)
-    executors = package.spec["deploymentSpec"]["executors"].values()
-    commands = [executor.get("container", {}).get("command", []) for executor in executors]
+    commands = [container.get("command", []) for container in package.containers]
     needed = [installs for command in commands if (installs := installs_of(command))]
     return [
         python_of(installs, root=root, log_file=root / "environments.log") for installs in needed

@@ -24,13 +24,13 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlops_mini import processes
-from mlops_mini.errors import UnavailableError
+from mlops_mini import containers, processes
+from mlops_mini.errors import MlopsMiniError, UnavailableError
 from mlops_mini.runner import attempts, layout
 
 # What is worth importing once: each takes over .1 s. Modules that a user may edit are not.
@@ -161,11 +161,12 @@ class ForkServer:
         with self._lock:
             if self._socket is server:
                 self._socket = None
-            lost = [attempts_there.pop(folder) for folder in list(attempts_there)]
-        for attempt in lost:
+            lost = {folder: attempts_there.pop(folder) for folder in list(attempts_there)}
+        for folder, attempt in lost.items():
             # The attempt has died with the server, what it has started has not.
             if attempt.pid:
                 _kill_group(attempt.pid)
+            remove_container(Path(folder))
             attempt.done.set_exception(self._ended())
 
     def _ended(self) -> UnavailableError:
@@ -212,8 +213,9 @@ def serve(connection: socket.socket) -> None:
                 _kill_orphans(children)
                 if pid not in children:
                     continue
-                code = os.waitstatus_to_exitcode(status)
-                _say(connection, {"folder": children.pop(pid), "status": code})
+                folder, code = children.pop(pid), os.waitstatus_to_exitcode(status)
+                remove_container(Path(folder))
+                _say(connection, {"folder": folder, "status": code})
 
 
 def _worth_importing(packages: Collection[str]) -> list[str]:
@@ -325,7 +327,15 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _end(attempts_there: Iterable[int]) -> None:
+def remove_container(attempt: Path) -> None:
+    """Remove the container that an attempt has left because it was killed, if it had one."""
+    if (attempt / layout.CONTAINER).exists():
+        # An engine that has ended has ended its containers, too.
+        with contextlib.suppress(MlopsMiniError):
+            containers.remove(layout.container_label(attempt), is_coming=True)
+
+
+def _end(attempts_there: Mapping[int, str]) -> None:
     """End all attempts with all that they have started, and wait until nothing is left."""
     for pid in attempts_there:
         _kill_group(pid)
@@ -334,6 +344,8 @@ def _end(attempts_there: Iterable[int]) -> None:
             # Each that ends may leave children of its own to us.
             _kill_orphans(())
             os.waitpid(-1, 0)
+    for folder in attempts_there.values():
+        remove_container(Path(folder))
 
 
 def _adopt_orphans() -> None:

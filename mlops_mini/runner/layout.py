@@ -4,7 +4,7 @@
 
     ROOT/runs.sqlite, runs.lock, fork_server.log
     ROOT/RUN/.lock
-    ROOT/RUN/TASK/attempt-1/job.json, result.json, log.txt, imports.txt, work/, ...
+    ROOT/RUN/TASK/attempt-1/job.json, result.json, log.txt, imports.txt, container, work/, ...
     ROOT/RUN/TASK/attempt-1/artifacts/OUTPUT, executor_output.json
     ROOT/RUN/TASK/attempt-1/parameters/OUTPUT
 """
@@ -22,6 +22,8 @@ _OWN_IN_ROOT = ("runs.", "fork_server.")
 RUN_LOCK = ".lock"
 JOB, RESULT, LOG, WORK = "job.json", "result.json", "log.txt", "work"
 IMPORTS = "imports.txt"
+# There while an attempt has a container, which no signal to its process reaches.
+CONTAINER = "container"
 _EXECUTOR_OUTPUT = "executor_output.json"
 # Where Kubeflow's launcher mounts what is not a file of the machine.
 _MOUNTS = {"gs://": "/gcs/", "minio://": "/minio/", "s3://": "/s3/"}
@@ -66,6 +68,11 @@ def mounted(uri: str) -> str:
     if uri.startswith("oci://"):
         return f"/oci/{uri.removeprefix('oci://').replace('/', '_')}/models"
     return uri
+
+
+def container_label(attempt: Path) -> str:
+    """Return the label by which the container of an attempt is found."""
+    return f"mlops-mini.attempt={attempt}"
 
 
 def executor_output(attempt: Path) -> Path:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from mlops_mini import files
+from mlops_mini import containers, files
 from mlops_mini.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -77,6 +77,7 @@ class Runner:
         mode: Mode = "fork",
         on_task: Callable[[TaskRecord], None] = lambda _task: None,
         environments_root: Path | None = None,
+        volumes: Mapping[str, containers.Access] | None = None,
         clock: Callable[[], datetime] = _now,
     ) -> None:
         """Open a root; no process starts yet.
@@ -87,9 +88,12 @@ class Runner:
             n_workers: Most tasks at the same time; as many as cores that this process may
                 use if None.
             mode: `fork` runs each task in a process of its own, forked from one that has imported
-                what the task needs; `inline` in this process, one at a time, for a debugger.
+                what the task needs; `inline` in this process, one at a time, for a debugger;
+                `docker` in a container of its own, of the image that the component names.
             on_task: Told of each change of a task, in another thread than the caller's.
             environments_root: See `environments.default_root`.
+            volumes: Parameters of components that name a folder, and whether containers may read
+                or also write it. They see nothing else of this machine but their own files.
             clock: Says the time, with its zone.
 
         Raises:
@@ -107,6 +111,7 @@ class Runner:
         self._mode = mode
         self._on_task = on_task
         self._environments_root = environments_root or environments.default_root()
+        self._volumes = volumes or {}
 
     def run(
         self,
@@ -268,9 +273,9 @@ class Runner:
     def _with_surroundings(self, run: RunRecord, package: spec.Package) -> RunRecord:
         """Note the code and the packages that a run works with, from now on."""
         sources = [
-            python_functions.source_of(executor["container"])
-            for executor in package.spec["deploymentSpec"]["executors"].values()
-            if "container" in executor and python_functions.is_python(executor["container"])
+            python_functions.source_of(container)
+            for container in package.containers
+            if python_functions.is_python(container)
         ]
         # Each with its own imports, for one that does not parse must not hide the others'.
         modules = {
@@ -278,10 +283,13 @@ class Runner:
             for source in sources
             for name, digest in digests.reach(source).modules.items()
         }
-        environment = digests.installed()
+        environment = dict(digests.installed())
+        if self._mode == "docker":
+            images = map(environments.image_of, package.containers)
+            environment = {image.name: image.digest for image in images}
         code_digest = digests.key_of(modules)
         self._records.save_snapshot(code_digest, modules)
-        self._records.save_snapshot(digests.key_of(environment), dict(environment))
+        self._records.save_snapshot(digests.key_of(environment), environment)
         return replace(
             run,
             code_digest=code_digest,
@@ -302,6 +310,7 @@ class Runner:
                 mode=self._mode,
                 n_workers=self._n_workers,
                 environments_root=self._environments_root,
+                volumes=self._volumes,
                 on_task=self._on_task,
             )
             ready.set_result((asyncio.get_running_loop(), tasks))

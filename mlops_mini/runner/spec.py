@@ -43,6 +43,12 @@ class Package:
         """The component that the run itself is."""
         return dict(self.spec["root"])
 
+    @property
+    def containers(self) -> list[JsonObject]:
+        """What the executors run, but for importers, which run nothing."""
+        executors = self.spec["deploymentSpec"]["executors"].values()
+        return [executor["container"] for executor in executors if "container" in executor]
+
     def component(self, task: Mapping[str, Any]) -> JsonObject:
         """Look up the component that a task runs."""
         return dict(self.spec["components"][task["componentRef"]["name"]])

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from mlops_mini import containers
 from mlops_mini.errors import MlopsMiniError, UnavailableError
 from mlops_mini.runner import (
     artifacts,
@@ -24,14 +25,14 @@ from mlops_mini.runner import (
     python_functions,
     values,
 )
-from mlops_mini.runner.fork_server import ForkServer
+from mlops_mini.runner.fork_server import ForkServer, remove_container
 from mlops_mini.runner.inputs import Readers
 from mlops_mini.runner.records import Records, RunRecord, TaskRecord
 
 logger = logging.getLogger(__name__)
 
 JsonObject = dict[str, Any]
-Mode = Literal["fork", "inline"]
+Mode = Literal["fork", "inline", "docker"]
 DONE = ("SUCCEEDED", "CACHED")
 
 
@@ -103,6 +104,7 @@ class TaskRunner:
         mode: Mode,
         n_workers: int,
         environments_root: Path,
+        volumes: Mapping[str, containers.Access],
         on_task: Callable[[TaskRecord], None],
     ) -> None:
         """Prepare to run tasks.
@@ -115,6 +117,7 @@ class TaskRunner:
             mode: Where attempts run.
             n_workers: Most tasks at the same time.
             environments_root: See `environments.python_of`.
+            volumes: See `Runner`.
             on_task: Told of each change of a task's state.
         """
         self.run_id = run.id
@@ -127,6 +130,7 @@ class TaskRunner:
         self._workers = asyncio.Semaphore(1 if mode == "inline" else n_workers)
         self._readers = Readers()
         self._environments_root = environments_root
+        self._volumes = volumes
         self._on_task = on_task
 
     def note(self, path: str, task: JsonObject, state: str, *, error: str = "") -> Outcome:
@@ -189,7 +193,10 @@ class TaskRunner:
     ) -> TaskRecord:
         container = leaf.executor["container"]
         installs = environments.installs_of(container.get("command", []))
-        is_ours = python_functions.is_python(container) and not installs
+        image = None
+        if self._mode == "docker":
+            image = await asyncio.to_thread(environments.image_of, container)
+        is_ours = python_functions.is_python(container) and not installs and not image
         source = python_functions.source_of(container)
         reach = digests.reach(source if is_ours else "")
         caching = leaf.task.get("cachingOptions", {})
@@ -202,7 +209,7 @@ class TaskRunner:
                 "cache_key": caching.get("cacheKey", ""),
                 "executor": [source, container.get("args", []), container.get("env", [])],
                 "outputs": leaf.component.get("outputDefinitions", {}),
-                "image": container["image"],
+                "image": image.digest if image else container["image"],
                 "parameters": leaf.inputs.parameters,
                 "artifacts": named,
                 **_asked_by_command(leaf),
@@ -241,7 +248,9 @@ class TaskRunner:
             # cache runs every time, and must not wait for what it only might import.
             reach = replace(reach, at_once=reach.installed)
         python = ""
-        if python_functions.is_python(container) and installs:
+        if image:
+            python = "python3"
+        elif python_functions.is_python(container) and installs:
             (self._folder / leaf.path).mkdir(parents=True, exist_ok=True)
             log_file = self._folder / leaf.path / "environment.log"
             # Tasks that need the same one wait for each other.
@@ -262,7 +271,7 @@ class TaskRunner:
                 if stop.is_set():
                     return replace(record, state="CANCELLED")
             self._readers.begin(leaf.path, leaf.inputs.artifacts)
-            record = await self._attempt(record, leaf, python, reach, stop)
+            record = await self._attempt(record, leaf, python, image, reach, stop)
             if record.state != "FAILED":
                 break
             logger.warning("%s: attempt %d failed: %s", leaf.path, record.attempt, record.error)
@@ -282,12 +291,14 @@ class TaskRunner:
         record: TaskRecord,
         leaf: Leaf,
         python: str,
+        image: containers.Image | None,
         reach: digests.Reach,
         stop: asyncio.Event,
     ) -> TaskRecord:
         final = self._folder / leaf.path / f"attempt-{record.attempt + 1}"
         unfinished = final.with_name(f"{final.name}.unfinished")
         for left_by_a_killed_run in final.parent.glob("*.unfinished"):
+            remove_container(left_by_a_killed_run)
             # Who was writing there may just be dying.
             shutil.rmtree(left_by_a_killed_run, ignore_errors=True)
         unfinished.mkdir(parents=True)
@@ -302,6 +313,8 @@ class TaskRunner:
             present=leaf.present,
             job=leaf.job,
             python=python,
+            image=image.digest if image else "",
+            mounts=self._mounts(leaf.inputs),
         )
         record = replace(
             record, state="RUNNING", attempt=record.attempt + 1, folder=str(unfinished), error=""
@@ -361,6 +374,22 @@ class TaskRunner:
             self._forks.kill(folder)
             await asyncio.wait({ended}, timeout=0.05)
         return ended.result()
+
+    def _mounts(self, inputs: Values) -> dict[str, containers.Access]:
+        """List what a container is shown: its input artifacts, and the folders it was named."""
+        mounts: dict[str, containers.Access] = {}
+        for many in inputs.artifacts.values():
+            for artifact in many:
+                mounts[str(artifacts.path_of(artifact["uri"]))] = "read"
+        for name, access in self._volumes.items():
+            if value := inputs.parameters.get(name):
+                # SQLite makes files beside its own.
+                file = value.removeprefix("sqlite:///")
+                folder = Path(file) if file == value else Path(file).parent
+                if access == "write":
+                    folder.mkdir(parents=True, exist_ok=True)
+                mounts[str(folder)] = access
+        return {path: access for path, access in mounts.items() if Path(path).exists()}
 
     def _import(self, record: TaskRecord, leaf: Leaf) -> TaskRecord:
         importer = leaf.executor["importer"]
