@@ -50,7 +50,7 @@ def explain(
     from mlops_mini.lineage import lineage, report
     from mlops_mini.lineage import openlineage as events
 
-    found = lineage.find(_folder(workspace), version, model=model)
+    found = lineage.find(workspace_folder(workspace), version, model=model)
     if picture:
         _draw(found, picture)
     if openlineage:
@@ -77,7 +77,9 @@ def compare(
     from mlops_mini.lineage import compare as comparing
     from mlops_mini.lineage import lineage
 
-    pair = [lineage.find(_folder(workspace), name, model=model) for name in (first, second)]
+    pair = [
+        lineage.find(workspace_folder(workspace), name, model=model) for name in (first, second)
+    ]
     differences = comparing.compare(*pair)
     table = comparing.table(differences, (pair[0].name, pair[1].name))
     print_document([dataclasses.asdict(each) for each in differences], table, as_json=as_json)
@@ -101,7 +103,7 @@ def reproduce(
     """
     from mlops_mini.lineage import reproduce as reproducing
 
-    folder = _folder(workspace)
+    folder = workspace_folder(workspace)
     with terminal.tasks() as on_task:
         result = reproducing.reproduce(
             folder,
@@ -126,7 +128,7 @@ def history(workspace: Workspace = None, model: Model = "", as_json: AsJson = Fa
     """
     from mlops_mini.lineage import history as histories
 
-    found = histories.read(_folder(workspace), model=model)
+    found = histories.read(workspace_folder(workspace), model=model)
     print_document(histories.document(found), *histories.tables(found), as_json=as_json)
 
 
@@ -142,7 +144,7 @@ def approve(
     """
     from mlops_mini.lineage import approval
 
-    published = approval.approve(_folder(workspace), run, by=by)
+    published = approval.approve(workspace_folder(workspace), run, by=by)
     typer.echo(f"version {published.version} is the champion: {published.path}")
 
 
@@ -161,7 +163,7 @@ def rollback(
     from mlops_mini.lineage import lineage
     from mlops_mini.model import champions
 
-    folder = _folder(workspace)
+    folder = workspace_folder(workspace)
     models = folder / "models" / lineage.model_of(folder, model)
     move = champions.roll_back(models, version, by=by, reason=reason)
     typer.echo(f"version {move.version} is the champion; `mlops-mini reconcile` tells the registry")
@@ -175,7 +177,7 @@ def reconcile(workspace: Workspace = None, model: Model = "", as_json: AsJson = 
     """
     from mlops_mini.lineage import browse
 
-    changed = browse.sync(_folder(workspace), model=model)
+    changed = browse.sync(workspace_folder(workspace), model=model)
     rows = [(text,) for text in changed] or [("nothing to mend",)]
     print_document(changed, ("Reconciled", ("what",), rows), as_json=as_json)
 
@@ -194,7 +196,7 @@ def prune(
     """
     from mlops_mini.lineage import pruning
 
-    pruned = pruning.prune(_folder(workspace), model=model, keep=keep, is_dry=dry_run)
+    pruned = pruning.prune(workspace_folder(workspace), model=model, keep=keep, is_dry=dry_run)
     rows = [("version", str(version)) for version in pruned.versions]
     rows += [("run", run) for run in pruned.runs]
     title = f"{'Would be removed' if dry_run else 'Removed'}: {pruned.n_bytes / 1e6:.1f} MB"
@@ -202,7 +204,8 @@ def prune(
     print_document(dataclasses.asdict(pruned), table, as_json=as_json)
 
 
-def _folder(workspace: Path | None) -> Path:
+def workspace_folder(workspace: Path | None) -> Path:
+    """Tell the folder of models, verdicts and runs, named or not."""
     from mlops_mini.workspace import runs_folder
 
     return workspace or runs_folder() / "pipeline"

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from mlops_mini import terminal
-from mlops_mini.cli_lineage import AsJson
+from mlops_mini.cli_lineage import AsJson, Workspace, workspace_folder
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.rollout.policy import Backend, TrafficPolicy
 
@@ -98,6 +98,11 @@ def start(  # noqa: PLR0917 - typer passes them by name
     ] = None,
     look_s: Annotated[float, typer.Option(help="Seconds between looks.")] = 1.0,
     replace: Annotated[bool, typer.Option("--replace", help="Give up what is under way.")] = False,
+    version: Annotated[
+        int | None,
+        typer.Option(help="The canary's number in the workspace, whose lineage notes the release."),
+    ] = None,
+    workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
     """Release a version step by step, as far as the evidence allows; the router must run.
@@ -105,6 +110,7 @@ def start(  # noqa: PLR0917 - typer passes them by name
     Example: mlops-mini release start --model m --stable v1=127.0.0.1:8501,127.0.0.1:8500
     --canary v2=127.0.0.1:8601,127.0.0.1:8600
     """
+    from mlops_mini.lineage import releases
     from mlops_mini.rollout import guardrails, release
     from mlops_mini.rollout.controller import Strategy
 
@@ -119,7 +125,12 @@ def start(  # noqa: PLR0917 - typer passes them by name
     made = release.Release(
         model=model, stable=_backend(stable), canary=_backend(canary), strategy=strategy
     )
+    if version is not None:  # before anything has begun
+        releases.check(workspace_folder(workspace), version, model=model)
     release.start(_folder(folder), made, replaces=replace)
+    releases.forget(_folder(folder))
+    if version is not None:
+        releases.begin(_folder(folder), workspace_folder(workspace), version)
     _run(folder, look_s=look_s, as_json=as_json)
 
 
@@ -256,16 +267,20 @@ def report(
 
 
 def _run(folder: Path | None, *, look_s: float, as_json: bool) -> None:
+    from mlops_mini.lineage import releases
     from mlops_mini.rollout import release
     from mlops_mini.rollout.envoy import Router
 
-    with terminal.canceled_by_sigterm(), terminal.live_tables() as show:
-        release.run(
-            _folder(folder),
-            Router(_router_folder(folder)),
-            look_s=look_s,
-            on_look=lambda made: show(*_tables(made)),
-        )
+    try:
+        with terminal.canceled_by_sigterm(), terminal.live_tables() as show:
+            release.run(
+                _folder(folder),
+                Router(_router_folder(folder)),
+                look_s=look_s,
+                on_look=lambda made: show(*_tables(made)),
+            )
+    finally:
+        releases.note(_folder(folder))
     _show(folder, as_json=as_json)
 
 

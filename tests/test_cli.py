@@ -55,7 +55,10 @@ def test_help_shows_an_example(verb):
         (["pipeline", "run", "--period", "2013-01"], "use case flights: some periods before 2013"),
         (["pipeline", "run", "--period", "2014-05"], "use case flights: no flights of 2014-05"),
         (["pipeline", "run", "--period", "2013-03", "--resume", "gone"], "no run 'gone' in"),
-        (["explain", "1", "--workspace", "nowhere"], "no model at all in nowhere/models"),
+        (
+            ["explain", "1", "--workspace", "nowhere"],
+            "no model has been published in nowhere/models yet: run",
+        ),
         (["explain", "first", "--workspace", "nowhere"], "no records of runs in nowhere/runs"),
         (["pipeline", "show", "gone"], "no runs in"),
         (["pipeline", "runs"], "no runs in"),

@@ -23,7 +23,7 @@ class Trial:
         run_id: The run.
         started_at: ISO 8601, UTC.
         state: As `RunRecord.state`.
-        test_period: The month or week that it judged on.
+        test_period: The newest month or week, whose last days judged.
         decision: The gate's; empty if it wasn't reached.
         reason: Why, or why the run has failed.
         version: What it has published, None if nothing.
@@ -119,7 +119,7 @@ def tables(history: History) -> list[TextTable]:
     return [
         (
             f"Runs of {history.model}",
-            ("run", "judged on", "verdict", "version", "why"),
+            ("run", "data until", "verdict", "version", "why"),
             trials,
         ),
         (

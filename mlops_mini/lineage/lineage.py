@@ -46,8 +46,9 @@ class Partition:
     Attributes:
         table: Name of the table.
         period: Such as 2013-03.
-        role: `trained on`; `judged on`, though a blessed model has learned from it in the end; or
-            `looked back at` by features of the first rows.
+        role: `trained on`; `judged at its end`, for the last days of the newest one judge a
+            candidate that has learned from the days before them, and a blessed one learns from
+            them too before it's published; or `looked back at` by features of the first rows.
         n_rows: Rows that arrived.
         n_quarantined: Those of them that were set aside.
         digest: Of their contents, however they were stored.
@@ -203,8 +204,10 @@ def model_of(workspace: Path, model: str = "") -> str:
         return model
     if model or not there:
         raise NotFoundError(
-            f"no model {model or 'at all'} in {folder}; there are {there or 'none'}: name a"
-            " workspace by --workspace, and a model there by --model"
+            f"no model {model} in {folder}; there are {there}: name one of these by --model"
+            if model and there
+            else f"no model has been published in {folder} yet: run the pipeline first, or name"
+            " another workspace by --workspace"
         )
     if len(there) > 1:
         raise InvalidArgumentError(
@@ -428,7 +431,7 @@ def _partitions(run: RunRecord) -> tuple[Partition, ...]:
             **each,
             role="trained on"
             if each["period"] in trained
-            else "judged on"
+            else "judged at its end"
             if each["period"] == judged
             else "looked back at",
         )

@@ -59,7 +59,7 @@ class Publication:
     Attributes:
         run_id: The pipeline run that published it.
         model_digest: Its `digest.model_digest`.
-        test_period: The month or week that it was judged on.
+        test_period: The month or week at whose end it was judged.
         train_periods: The months or weeks that it was trained on.
         data_digest: Digest of the files that hold all these periods.
         began: When the run began, ISO 8601; empty if that isn't known.

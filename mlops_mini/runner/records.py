@@ -130,7 +130,8 @@ class RunRecord:
         git_commit: What `git describe` says of the folder that the run began in, empty outside of a
             checkout.
         trigger: Why it began: `kind`, `key` and `reason`; empty if nobody has said.
-        release: What became of the version that it published; empty as long as nothing has.
+        release: What became of the version that it published, as `mlops-mini release start
+            --version` notes it; empty as long as nothing has.
         tasks: By path, in the order in which they began.
     """
 

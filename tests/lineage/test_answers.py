@@ -30,7 +30,9 @@ def test_two_versions_differ_in_parameters_data_parents_and_metrics(played: Path
     differences = {(each.kind, each.name): (each.a, each.b) for each in compare.compare(*pair)}
 
     assert differences["parameter", "epochs"] == ("5", "7")
-    assert differences["data", "customers of 2026-02"][0].startswith("judged on, 12 rows, 1 set")
+    assert differences["data", "customers of 2026-02"][0].startswith(
+        "judged at its end, 12 rows, 1 set"
+    )
     assert differences["data", "customers of 2026-03"][0] == ""
     assert differences["metric", "candidate: auc"] == ("0.75", "0.77")
     assert differences["parent", "baseline"][0] == ""

@@ -28,7 +28,7 @@ def test_a_version_tells_data_code_parameters_verdict_and_what_served(played: Pa
         (part.period, part.role, part.n_rows, part.n_quarantined) for part in told.partitions
     ] == [
         ("2026-01", "trained on", 11, 1),
-        ("2026-02", "judged on", 12, 1),
+        ("2026-02", "judged at its end", 12, 1),
     ]
     assert len({part.digest for part in told.partitions}) == 2
     assert told.run.code_digest
