@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlops_mini import files
-from mlops_mini.data import quarantine, rules, table_files
+from mlops_mini.data import quarantine, rules, table_files, tensors
 from mlops_mini.data.columns import plain
 from mlops_mini.data.integrity import contents_digest
 from mlops_mini.data.periods import Period
@@ -46,7 +46,7 @@ class PeriodOfExamples:
         period: The period.
         rows: Rows of the examples' table, with what `prepare` adds to them.
         features: Their features, one row each, as of the instant when its prediction is due.
-        labels: 1 or 0, NaN where unknown.
+        labels: 1 or 0, or the number of a class, NaN where unknown.
     """
 
     period: Period
@@ -60,7 +60,7 @@ class PeriodOfExamples:
         return int(self.labels.isna().sum())
 
     def labeled(self) -> tuple[pd.DataFrame, npt.NDArray[Any]]:
-        """Features and labels, shape [n] of 0 and 1, of the rows that have a label."""
+        """Features and labels, shape [n] of whole numbers, of the rows that have a label."""
         known = self.labels.notna()
         return self.features[known], self.labels[known].to_numpy(np.float64)
 
@@ -196,7 +196,8 @@ def clean(
                 partitions.append(partition)
                 if arrived.empty:
                     kept[table.name].append(arrived)
-                    findings.append(f"no {table.name} at all in {period}")
+                    if table.name != use_case.label.corrected_in:
+                        findings.append(f"no {table.name} at all in {period}")
                     continue
                 split = _split(use_case, table, period, arrived)
                 splits.append(split)
@@ -214,7 +215,7 @@ def clean(
     folder.mkdir(parents=True)
     for name, parts in kept.items():
         rows = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
-        rows.to_parquet(folder / f"{name}.parquet", index=False)
+        tensors.write_parquet(rows, folder / f"{name}.parquet")
     files.write_checksums(folder, sorted(f"{table.name}.parquet" for table in use_case.tables))
     quarantine.record(splits).to_csv(quarantine_file, index=False)
     partitions_file.write_text(json.dumps(partitions, indent=2) + "\n")
@@ -239,11 +240,18 @@ def read(use_case: UseCase, periods: Sequence[Period], *, data_folder: Path) -> 
     """
     features = use_case.feature_set
     needed = [*_before(use_case, periods, data_folder), *periods]
-    tables = {
-        name: [
-            rules.prepare(table, _load(use_case, table, period, data_folder)) for period in needed
-        ]
+    loaded = {
+        name: [_load(use_case, table, period, data_folder) for period in needed]
         for name, table in use_case.by_name.items()
+    }
+    if use_case.label.corrected_in:
+        corrections = pd.concat(loaded[use_case.label.corrected_in], ignore_index=True)
+        loaded[features.of] = [
+            labels.correct(use_case, part, corrections) for part in loaded[features.of]
+        ]
+    tables = {
+        name: [rules.prepare(use_case.by_name[name], part) for part in parts]
+        for name, parts in loaded.items()
     }
     rows = tables[features.of][-len(periods) :]
     _check_columns(use_case, rows[-1])
@@ -313,7 +321,7 @@ def write(
         test_period: The one after them.
         holdout_days: How many days at the end of all these periods are held out.
         train_file: Gets a parquet file of the rows before: the key, the features, the time, the
-            label, 1 or 0, and the slices that are no features.
+            label, 1 or 0 or the number of a class, and the slices that are no features.
         test_file: Gets the same of the days held out.
         arrivals_file: Gets JSON of how many rows there were, with or without a label: `learned`,
             those before, by slice, and `judged`, those held out, by day in the use case's zone.
@@ -322,12 +330,12 @@ def write(
     Raises:
         NotFoundError: A period is not there.
         DataIntegrityError: A file is damaged, or a period has no row.
-        InvalidArgumentError: A label is neither 0 nor 1, the same for all, or known of no row; or
-            nothing is left to train on.
+        InvalidArgumentError: A label is neither 0 nor 1 and no class, the same for all, or known of
+            no row; a class has no row; or nothing is left to train on.
     """
     parts = read(use_case, [*train_periods, test_period], data_folder=data_folder).periods
     rows = pd.concat([_with_outcomes(use_case, part) for part in parts])
-    time, label = use_case.feature_set.time, use_case.label.name
+    time, label = use_case.feature_set.time, use_case.label.column
     cut = held_out_from(test_period, holdout_days)
     is_judged = rows[time] >= cut
     if holdout_days < 1 or is_judged.all():
@@ -359,7 +367,7 @@ def write(
             if (part.period.start < cut if is_train else part.period.end > cut)
         ]
         labels.check(use_case, labeled[label], asked, to_do="learn" if is_train else "judge")
-        labeled.reset_index().to_parquet(file, index=False)
+        tensors.write_parquet(labeled.reset_index(), file)
 
 
 def held_out_from(test_period: Period, holdout_days: int) -> datetime:
@@ -385,7 +393,7 @@ def _with_outcomes(use_case: UseCase, part: PeriodOfExamples) -> pd.DataFrame:
     return part.features.assign(
         **{
             use_case.feature_set.time: part.rows[use_case.feature_set.time].array,
-            use_case.label.name: part.labels.to_numpy(np.float64),
+            use_case.label.column: part.labels.to_numpy(np.float64),
         },
         **slices,
     )
