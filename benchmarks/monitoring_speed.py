@@ -137,7 +137,10 @@ def main(date: str) -> None:
     rows = [
         [
             f"{each['n']:,}", f"{each['labeled']:,}", str(each["windows"]),
-            *(f"{wall:.1f} / {cpu:.1f}" for wall, cpu in zip(each["wall"], each["cpu"], strict=True)),
+            *(
+                f"{wall:.1f} / {cpu:.1f}"
+                for wall, cpu in zip(each["wall"], each["cpu"], strict=True)
+            ),
             f"{each['mb']:.0f}", f"{each['size']:.0f}",
         ]
         for each in measured
