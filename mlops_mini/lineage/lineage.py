@@ -46,9 +46,8 @@ class Partition:
     Attributes:
         table: Name of the table.
         period: Such as 2013-03.
-        role: `trained on`; `judged at its end`, for the last days of the newest one judge a
-            candidate that has learned from the days before them, and a blessed one learns from
-            them too before it's published; or `looked back at` by features of the first rows.
+        role: `trained on`; `judged at its end`, by days that only a blessed model learns from,
+            before it's published; or `looked back at` by features of the first rows.
         n_rows: Rows that arrived.
         n_quarantined: Those of them that were set aside.
         digest: Of their contents, however they were stored.
@@ -203,12 +202,10 @@ def model_of(workspace: Path, model: str = "") -> str:
     if model in there:
         return model
     if model or not there:
-        raise NotFoundError(
-            f"no model {model} in {folder}; there are {there}: name one of these by --model"
-            if model and there
-            else f"no model has been published in {folder} yet: run the pipeline first, or name"
-            " another workspace by --workspace"
-        )
+        if there:
+            raise NotFoundError(f"no model {model} in {folder}; there are {there}: name one")
+        where = f"in {folder} yet: run the pipeline, or name another --workspace"
+        raise NotFoundError(f"no model has been published {where}")
     if len(there) > 1:
         raise InvalidArgumentError(
             f"there are several models in {folder}, {there}: name one by --model"

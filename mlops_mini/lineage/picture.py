@@ -38,7 +38,10 @@ def plot(lineage: Lineage, ax: Axes) -> Axes:
     of_run = _box(ax, "run", middle, text)
     for row, text in enumerate(texts):
         _arrow(ax, _box(ax, "data", row, text), of_run)
-    of_verdict = _box(ax, "verdict", middle, f"verdict\n{verdict}")
+    text = f"verdict\n{verdict}"
+    if lineage.publication and lineage.publication.approved_by:
+        text += f"\napproved by {lineage.publication.approved_by}"
+    of_verdict = _box(ax, "verdict", middle, text)
     _arrow(ax, of_run, of_verdict)
     _draw_services(lineage, ax, of_verdict)
     height = max(len(texts) - 1, 2)

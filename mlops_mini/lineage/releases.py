@@ -1,8 +1,8 @@
 """Note in a version's lineage what has become of its release.
 
 A release knows only addresses, and a lineage only folders. So whoever starts a release may say
-which version of a workspace its canary is, and the record of the run that published that version is
-told when the release begins and each time that it's left.
+which version of a workspace its canary is, and the record of the run that published it is told
+when the release begins and each time that it's left.
 """
 
 from __future__ import annotations

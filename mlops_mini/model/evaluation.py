@@ -25,7 +25,7 @@ _MIN_PROBABILITY = 1e-7
 # A softmax in float32 over many classes sums to 1 within less than this.
 _SUM_TOLERANCE = 1e-3
 _OVERALL, _ALL = "overall", "all"
-_SIGNATURE = "serving_default"
+DEFAULT_SIGNATURE = "serving_default"
 
 SliceMetrics = dict[str, dict[str, "Metrics"]]
 
@@ -70,8 +70,8 @@ class Signature:
     outputs: dict[str, str]
 
 
-def signature(version_folder: Path) -> Signature:
-    """Read what callers of an exported model may send, and what they get.
+def signatures(version_folder: Path) -> dict[str, Signature]:
+    """Read what callers of an exported model may send, and what they get, by signature.
 
     Args:
         version_folder: A SavedModel with the signature `serving_default`.
@@ -81,12 +81,15 @@ def signature(version_folder: Path) -> Signature:
         DataIntegrityError: Its files are damaged.
         InvalidArgumentError: It has no such signature.
     """
-    function = _load(version_folder).signatures[_SIGNATURE]
-    wanted = function.structured_input_signature[1]
-    return Signature(
-        inputs={name: _type(spec) for name, spec in wanted.items()},
-        outputs={name: _type(spec) for name, spec in function.structured_outputs.items()},
-    )
+    return {
+        name: Signature(
+            inputs={
+                alias: _type(spec) for alias, spec in function.structured_input_signature[1].items()
+            },
+            outputs={alias: _type(spec) for alias, spec in function.structured_outputs.items()},
+        )
+        for name, function in _load(version_folder).signatures.items()
+    }
 
 
 def _type(values: Any) -> str:
@@ -97,7 +100,11 @@ def _type(values: Any) -> str:
 
 
 def predict(
-    version_folder: Path, features: pd.DataFrame, *, batch_size: int = 8192
+    version_folder: Path,
+    features: pd.DataFrame,
+    *,
+    batch_size: int = 8192,
+    signature_name: str = DEFAULT_SIGNATURE,
 ) -> npt.NDArray[np.float32]:
     """Run an exported model over rows.
 
@@ -106,6 +113,7 @@ def predict(
         features: One row per example; columns that the model does not ask for are ignored.
         batch_size: Rows per run; bounds the memory used and does not change the answer. Of tensors
             a sixteenth.
+        signature_name: Which of its signatures to run.
 
     Returns:
         Probability of label 1 for each row, shape [n_rows], 0 to 1; of more classes than two,
@@ -121,7 +129,7 @@ def predict(
     import tensorflow as tf
 
     loaded = _load(version_folder)  # its variables live as long as it does
-    function = loaded.signatures[_SIGNATURE]
+    function = loaded.signatures[signature_name]
     wanted = function.structured_input_signature[1]
     inputs = training.as_inputs(features[[name for name in wanted if name in features]])
     given = {name: _type(values) for name, values in inputs.items()}
@@ -157,7 +165,7 @@ def _load(version_folder: Path) -> Any:
         raise DataIntegrityError(
             f"{version_folder} does not load ({str(exc).splitlines()[0]}): export the model again"
         ) from exc
-    function = loaded.signatures.get(_SIGNATURE)
+    function = loaded.signatures.get(DEFAULT_SIGNATURE)
     if function is None or "probability" not in function.structured_outputs:
         raise InvalidArgumentError(
             f"{version_folder} answers no `probability` in a signature `serving_default`: "
@@ -359,9 +367,9 @@ def evaluate(
         metrics_file: Gets the metrics as JSON: of `candidate` and of `baseline` (null if there is
             none), by `overall` and by each of `slices`, and there by value (overall: `all`); NaN is
             null.
-        predictions_file: Gets a parquet file of the key and the probabilities that `candidate` and
-            `baseline` answer, one row per example, in order; without a baseline there's no such
-            column.
+        predictions_file: Gets a parquet file of the key and the probabilities that `candidate`,
+            `baseline` and the candidate's `fallback` answer, one row per example, in order; without
+            a baseline or a fallback there's no such column.
         key: The column that tells examples apart.
         label: The column that's predicted, 0 or 1 or the number of a class in each row.
         slices: The columns to slice by, as `measure_slices` does.
@@ -395,6 +403,10 @@ def evaluate(
             }
         else:
             reports[name] = _report(probabilities, examples, label=label, slices=slices)
+    if training.FALLBACK_SIGNATURE in signatures(model):
+        predictions[training.FALLBACK_SIGNATURE] = predict(
+            model, examples[list(features)], signature_name=training.FALLBACK_SIGNATURE
+        )
     columns = {
         name: tensors.column(values).array if values.ndim > 1 else values
         for name, values in predictions.items()

@@ -14,8 +14,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from mlops_mini.errors import MlopsMiniError
@@ -53,7 +55,7 @@ def check(
     n_rows: int = 50,
     tolerance: float = 1e-5,
 ) -> ServingCheck:
-    """Start the model server on a model and ask it over REST and gRPC.
+    """Start the model server on a model and ask it over REST and gRPC, also for its fallback.
 
     Args:
         model: A SavedModel; it stays where it is.
@@ -74,12 +76,18 @@ def check(
     examples = training.read_examples(test_file, features)
     positions = np.linspace(0, len(examples) - 1, min(n_rows, len(examples))).astype(int)
     asked = examples.iloc[positions]
-    differences = {}
+    differences: dict[str, float] = {}
     misfit = ""
-    taken = evaluation.signature(baseline) if baseline else None
+    default, fallback = evaluation.DEFAULT_SIGNATURE, training.FALLBACK_SIGNATURE
+    taken = evaluation.signatures(baseline)[default] if baseline else None
     try:
-        own = evaluation.predict(model, asked)
-        misfit = _misfit(evaluation.signature(model), taken) if taken else ""
+        own = {default: evaluation.predict(model, asked)}
+        sent = {default: asked}
+        described = evaluation.signatures(model)
+        if fallback in described:  # whoever has no recent features asks it
+            own[fallback] = evaluation.predict(model, asked, signature_name=fallback)
+            sent[fallback] = asked[list(described[fallback].inputs)]
+        misfit = _misfit(described[default], taken) if taken else ""
         with tempfile.TemporaryDirectory(prefix="serving-check-") as folder:
             versions = Path(folder) / "candidate"
             shutil.copytree(model, versions / "1")
@@ -87,8 +95,12 @@ def check(
                 server.wait_until_served(1)
                 for transport in _TRANSPORTS:
                     with server.client(transport) as client:
-                        answer = client.predict(training.as_inputs(asked))["probability"]
-                    differences[transport] = float(np.abs(answer - own).max())
+                        for name, inputs in sent.items():
+                            answer = client.predict(training.as_inputs(inputs), signature=name)
+                            whose = (
+                                f"{transport}, signature {name}" if name != default else transport
+                            )
+                            differences[whose] = _difference(answer["probability"], own[name])
                 latency_ms = _latency_ms(server, asked)
     except MlopsMiniError as exc:
         return ServingCheck(is_servable=False, finding=str(exc), misfit=misfit)
@@ -121,6 +133,11 @@ def _misfit(signature: evaluation.Signature, taken: evaluation.Signature) -> str
             others = ", ".join(f"{name} ({dtype})" for name, dtype in added) or "no such"
             return f"the baseline {does} {names}, where it {does} {others}"
     return ""
+
+
+def _difference(answer: npt.NDArray[Any], own: npt.NDArray[Any]) -> float:
+    """Measure the largest difference; what is no number is as far off as can be."""
+    return float(np.nan_to_num(np.abs(answer - own), nan=math.inf).max())
 
 
 def _latency_ms(server: LocalServer, asked: pd.DataFrame) -> float:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mlops_mini.data import tensors
 from mlops_mini.data.periods import Calendar, Period
 from mlops_mini.errors import DataIntegrityError, FailedPreconditionError, InvalidArgumentError
-from mlops_mini.model import gate, thresholds, training
+from mlops_mini.evidence import intervals
+from mlops_mini.model import evaluation, gate, thresholds, training
 from mlops_mini.model.gate import Verdict
 from mlops_mini.model.gate_rules import Evidence, Recomputed, Span
 from mlops_mini.model.publish import Publication
@@ -75,6 +79,7 @@ def judge(
     learned = training.read_examples(train_file, [columns.key, *slices])
     test = training.read_examples(test_file, [columns.key, columns.time, label, *slices])
     names = ["candidate", *(["baseline"] if baseline else [])]
+    names += [training.FALLBACK_SIGNATURE] if use_case.fallback else []
     answered = training.read_examples(predictions_file, [columns.key, *names])
     if answered[columns.key].tolist() != test[columns.key].tolist():
         raise InvalidArgumentError(
@@ -108,9 +113,28 @@ def judge(
         recomputed=recomputed,
         serving=serving,
     )
+    if use_case.fallback:
+        answers = answered.loc[is_judged, training.FALLBACK_SIGNATURE].to_numpy()
+        evidence = replace(evidence, serving=_with_fallback(evidence, answers))
     verdict = gate.judge(evidence, asked)
     gate.write(verdict, verdict_file)
     return verdict
+
+
+def _with_fallback(evidence: Evidence, answers: npt.NDArray[Any]) -> ServingCheck:
+    """A candidate can't be served either if its fallback is of no use."""
+    serving, labels = evidence.serving, evidence.labels
+    finding = ""
+    if not evaluation.are_probabilities(answers).all():
+        finding = "some answers of its fallback are no probabilities"
+    elif 0 < labels.sum() < len(labels):
+        losses = evaluation.log_loss_per_row(answers, labels)
+        base = evaluation.measure(answers, labels).base_rate_log_loss
+        if intervals.of_mean(losses - base, evidence.days).lower > 0:
+            finding = "its fallback is surely worse than always predicting the base rate"
+    if not finding or not serving.is_servable:
+        return serving
+    return replace(serving, is_servable=False, finding=finding)
 
 
 def _span_of(version_folder: Path, calendar: Calendar) -> Span:

@@ -93,3 +93,29 @@ def test_what_callers_of_the_baseline_would_miss_is_told(exported, features, tmp
         "the baseline takes constant (float32), empty (float32), gust (float32), origin (string),"
         " where it takes no such"
     )
+
+
+@pytest.mark.parametrize(
+    ("scale", "words"), [(1 / 500, "model's own within"), (float("nan"), "signature fallback")]
+)
+def test_the_fallback_is_asked_too(scale: float, words: str, features, tmp_path: Path) -> None:
+    """NaN is as far off from the model's own answer as can be, though that's NaN too."""
+    import tensorflow as tf
+
+    def answers(scale: float):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="mins")])
+        def answer(mins):
+            return {"probability": tf.sigmoid(mins * scale)}
+
+        return answer
+
+    signatures = {"serving_default": answers(1 / 1000), "fallback": answers(scale)}
+    tf.saved_model.save(tf.Module(), str(tmp_path / "model"), signatures=signatures)
+    features.to_parquet(tmp_path / "examples.parquet")
+
+    checked = serving_check.check(
+        tmp_path / "model", tmp_path / "examples.parquet", features=["mins"], n_rows=3
+    )
+
+    assert words in checked.finding
+    assert checked.is_servable == ("own within" in words)

@@ -101,7 +101,8 @@ def judge(stops: Path, folder: Path, baseline: Path | None, **changes) -> gate.V
         "verdict_file": folder / "verdict.json",
         **FINE,
     }
-    return gating.judge(STOPS, before, last, baseline=baseline, **how | changes)
+    how |= changes
+    return gating.judge(how.pop("use_case", STOPS), before, last, baseline=baseline, **how)
 
 
 def of(verdict: gate.Verdict, rule: str) -> gate.RuleResult:
@@ -165,6 +166,28 @@ def test_a_use_case_has_thresholds_of_its_own(stops, tmp_path) -> None:
     assert of(verdict, "enough rows").verdict == "pass"
     assert verdict.decision == "blessed"
     assert verdict.thresholds_digest == thresholds.read(file).digest
+
+
+@pytest.mark.parametrize(
+    ("probability", "verdict", "words"),
+    [
+        (None, "pass", ""),
+        (0.97, "fail", "its fallback is surely worse than always predicting the base rate"),
+        (np.nan, "fail", "some answers of its fallback are no probabilities"),
+    ],
+)
+def test_a_candidate_must_have_a_fallback_of_use(
+    stops, tmp_path, probability: float | None, verdict: str, words: str
+) -> None:
+    file = answer(stops, tmp_path)
+    answers = pd.read_parquet(file)
+    fallback = answers["candidate"] if probability is None else probability
+    answers.assign(fallback=fallback).to_parquet(file)
+    case = dataclasses.replace(STOPS, fallback=["machine", "hour"])
+
+    serving = of(judge(stops, tmp_path, None, use_case=case), "serving")
+
+    assert (serving.verdict, serving.reason) == (verdict, words)
 
 
 def test_days_that_the_baseline_has_seen_do_not_judge(stops, tmp_path) -> None:
