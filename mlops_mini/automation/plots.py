@@ -21,7 +21,7 @@ def broken_promises(ax: Axes, errors: Mapping[str, npt.ArrayLike], *, max_error:
         errors: By way of choosing the threshold, the true error of each draw, 0 to 1.
         max_error: What was promised.
     """
-    bins = np.linspace(0, 100 * max(np.max(each) for each in errors.values()), 40)
+    bins = np.linspace(0, 100 * max(np.max(each) for each in errors.values()), 40).tolist()
     for (name, each), color, hatch in zip(
         errors.items(), ("#D55E00", "#0072B2"), ("///", ""), strict=False
     ):

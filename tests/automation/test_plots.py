@@ -48,7 +48,7 @@ def test_simulated_people_err_as_often_as_asked_and_where_it_is_hard() -> None:
     is_hard = views[np.arange(4000), truth] < np.median(views[np.arange(4000), truth])
     assert (decided != truth)[is_hard].mean() > 2 * (decided != truth)[~is_hard].mean()
     assert (decided == reviewers.decide(views, truth, accuracy=0.93, seed=0)).all()
-    with pytest.raises(InvalidArgumentError, match="accuracy is 0.1"):
+    with pytest.raises(InvalidArgumentError, match=r"accuracy is 0\.1"):
         reviewers.decide(views, truth, accuracy=0.1, seed=0)
 
 
