@@ -139,5 +139,5 @@ $("sign-in").addEventListener("submit", (event) => {
   localStorage.setItem("annotator", $("name").value.trim());
   signIn();
 });
-window.addEventListener("online", () => go());
+window.addEventListener("online", () => { if (!$("problem").hidden) go(); });
 signIn();

@@ -152,6 +152,7 @@ def serve(
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((bind_address, port))
+            listening.listen()
         except OSError as exc:
             raise UnavailableError(f"can't listen on {bind_address} port {port}: {exc}") from exc
         host = f"[{bind_address}]" if address.version == 6 else bind_address
