@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.rollout.policy import Backend, HeaderRule, TrafficPolicy
 
 Message = dict[str, Any]
@@ -241,6 +242,10 @@ def cluster_name(backend: Backend, protocol: str, *, is_shadow: bool = False) ->
 
 def _cluster(policy: TrafficPolicy, backend: Backend, protocol: str, *, is_shadow: bool) -> Message:
     host, _, port = getattr(backend, protocol).partition(":")
+    if not host:
+        raise InvalidArgumentError(
+            f"Envoy needs the {protocol} address of {backend.name}: only a cluster finds it by name"
+        )
     name = cluster_name(backend, protocol, is_shadow=is_shadow)
     limit = _MAX_SHADOW_REQUESTS if is_shadow else _MAX_REQUESTS
     check: Message = {

@@ -20,13 +20,13 @@ class Backend:
 
     Attributes:
         name: Name of the version, such as `v7`: lower-case letters, digits and hyphens.
-        rest: Address of its REST API, `IP:PORT`.
-        grpc: Address of its gRPC API, `IP:PORT`.
+        rest: Address of its REST API, `IP:PORT`; empty on a cluster, which finds it by its name.
+        grpc: Address of its gRPC API, likewise.
     """
 
     name: str
-    rest: str
-    grpc: str
+    rest: str = ""
+    grpc: str = ""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -36,6 +36,8 @@ class Backend:
             )
         for protocol in ("rest", "grpc"):
             address = getattr(self, protocol)
+            if not address:
+                continue
             match = _ADDRESS.fullmatch(address)
             if not match or not 0 < int(match[2]) < 65536:
                 raise InvalidArgumentError(
