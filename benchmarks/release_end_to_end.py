@@ -200,7 +200,7 @@ def ramp(servers: tuple[str, str], n_requests: int) -> list[str]:
                     n_canary = n_stable = 0
                     while n_canary + n_stable < n_requests / len(weights):
                         time.sleep(LOOK_S)
-                        seen = watcher.look(held, running.router, seconds=LOOK_S).counts["error"]
+                        seen = watcher.look(held, seconds=LOOK_S).counts["error"]
                         n_canary, n_stable = n_canary + seen.n_canary, n_stable + seen.n_stable
                     n = n_canary + n_stable
                     p = (

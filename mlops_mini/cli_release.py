@@ -6,7 +6,7 @@ import dataclasses
 import json
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -29,6 +29,7 @@ Folder = Annotated[
 ]
 Reason = Annotated[str, typer.Option(help="Why, for the log of decisions.")]
 ModelName = Annotated[str, typer.Option("--model", help="Name of the model, as in its URL.")]
+_WHERE = "a name and where its model is, such as v1=gs://shop-models/clothes-v1"
 _WHO = "a name and the addresses of its REST and gRPC API, such as v1=127.0.0.1:8501,127.0.0.1:8500"
 
 
@@ -181,6 +182,63 @@ def promote(reason: Reason, folder: Folder = None) -> None:
 
 
 @app.command()
+def render(  # noqa: PLR0917 - typer passes them by name
+    folder: Annotated[Path, typer.Argument(help="Where the files go.")],
+    model: ModelName,
+    stable: Annotated[str, typer.Option(help=f"Who serves: {_WHERE}.")],
+    image: Annotated[str, typer.Option(help="Image of the model server, with a tag or digest.")],
+    host: Annotated[str, typer.Option(help="Name under which clients ask.")],
+    canary: Annotated[str | None, typer.Option(help=f"The new version: {_WHERE}.")] = None,
+    to: Annotated[Literal["kubernetes"], typer.Option(help="For whom.")] = "kubernetes",  # noqa: ARG001
+    weight_pct: Annotated[float, typer.Option("--weight", help="The canary's share, percent.")] = 0,
+    mirror_pct: Annotated[
+        float, typer.Option("--mirror", help="Share that is mirrored to the canary, percent.")
+    ] = 0,
+    header: Annotated[
+        str | None, typer.Option(help="Who sends it gets the canary, such as x-user-group=canary.")
+    ] = None,
+    server: Annotated[
+        Literal["tensorflow_model_server", "mini-model-server"],
+        typer.Option(help="Command in the image."),
+    ] = "tensorflow_model_server",
+    namespace: Annotated[str, typer.Option(help="Namespace of the objects.")] = "default",
+    google_account: Annotated[
+        str | None, typer.Option(help="Google service account that may read the bucket.")
+    ] = None,
+    tls_secret: Annotated[
+        str | None, typer.Option(help="Secret with the host's certificate; else plain HTTP.")
+    ] = None,
+) -> None:
+    """Write a policy as objects of Kubernetes and Istio, with what they can't say.
+
+    Example: mlops-mini release render --to kubernetes deploy --model m --stable v1=gs://shop/m-v1
+    --canary v2=gs://shop/m-v2 --weight 30 --image tensorflow/serving:2.8.0 --host m.example.com
+    """
+    from mlops_mini.rollout import istio, istio_lint, kustomize
+    from mlops_mini.rollout.policy import HeaderRule
+
+    paths = [_split(text, _WHERE) for text in (stable, canary) if text is not None]
+    backends = [Backend(name=name) for name, _ in paths]
+    rules = []
+    if header is not None:
+        name, value = _split(header, "a header and its value, such as x-user-group=canary")
+        rules.append(HeaderRule(header=name, value=value, side="canary"))
+    policy = TrafficPolicy(
+        model=model, stable=backends[0], canary=backends[1] if canary else None,
+        weight_pct=weight_pct, mirror_pct=mirror_pct, header_rules=tuple(rules),
+    )  # fmt: skip
+    workload = istio.Workload(
+        model_paths=dict(paths), image=image, host=host, server=server, namespace=namespace,
+        google_account=google_account, tls_secret=tls_secret,
+    )  # fmt: skip
+    for path in kustomize.write(folder, kustomize.files(policy, workload)):
+        typer.echo(path)
+    rendering = istio.render(policy, workload)
+    for finding in (*istio_lint.findings(rendering.objects), *rendering.lossy):
+        typer.echo(f"note: {finding}", err=True)
+
+
+@app.command()
 def report(
     folder: Folder = None,
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("release.html"),
@@ -264,11 +322,18 @@ def _router_folder(folder: Path | None) -> Path:
 
 
 def _backend(text: str) -> Backend:
-    name, _, addresses = text.partition("=")
+    name, addresses = _split(text, _WHO)
     rest, _, grpc = addresses.partition(",")
-    if not (name and rest and grpc):
-        raise InvalidArgumentError(f"a version is {_WHO}; got {text!r}")
+    if not (rest and grpc):
+        raise InvalidArgumentError(f"expected {_WHO}; got {text!r}")
     return Backend(name=name, rest=rest, grpc=grpc)
+
+
+def _split(text: str, wanted: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    if not (name and value):
+        raise InvalidArgumentError(f"expected {wanted}; got {text!r}")
+    return name, value
 
 
 def _steps(text: str) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ from tests.rollout.backends import MODEL, FakeVersion, Load
 from tests.serving.servers import wait_until
 
 COMMAND = str(Path(sys.executable).with_name("mlops-mini"))
+RENDER = ("render", "--model", "m", "--image", "tensorflow/serving:2.8.0", "--host", "m.shop.com")
 DOCS = (Path(__file__).parents[1] / "docs" / "releases.md").read_text()
 
 
@@ -31,7 +32,7 @@ def _who(version: FakeVersion) -> str:
 @pytest.mark.parametrize(
     "verb",
     ["route", "plan", "start", "continue", "status", "pause", "resume", "abort", "promote",
-     "report"],
+     "render", "report"],
 )  # fmt: skip
 def test_help_shows_an_example(verb: str) -> None:
     shown = run(verb, "--help")
@@ -54,7 +55,7 @@ def test_the_plan_that_the_page_shows() -> None:
         (["plan", "--bad-rate", "2", "--ratio", "1.1", "--requests-per-s", ".1"],
          "bad_rate must be between 0 and 1"),
         (["start", "--model", "m", "--stable", "v1", "--canary", "v2"],
-         "a version is a name and the addresses"),
+         "expected a name and the addresses"),
         (["start", "--model", "m", "--stable", "v1=127.0.0.1:1,127.0.0.1:2",
           "--canary", "v2=127.0.0.1:3,127.0.0.1:4", "--steps", "5,1"], "must rise"),
         (["start", "--model", "m", "--stable", "v1=127.0.0.1:1,127.0.0.1:2",
@@ -62,18 +63,41 @@ def test_the_plan_that_the_page_shows() -> None:
         (["status"], "no release in"),
         (["abort", "--reason", "so"], "no release in"),
         (["report"], "no release in"),
+        ([*RENDER, "--stable", "v1"], "expected a name and where its model is"),
+        ([*RENDER, "--stable", "v1=gs://b/1", "--canary", "v1=gs://b/2"], "stable and canary"),
+        ([*RENDER, "--stable", "v1=gs://b/1", "--weight", "5"], "there is no canary"),
+        ([*RENDER, "--stable", "v1=gs://b/1", "--canary", "v2=gs://b/1"], "a path of its own"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_said_in_words(
     arguments: list[str], words: str, tmp_path: Path
 ) -> None:
-    folder = [] if arguments[0] == "plan" else ["--folder", str(tmp_path / "r")]
+    folder = {"plan": [], "render": [str(tmp_path)]}.get(
+        arguments[0], ["--folder", str(tmp_path / "r")]
+    )
 
     failed = run(*arguments, *folder)
 
     assert failed.exit_code == 1
     assert isinstance(failed.exception, MlopsMiniError)  # one line on stderr, by the command
     assert words in str(failed.exception)
+
+
+def test_a_policy_is_written_for_kubernetes_with_what_istio_cannot_say(tmp_path: Path) -> None:
+    shown = run(
+        *RENDER, "--to", "kubernetes", str(tmp_path), "--stable", "v1=gs://b/1", "--canary",
+        "v2=gs://b/2", "--weight", "30", "--header", "x-user-group=canary",
+    )  # fmt: skip
+
+    assert shown.exit_code == 0, shown.output
+    assert {Path(line).relative_to(tmp_path).parts[0] for line in shown.stdout.splitlines()} == {
+        "base",
+        "overlays",
+    }
+    assert "note: retries: Istio tries again on the version" in shown.stderr
+    interface = (tmp_path / "overlays" / "canary" / "3-interface.yaml").read_text()
+    assert "weight: 30" in interface
+    assert "exact: canary" in interface
 
 
 def test_a_release_from_the_router_to_the_page(tmp_path: Path) -> None:

@@ -48,7 +48,11 @@ class Attempt:
 
 
 class AttemptLog:
-    """Reads what has been appended to the log since the last time, and keeps it small."""
+    """Reads what has been appended to the log since the last time, and keeps it small.
+
+    Attributes:
+        router: Who writes it.
+    """
 
     def __init__(self, folder: Path, router: Router) -> None:
         """Begin at the end of the log.
@@ -57,7 +61,7 @@ class AttemptLog:
             folder: Envoy's folder.
             router: Told to begin a new file when this one is large.
         """
-        self._path, self._router = folder / envoy_config.REQUEST_LOG, router
+        self._path, self.router = folder / envoy_config.REQUEST_LOG, router
         self._path.touch()
         self._file = self._path.open("rb")
         self._file.seek(0, os.SEEK_END)
@@ -68,7 +72,7 @@ class AttemptLog:
         attempts = self._parse(self._file.read())
         if self._file.tell() > _ROTATE_BYTES:
             self._path.replace(self._path.with_suffix(".old"))
-            self._router.reopen_logs()
+            self.router.reopen_logs()
             attempts += self._parse(self._file.read())
             self._file.close()
             self._path.touch()
@@ -86,13 +90,17 @@ class AttemptLog:
 
 
 class Watcher:
-    """Makes looks of attempts."""
+    """Makes looks of attempts.
+
+    Attributes:
+        slow_limits_us: The stable's median and 95 % quantile; None until they are known.
+    """
 
     def __init__(self, log: AttemptLog, *, slow_limits_us: tuple[float, float] | None) -> None:
         """Watch a log.
 
         Args:
-            log: What is read.
+            log: What is read; its router is asked for the health of those it asks.
             slow_limits_us: The stable's median and 95 % quantile, if they are known already.
         """
         self._log = log
@@ -101,12 +109,11 @@ class Watcher:
         self._failed_ids: dict[str, None] = {}
         self._n_canary = 0
 
-    def look(self, policy: TrafficPolicy, router: Router, *, seconds: float) -> Look:
+    def look(self, policy: TrafficPolicy, *, seconds: float) -> Look:
         """Count what has become known since the last look, of requests that were split by weight.
 
         Args:
             policy: What holds; attempts under another weight are left out.
-            router: Asked for the canary's health, or that of who serves alone.
             seconds: How long it was.
 
         Returns:
@@ -146,7 +153,7 @@ class Watcher:
             for metric, limit_us in zip((SLOW_P50, SLOW_P95), self.slow_limits_us, strict=True):
                 counts[metric] = _slow(warm_attempts, stable_attempts, limit_us)
         self._n_canary += len(canary_attempts)
-        health = router.counts()
+        health = self._log.router.counts()
         names = of_canary if canary else of_stable
         return Look(
             seconds=seconds,
@@ -154,6 +161,10 @@ class Watcher:
             is_healthy=all(name in health and health[name].is_healthy for name in names),
             counts=counts,
         )
+
+    def close(self) -> None:
+        """Close the log."""
+        self._log.close()
 
     def _learn_limits(self, stable_attempts: Iterable[Attempt]) -> None:
         self._stable_us += [a.duration_us for a in stable_attempts if a.duration_us is not None]

@@ -11,10 +11,11 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import TypeAdapter
 
@@ -27,10 +28,8 @@ from mlops_mini.errors import (
     NotFoundError,
 )
 from mlops_mini.files import is_locked, locked, whole_file
-from mlops_mini.rollout import controller, guardrails
-from mlops_mini.rollout.attempts import AttemptLog, Watcher
+from mlops_mini.rollout import attempts, controller, envoy, guardrails
 from mlops_mini.rollout.controller import Phase, State, Strategy
-from mlops_mini.rollout.envoy import Router
 from mlops_mini.rollout.guardrails import Counts, Evidence, Look
 from mlops_mini.rollout.policy import Backend, TrafficPolicy
 
@@ -43,6 +42,32 @@ _MAX_BLIND_LOOKS = 10
 
 Verb = Literal["pause", "resume", "abort", "promote"]
 Source = Callable[[], Mapping[str, Counts]]
+
+
+class Router(Protocol):
+    """Makes a policy hold: Envoy's router, or a cluster's."""
+
+    def apply(self, policy: TrafficPolicy) -> None:
+        """Say who gets what from now on."""
+        ...
+
+
+class Watcher(Protocol):
+    """Sees what became of requests.
+
+    Attributes:
+        slow_limits_us: The stable's median and 95 % quantile; None until they are known.
+    """
+
+    slow_limits_us: tuple[float, float] | None
+
+    def look(self, policy: TrafficPolicy, *, seconds: float) -> Look:
+        """Count what has become known since the last look, of requests under this policy."""
+        ...
+
+    def close(self) -> None:
+        """Watch no longer."""
+        ...
 
 
 def _now() -> datetime:
@@ -178,6 +203,7 @@ def run(
     folder: Path,
     router: Router,
     *,
+    watcher: Watcher | None = None,
     look_s: float = 1.0,
     sources: Sequence[Source] = (),
     on_look: Callable[[Release], None] = lambda _release: None,
@@ -189,6 +215,7 @@ def run(
     Args:
         folder: The release's folder.
         router: Told who gets what.
+        watcher: What looks are made by; None for what Envoy's router logs. It's closed at the end.
         look_s: Seconds between looks, above 0.
         sources: Called at each look; what they return, such as labels that have arrived, is added
             to its counts by metric.
@@ -208,17 +235,17 @@ def run(
     taken = f"another controller runs the release in {folder}"
     with locked(folder / _LOCK, if_taken=taken):
         release = read(folder)
-        log = AttemptLog(router.folder, router)
-        try:
+        if watcher is None:
+            if not isinstance(router, envoy.Router):
+                raise InvalidArgumentError("only Envoy's router has a log to watch: give a watcher")
+            log = attempts.AttemptLog(router.folder, router)
+            watcher = attempts.Watcher(log, slow_limits_us=release.slow_limits_us)
+        with closing(watcher):
             running = _Running(
                 folder=folder, router=router, sources=sources, on_look=on_look, now=now,
                 sleep=sleep,
             )  # fmt: skip
-            return running.to_the_end(
-                release, Watcher(log, slow_limits_us=release.slow_limits_us), look_s
-            )
-        finally:
-            log.close()
+            return running.to_the_end(release, watcher, look_s)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -244,7 +271,7 @@ class _Running:
                 if _is_done(release):
                     return release
                 self.sleep(look_s)
-                look = watcher.look(applied, self.router, seconds=look_s)
+                look = watcher.look(applied, seconds=look_s)
                 n_blind = 0
             except MlopsMiniError as exc:
                 n_blind += 1

@@ -80,7 +80,7 @@ def test_a_ramp_under_load_loses_no_request_and_keeps_its_weights(
             # Whatever was asked under the policy before is in the log before the mark.
             wait_until(lambda mark=mark: mark in {a.request_id for a in log.read()}, "the mark")
             wait_until(lambda asked=asked: load.counts.total() > asked + 500, "requests")
-            counts = Watcher(log, slow_limits_us=None).look(held, router.router, seconds=1).counts
+            counts = Watcher(log, slow_limits_us=None).look(held, seconds=1).counts
             error = counts["error"]
             if weight_pct in (0, 100):
                 assert (error.n_canary if weight_pct == 0 else error.n_stable) == 0
@@ -106,7 +106,7 @@ def test_a_canary_that_fails_is_felt_by_nobody_and_counted_by_us(
 
         def all_seen() -> bool:
             nonlocal n_canary, n_stable, bad_canary
-            counts = watcher.look(held, router.router, seconds=1).counts["error"]
+            counts = watcher.look(held, seconds=1).counts["error"]
             n_canary, n_stable = n_canary + counts.n_canary, n_stable + counts.n_stable
             bad_canary += counts.bad_canary
             assert counts.bad_stable == 0
@@ -134,7 +134,7 @@ def test_a_client_error_counts_too_for_a_renamed_input_is_one(
                 counts
                 if (
                     counts := Watcher(log, slow_limits_us=None)
-                    .look(held, router.router, seconds=1)
+                    .look(held, seconds=1)
                     .counts["error"]
                 ).n_canary
                 else None
@@ -213,7 +213,7 @@ def test_a_look_counts_what_was_drawn_under_its_policy_alone(
 
         def all_seen() -> bool:
             nonlocal n_canary, n_stable
-            error = watcher.look(held, router.router, seconds=1).counts["error"]
+            error = watcher.look(held, seconds=1).counts["error"]
             n_canary, n_stable = n_canary + error.n_canary, n_stable + error.n_stable
             return n_canary + n_stable >= 50
 
@@ -241,8 +241,8 @@ def test_a_canary_that_envoy_does_not_know_yet_is_not_healthy(
     log = AttemptLog(router.router.folder, router.router)
     watcher = Watcher(log, slow_limits_us=None)
 
-    assert not watcher.look(policy(stable, nobody), router.router, seconds=1).is_healthy
-    assert watcher.look(policy(stable), router.router, seconds=1).is_healthy
+    assert not watcher.look(policy(stable, nobody), seconds=1).is_healthy
+    assert watcher.look(policy(stable), seconds=1).is_healthy
     log.close()
 
 
