@@ -93,11 +93,8 @@ class Watcher:
     """Makes looks of attempts.
 
     Attributes:
-        settle_s: Seconds to wait after a change: none, as each attempt names its route.
         slow_limits_us: The stable's median and 95 % quantile; None until they are known.
     """
-
-    settle_s = 0.0
 
     def __init__(self, log: AttemptLog, *, slow_limits_us: tuple[float, float] | None) -> None:
         """Watch a log.
@@ -164,9 +161,6 @@ class Watcher:
             is_healthy=all(name in health and health[name].is_healthy for name in names),
             counts=counts,
         )
-
-    def skip(self) -> None:
-        """Do nothing: what was sent under another weight is known by the name of its route."""
 
     def close(self) -> None:
         """Close the log."""

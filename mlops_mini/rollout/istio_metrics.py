@@ -9,6 +9,7 @@ Source:
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -24,8 +25,10 @@ Labels = frozenset[tuple[str, str]]
 class IstioWatcher:
     """Makes looks of Istio's counters; what `release.run` wants as its `watcher`.
 
+    The first look under a policy counts nothing: until the next scrapes, the counters still have
+    requests of the policy before. So looks should be at least two scrapes apart.
+
     Attributes:
-        settle_s: Seconds after a change until the counters know of it: two scrapes.
         slow_limits_us: None: latencies aren't judged here.
     """
 
@@ -36,7 +39,6 @@ class IstioWatcher:
         model: str,
         namespace: str,
         is_ready: Callable[[str, str], bool],
-        scrape_s: float = 15.0,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Ask nothing yet.
@@ -46,13 +48,12 @@ class IstioWatcher:
             model: Name of the model, which is the service's too.
             namespace: Where the service is.
             is_ready: Tells whether a model's version has pods that are ready.
-            scrape_s: Seconds between two scrapes.
             now: Time of the question, seconds since 1970.
         """
         self._prometheus, self._model, self._namespace = prometheus, model, namespace
         self._is_ready, self._now = is_ready, now
         self._before: dict[Labels, float] = {}
-        self.settle_s = 2 * scrape_s
+        self._policy: TrafficPolicy | None = None
         self.slow_limits_us: tuple[float, float] | None = None
 
     def look(self, policy: TrafficPolicy, *, seconds: float) -> Look:
@@ -60,11 +61,11 @@ class IstioWatcher:
 
         Args:
             policy: What has held meanwhile.
-            seconds: How long it was; a multiple of `scrape_s`.
+            seconds: How long it was.
 
         Returns:
-            The look, with the metric `error`: answers other than 2xx, and gRPC statuses other
-            than 0. A retried request counts once per attempt.
+            The look, with the metric `error` unless the policy is new: answers other than 2xx, and
+            gRPC statuses other than 0. A retried request counts once per attempt.
 
         Raises:
             UnavailableError: Prometheus doesn't answer, or knows no requests to the stable.
@@ -75,37 +76,16 @@ class IstioWatcher:
                 f"Prometheus knows no requests to {policy.stable.name} of {self._model}: does it "
                 f"scrape the pods of {self._namespace}, and is there any traffic?"
             )
-        sides = {policy.stable.name: "stable"}
-        if policy.canary is not None:
-            sides[policy.canary.name] = "canary"
-        counts = {"stable": [0, 0], "canary": [0, 0]}
-        for labels, value in after.items():
-            if _version(labels) not in sides:
-                continue
-            before = self._before.get(labels, 0)
-            n_attempts = round(value - before if value >= before else value)  # else restarted
-            counted = counts[sides[_version(labels)]]
-            counted[0] += n_attempts
-            counted[1] += n_attempts * _is_bad(dict(labels))
-        self._before = after
+        before, self._before = self._before, after
+        counts = {"error": _difference(policy, before, after)} if policy == self._policy else {}
+        self._policy = policy
         version = (policy.canary or policy.stable).name
         return Look(
             seconds=seconds,
             weight_pct=policy.weight_pct,
             is_healthy=self._is_ready(self._model, version),
-            counts={
-                "error": Counts(
-                    n_canary=counts["canary"][0],
-                    n_stable=counts["stable"][0],
-                    bad_canary=counts["canary"][1],
-                    bad_stable=counts["stable"][1],
-                )
-            },
+            counts=counts,
         )
-
-    def skip(self) -> None:
-        """Leave out what was counted so far."""
-        self._before = self._read()
 
     def close(self) -> None:
         """Close its connections."""
@@ -124,6 +104,22 @@ class IstioWatcher:
             frozenset(one["metric"].items()): float(one["value"][1])
             for one in answer["data"]["result"]
         }
+
+
+def _difference(
+    policy: TrafficPolicy, before: Mapping[Labels, float], after: Mapping[Labels, float]
+) -> Counts:
+    """Count the attempts between two readings, by version."""
+    n, bad = Counter[str](), Counter[str]()
+    for labels, value in after.items():
+        old = before.get(labels, 0)
+        n_attempts = round(value - old if value >= old else value)  # else the pod has restarted
+        n[_version(labels)] += n_attempts
+        bad[_version(labels)] += n_attempts * _is_bad(dict(labels))
+    stable, canary = policy.stable.name, policy.canary.name if policy.canary else ""
+    return Counts(
+        n_canary=n[canary], n_stable=n[stable], bad_canary=bad[canary], bad_stable=bad[stable]
+    )
 
 
 def _version(labels: Labels) -> str:

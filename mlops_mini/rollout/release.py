@@ -56,19 +56,13 @@ class Watcher(Protocol):
     """Sees what became of requests.
 
     Attributes:
-        settle_s: Seconds after a change until what is seen is all about the new policy.
         slow_limits_us: The stable's median and 95 % quantile; None until they are known.
     """
 
-    settle_s: float
     slow_limits_us: tuple[float, float] | None
 
     def look(self, policy: TrafficPolicy, *, seconds: float) -> Look:
-        """Count what happened since the last look."""
-        ...
-
-    def skip(self) -> None:
-        """Leave out what has happened so far."""
+        """Count what has become known since the last look, of requests under this policy."""
         ...
 
     def close(self) -> None:
@@ -274,8 +268,6 @@ class _Running:
                 if release.policy != applied:
                     self.router.apply(release.policy)
                     applied = release.policy
-                    self.sleep(watcher.settle_s)
-                    watcher.skip()
                 if _is_done(release):
                     return release
                 self.sleep(look_s)

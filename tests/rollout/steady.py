@@ -23,7 +23,6 @@ class SteadyWatcher:
     router: VirtualServiceRouter
     n_requests: int = 1000
     bad_in_1000: int = 20
-    settle_s: float = 0.0
     slow_limits_us: tuple[float, float] | None = None
 
     def look(self, policy: TrafficPolicy, *, seconds: float) -> Look:
@@ -41,9 +40,6 @@ class SteadyWatcher:
                 )
             },
         )
-
-    def skip(self) -> None:
-        pass
 
     def close(self) -> None:
         pass

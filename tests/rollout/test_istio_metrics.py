@@ -142,7 +142,7 @@ def watcher(url: str, clock: Clock, model: str = "clothes") -> IstioWatcher:
 def test_every_attempt_is_counted_at_its_destination(prometheus: str) -> None:
     clock = Clock()
     seen = watcher(prometheus, clock)
-    seen.skip()
+    assert seen.look(CANARY, seconds=SCRAPE_S).counts == {}  # from here on it's this policy's
 
     looks = []
     for _ in range(3):
@@ -170,12 +170,13 @@ def test_who_asks_would_have_seen_no_failure(prometheus: str) -> None:
 def test_what_was_counted_under_the_old_policy_is_left_out(prometheus: str) -> None:
     clock = Clock()
     seen = watcher(prometheus, clock)
-    seen.skip()
+    seen.look(CANARY, seconds=SCRAPE_S)
     clock.sleep(2 * SCRAPE_S)
-    seen.skip()
+    larger = replace(CANARY, weight_pct=50)
+    assert seen.look(larger, seconds=SCRAPE_S).counts == {}
     clock.sleep(SCRAPE_S)
 
-    assert seen.look(CANARY, seconds=SCRAPE_S).counts["error"].n_canary == 67
+    assert seen.look(larger, seconds=SCRAPE_S).counts["error"].n_canary == 67
 
 
 def test_pods_that_are_not_ready_are_not_healthy(prometheus: str) -> None:
@@ -207,7 +208,7 @@ def test_a_prometheus_that_is_gone_is_an_error() -> None:
     )
 
     with pytest.raises(UnavailableError, match="gives no answer"):
-        seen.skip()
+        seen.look(CANARY, seconds=15)
 
 
 def test_a_release_is_promoted_by_what_prometheus_has(prometheus: str, tmp_path: Path) -> None:

@@ -1,22 +1,19 @@
-"""Cuts the strict schemas of the kinds that we render out of Kubernetes' and Istio's own.
+"""Makes the strict schemas of the kinds that we render, out of packages on PyPI.
 
-Example: python -m tests.rollout.schemas.extract kubernetes_validate-1.37.0-py3-none-any.whl \
-    customresourcedefinitions.gen.yaml
+Example: python -m tests.rollout.schemas.extract kubernetes_validate-1.37.0-py3-none-any.whl
 
-The README beside it says where the two files come from.
+It needs cloudcoil-models-istio, as the README beside it says.
 """
 
+import importlib
 import json
 import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 FOLDER = Path(__file__).parent
 KUBERNETES = "kubernetes_validate/kubernetes-json-schema/v1.37.0-local-strict/_definitions.json"
-PREFIX = "io.k8s.api."
 CORE_KINDS = {
     "ConfigMap": "core.v1",
     "Deployment": "apps.v1",
@@ -30,7 +27,7 @@ ISTIO_KINDS = ("DestinationRule", "Gateway", "VirtualService")
 
 
 def without_words(schema: Any) -> Any:
-    """Leave out descriptions and Kubernetes' extensions."""
+    """Leave out descriptions, titles, defaults, and Kubernetes' extensions."""
     if isinstance(schema, list):
         return [without_words(one) for one in schema]
     if not isinstance(schema, dict):
@@ -38,7 +35,9 @@ def without_words(schema: Any) -> Any:
     return {
         name: without_words(value)
         for name, value in schema.items()
-        if not (name == "description" and isinstance(value, str)) and not name.startswith("x-")
+        if not (name in ("description", "title") and isinstance(value, str))
+        and not name.startswith("x-")
+        and not (name == "default" and not isinstance(value, dict))
     }
 
 
@@ -47,60 +46,51 @@ def core(wheel: Path) -> dict[str, Any]:
     with zipfile.ZipFile(wheel) as file:
         text = file.read(KUBERNETES).decode().replace("/api/_definitions.json#", "#")
     definitions = json.loads(text)["$defs"]
-    roots = {kind: f"{PREFIX}{group}.{kind}" for kind, group in CORE_KINDS.items()}
+    roots = {kind: f"io.k8s.api.{group}.{kind}" for kind, group in CORE_KINDS.items()}
     kept: dict[str, Any] = {}
     waiting = list(roots.values())
     while waiting:
         name = waiting.pop()
-        if name in kept:
-            continue
-        kept[name] = without_words(definitions[name])
-        text = json.dumps(kept[name])
-        waiting += [part.split('"')[0] for part in text.split("#/$defs/")[1:]]
-    refs = {kind: {"$ref": f"#/$defs/{name}"} for kind, name in roots.items()}
-    return {"kinds": refs, "$defs": dict(sorted(kept.items()))}
+        if name not in kept:
+            kept[name] = without_words(definitions[name])
+            refs = json.dumps(kept[name]).split("#/$defs/")[1:]
+            waiting += [part.partition('"')[0] for part in refs]
+    refs_by_kind = {kind: {"$ref": f"#/$defs/{name}"} for kind, name in roots.items()}
+    return {"kinds": refs_by_kind, "$defs": kept}
 
 
-def strict(schema: Any, *, is_choice: bool = False) -> Any:
-    """Forbid fields that a schema doesn't name, but not in the branches of a choice."""
+def strict(schema: Any) -> Any:
+    """Forbid fields that a schema doesn't name, and null."""
+    if isinstance(schema, list):
+        return [strict(one) for one in schema if one != {"type": "null"}]
     if not isinstance(schema, dict):
         return schema
-    out = {}
-    for name, value in schema.items():
-        if name == "properties":
-            out[name] = {k: strict(v, is_choice=is_choice) for k, v in value.items()}
-        elif name in ("oneOf", "anyOf", "allOf"):
-            out[name] = [strict(one, is_choice=True) for one in value]
-        elif name in ("items", "additionalProperties", "not"):
-            out[name] = strict(value, is_choice=is_choice or name == "not")
-        else:
-            out[name] = value
-    if "properties" in out and "additionalProperties" not in out and not is_choice:
-        out["additionalProperties"] = False
-    return out
+    closed = {name: strict(value) for name, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
+        closed.setdefault("additionalProperties", False)
+    return closed
 
 
-def istio(definitions: Path) -> dict[str, Any]:
+def istio() -> dict[str, Any]:
     """Take version v1 of the kinds of Istio."""
-    kinds = {}
-    for crd in yaml.safe_load_all(definitions.read_text()):
-        kind = crd and crd["spec"]["names"]["kind"]
-        if kind in ISTIO_KINDS:
-            (v1,) = (one for one in crd["spec"]["versions"] if one["name"] == "v1")
-            schema = without_words(v1["schema"]["openAPIV3Schema"])
-            schema["properties"] |= {
-                "apiVersion": {"const": "networking.istio.io/v1"},
-                "kind": {"const": kind},
-                "metadata": {"type": "object"},
-            }
-            kinds[kind] = strict(schema)
-            kinds[kind]["properties"]["metadata"].pop("additionalProperties", None)
-    return {"kinds": kinds}
+    models = importlib.import_module("cloudcoil.models.istio.networking.v1")
+    kinds: dict[str, Any] = {}
+    definitions: dict[str, Any] = {}
+    for kind in ISTIO_KINDS:
+        schema = strict(without_words(getattr(models, kind).model_json_schema(by_alias=True)))
+        schema["properties"]["metadata"] = {"type": "object"}
+        schema["required"] = ["apiVersion", "kind", "metadata", "spec"]
+        # Each kind has definitions of its own under the same names.
+        text = json.dumps(schema).replace("#/$defs/", f"#/$defs/{kind}.")
+        schema = json.loads(text)
+        definitions |= {f"{kind}.{name}": one for name, one in schema.pop("$defs").items()}
+        kinds[kind] = schema
+    return {"kinds": kinds, "$defs": definitions}
 
 
 def main() -> None:
-    wheel, definitions = (Path(argument) for argument in sys.argv[1:])
-    for name, schemas in {"kubernetes": core(wheel), "istio": istio(definitions)}.items():
+    """Write both files."""
+    for name, schemas in {"kubernetes": core(Path(sys.argv[1])), "istio": istio()}.items():
         text = json.dumps(schemas, separators=(",", ":"), sort_keys=True)
         (FOLDER / f"{name}.json").write_text(text + "\n")
 
