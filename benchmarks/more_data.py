@@ -2,8 +2,8 @@
 
     nice .venv/bin/python -m benchmarks.more_data [DATE [SEEDS]]
 
-writes `benchmarks/more_data.md`; with three seeds it takes about eight minutes on two quiet cores. A
-sentence that doesn't hold any more is not printed: the script stops at it.
+writes `benchmarks/more_data.md`; with three seeds it takes about eight minutes on two quiet cores.
+A sentence that doesn't hold any more is not printed: the script stops at it.
 """
 
 import os
@@ -39,7 +39,7 @@ def experiment(clothes: datasets.FashionMnist, seeds: range) -> pd.DataFrame:
     many, same = np.tile(images, (n_copies, 1, 1)), np.tile(labels, n_copies)
     ids = np.arange(len(many))
     drawn = np.random.default_rng(0).choice(DIFFICULT, len(many))
-    mixed = [more_data.mixes(images, labels, among=UPPER_BODY, seed=n) for n in range(10)]
+    mixed = [more_data.mixes(images, labels, among=UPPER_BODY, seed=n) for n in range(11)]
     additions: dict[str, Any] = {
         "realistic photos": (camera.photograph(many, ids, seed=5, conditions=drawn), same),
         "unreadable images": (more_data.unreadable(many, seed=0), same),
@@ -125,10 +125,10 @@ def say(results: pd.DataFrame) -> str:
     if not all(held.values()):
         raise SystemExit(f"doesn't hold: {held}")
     return (
-        f"With 80% realistic photos, the large model gains {photos_large.mean():.1f} points on photos"
-        f" and changes by {clean_large.mean():+.1f} on clean images; the small one changes by"
-        f" {clean_small.mean():+.1f} on clean images: it trades one for the other. Unreadable images"
-        f" cost the large model {-ruined_large.mean():.1f} points. Each holds in every seed."
+        f"With 80% realistic photos, the large model gains {photos_large.mean():.1f} points on"
+        f" photos and changes by {clean_large.mean():+.1f} on clean images. The small one changes"
+        f" by {clean_small.mean():+.1f} on clean images: it trades one for the other. Unreadable"
+        f" images cost the large model {-ruined_large.mean():.1f} points. Each holds in every seed."
     )
 
 
@@ -158,10 +158,10 @@ Written by `benchmarks/more_data.py` on {date}; Python {platform.python_version(
 {platform.system()} {platform.machine()}.
 
 3,000 clean images, and others that make up 50% or 80% of the training data. Realistic ones are
-photos under the four difficult conditions of `photos.camera`, unreadable ones are 4 x 4 blocks with
-noise, and mixes are averages of two upper-body clothes with the label of either. Changes are in
-points on the 10,000 test images, clean and as photos. Each model keeps its number of epochs, so more
-data also means more steps. {len(seeds)} seeds.
+photos under the four difficult conditions of `photos.camera`, unreadable ones are 4 x 4 blocks
+with noise, and mixes are averages of two upper-body clothes with the label of either. Changes are
+in points on the 10,000 test images, clean and as photos. Each model keeps its number of epochs, so
+more data also means more steps. {len(seeds)} seeds.
 
 {say(results)}
 
