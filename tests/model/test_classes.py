@@ -179,7 +179,9 @@ def test_the_default_network_learns_several_classes_and_is_served(learned) -> No
         learned / "1", learned / "rows.parquet", features=["x", "plan"], baseline=learned / "1"
     )
     assert (checked.is_servable, checked.misfit) == (True, "")
-    assert evaluation.signatures(learned / "1")["serving_default"].outputs == {"probability": "float32[3]"}
+    assert evaluation.signatures(learned / "1")["serving_default"].outputs == {
+        "probability": "float32[3]"
+    }
 
 
 def test_a_warm_start_keeps_the_classes(learned) -> None:

@@ -30,6 +30,8 @@ NOTEBOOKS = {
     "08": ("publish", "serve"),
     "09": ("serve",),
     "12": ("canary",),
+    "14": ("new data", "evaluate"),
+    "15": ("new data", "train"),
 }
 _N_TOP = 6
 _WIDTH, _HEIGHT = 900, 216
