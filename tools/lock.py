@@ -52,7 +52,7 @@ def main() -> int:
     pip = [str(tools / "bin" / "python"), "-m", "pip", "install", "-qq"]
     subprocess.check_call([*pip, "--disable-pip-version-check", f"uv=={uv_version}"])
     uv = tools / "bin" / "uv"
-    extras = ("--extra", "notebooks", "--extra", "dev")
+    extras = ("--extra", "data-centric", "--extra", "notebooks", "--extra", "dev")
     found = {Path("requirements.txt"): compile_lock(uv, "pyproject.toml", *extras)}
     for source in sorted(Path("environments").glob("*.in")):
         found[source.with_suffix(".txt")] = compile_lock(uv, str(source))

@@ -29,6 +29,8 @@ NOTEBOOKS = {
     "04": ("train", "evaluate", "gate", "publish"),
     "08": ("publish", "serve"),
     "12": ("canary",),
+    "14": ("new data", "evaluate"),
+    "15": ("new data", "train"),
 }
 _N_TOP = 6
 _WIDTH, _HEIGHT = 900, 216
