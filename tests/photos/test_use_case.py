@@ -230,8 +230,8 @@ def test_a_relabeled_file_is_published_as_a_new_version_with_its_lineage(played,
     assert relabeled(first) == 0
     assert relabeled(second) == len((played / "data/relabeled.csv").read_text().splitlines()) - 1
     assert second.parents[0].version == 1
-    differences = {each.what: each for each in compare.compare(first, second)}
-    assert any("relabeled" in what for what in differences)
+    data = {each.name: each.b for each in compare.compare(first, second) if each.kind == "data"}
+    assert data["relabeled of 2026-W07"].startswith("trained on, 39 rows")
     learned = pd.read_parquet(
         second.artifact("train_examples"), columns=["photo", "clothing", "clothing_index"]
     ).set_index("photo")
