@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from mlops_mini import workspace
 from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError
@@ -284,6 +285,8 @@ def begin(notebook_id: str) -> Notebook:
         )
     )
     os.environ.update(_VARIABLES)
+    # numpy has read the environment before; on a busy machine its threads wait for each other.
+    threadpool_limits(1, user_api="blas")
     if data.is_dir():
         os.environ[workspace.DATA] = str(data)
     ask_this_machine_directly()

@@ -1,10 +1,12 @@
-"""Pictures of evidence that grows look by look."""
+"""Pictures of evidence: how it grows look by look, and how sure it is in the end."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlops_mini.evidence.eprocesses import Floats
+from mlops_mini.evidence.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,4 +36,24 @@ def paths(ax: "Axes", values: Floats, *, limit: float, n_drawn: int = 40) -> "Ax
             ax.plot(looks[end - 1], path[end - 1], "o", color=_ALARM, markersize=4, zorder=3)
     ax.axhline(limit, color="black", linestyle="--", linewidth=1)
     ax.set(xlabel="looks", xlim=(0, values.shape[-1]))
+    return ax
+
+
+def intervals(ax: "Axes", by_name: Mapping[str, Interval]) -> "Axes":
+    """Draw means with their limits, the first one on top.
+
+    Args:
+        ax: Where to draw.
+        by_name: What to draw, by what it's called.
+
+    Returns:
+        The same axes, with a line at zero: orange is an interval that doesn't reach it.
+    """
+    for row, interval in enumerate(by_name.values()):
+        color = _QUIET if interval.lower <= 0 <= interval.upper else _ALARM
+        ax.plot([interval.lower, interval.upper], [row, row], color=color, linestyle="-", lw=5)
+        ax.plot(interval.value, row, "o", color="black")
+    ax.axvline(0, color="black", linestyle="--", linewidth=1)
+    ax.set_yticks(range(len(by_name)), list(by_name))
+    ax.set_ylim(len(by_name) - 0.5, -0.5)
     return ax

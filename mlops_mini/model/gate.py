@@ -144,7 +144,7 @@ def _compared(difference: float, whose: str) -> str:
 def _values_of_slices(evidence: Evidence) -> dict[str, set[str]]:
     """List the values that each column has, among judged rows or what arrived."""
     return {
-        column: {*np.unique(values.to_numpy(str)), *evidence.arrived.get(column, {})}
+        column: {*np.unique(values.to_numpy(str)).tolist(), *evidence.arrived.get(column, {})}
         for column, values in evidence.slices.items()
     }
 
@@ -233,7 +233,7 @@ def plot(verdict: Verdict, ax: Axes, *, margin: float | None = None) -> Axes:
         raise InvalidArgumentError("no differences to draw: the verdict compares no models")
     for row, rule in enumerate(rules):
         face = "0.1" if rule.verdict == "fail" else "white"
-        ax.plot([rule.lower, rule.upper], [row, row], color="0.6", linewidth=1.5)
+        ax.plot([rule.lower, rule.upper], [row, row], "-", color="0.6", linewidth=1.5)
         ax.plot(rule.value, row, "o", color="0.1", markerfacecolor=face)
     ax.axvline(0, color="0.4", linewidth=1)
     if margin is not None:

@@ -27,6 +27,7 @@ NOTEBOOKS = {
     "02": ("new data", "validate"),
     "03": ("features",),
     "04": ("train", "evaluate", "gate", "publish"),
+    "05": ("evaluate", "gate"),
     "08": ("publish", "serve"),
     "09": ("serve",),
     "12": ("canary",),
