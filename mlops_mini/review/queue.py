@@ -158,7 +158,7 @@ class ReviewQueue:
             UnavailableError: It can't be opened.
         """
         if not file.exists() and not categories:
-            raise NotFoundError(f"no queue at {file}: what it routes to people makes one")
+            raise NotFoundError(f"no queue at {file}: name the one that items are routed to")
         self._claim_s, self._clock = claim_s, clock
         self._file, self._lock = file, threading.Lock()
         try:
