@@ -33,6 +33,21 @@ def broken_promises(ax: Axes, errors: Mapping[str, npt.ArrayLike], *, max_error:
     return ax
 
 
+def errors_by_class(ax: Axes, errors: pd.Series, *, max_error: float) -> Axes:
+    """Draw the share of errors in each class, the largest on top.
+
+    Args:
+        ax: Where to draw.
+        errors: Share of errors, 0 to 1, by class.
+        max_error: What was promised for all together.
+    """
+    shown = 100 * errors.sort_values()
+    ax.barh(shown.index, shown, color="#0072B2")
+    ax.axvline(100 * max_error, color="black", linestyle="--")
+    ax.set(xlabel="wrong among the automated items of a class (%)")
+    return ax
+
+
 def evidence(ax: Axes, log_e: npt.ArrayLike, *, limit: float) -> Axes:
     """Draw the evidence of audits against a promise.
 

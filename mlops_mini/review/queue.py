@@ -34,8 +34,9 @@ create table if not exists category (place integer primary key, name text not nu
 create table if not exists item (
     id text primary key, kind text not null, text text not null, image blob,
     answer text not null, score real, model_version integer, n_people integer not null,
-    added_at real not null, is_withdrawn integer not null default 0
+    added_at real not null, state text not null default 'open'
 ) strict;
+create index if not exists item_by_state on item (state, kind, added_at);
 create table if not exists decision (
     seq integer primary key autoincrement, item_id text not null references item,
     annotator text not null, label text not null, saw_hint integer not null,
@@ -50,13 +51,6 @@ create table if not exists outcome (
     kind text not null, label text not null, answer text not null, score real,
     model_version integer, n_people integer not null, settled_at real not null
 ) strict;
-"""
-# Items that wait, and how many people have decided each.
-_OPEN = """
-select item.*, item.rowid as place,
-  (select count(*) from decision d where d.item_id = item.id) as n_decided
-from item left join outcome on outcome.item_id = item.id
-where outcome.item_id is null and not is_withdrawn
 """
 _LONGEST = 200  # characters of an id or a name
 
@@ -164,7 +158,7 @@ class ReviewQueue:
             UnavailableError: It can't be opened.
         """
         if not file.exists() and not categories:
-            raise NotFoundError(f"no queue at {file}: what it routes to people makes one")
+            raise NotFoundError(f"no queue at {file}: name the one that items are routed to")
         self._claim_s, self._clock = claim_s, clock
         self._file, self._lock = file, threading.Lock()
         try:
@@ -220,7 +214,10 @@ class ReviewQueue:
     def withdraw(self, item_id: str) -> None:
         """Take an item back that nobody needs to decide any more."""
         with self._changing() as connection:
-            connection.execute("update item set is_withdrawn = 1 where id = ?", (item_id,))
+            connection.execute(
+                "update item set state = 'withdrawn' where id = ? and state != 'settled'",
+                (item_id,),
+            )
 
     def next_for(self, annotator: str) -> Item | None:
         """Give a person the next item, and keep it from others for a while.
@@ -238,13 +235,14 @@ class ReviewQueue:
         with self._changing() as connection:
             self._settle(connection, now)
             row = connection.execute(
-                f"with waiting as ({_OPEN}) select * from waiting"  # noqa: S608
-                " where not exists (select 1 from decision d"
-                " where d.item_id = waiting.id and d.annotator = :annotator)"
-                " and n_decided + (select count(*) from claim c where c.item_id = waiting.id"
+                "select * from item where state = 'open'"
+                " and not exists (select 1 from decision d"
+                " where d.item_id = item.id and d.annotator = :annotator)"
+                " and (select count(*) from decision d where d.item_id = item.id)"
+                " + (select count(*) from claim c where c.item_id = item.id"
                 " and c.annotator != :annotator and c.until > :now) < n_people"
-                " order by not exists (select 1 from claim c where c.item_id = waiting.id"
-                " and c.annotator = :annotator and c.until > :now), added_at, place limit 1",
+                " order by not exists (select 1 from claim c where c.item_id = item.id"
+                " and c.annotator = :annotator and c.until > :now), added_at, rowid limit 1",
                 {"annotator": annotator, "now": now},
             ).fetchone()
             if row is None:
@@ -289,7 +287,7 @@ class ReviewQueue:
                 raise AbortedError(
                     f"you've labeled {item_id} as {decided[annotator]}: undo that first"
                 )
-            if item["is_withdrawn"]:
+            if item["state"] == "withdrawn":
                 raise AbortedError(f"{item_id} was withdrawn: nobody needs to decide it any more")
             if len(decided) >= item["n_people"]:
                 raise AbortedError(f"somebody else has labeled {item_id} meanwhile")
@@ -300,6 +298,10 @@ class ReviewQueue:
             )
             if set(decided.values()) - {label}:  # two differ, so that a third has to decide
                 connection.execute("update item set n_people = 3 where id = ?", (item_id,))
+            connection.execute(
+                "update item set state = 'decided' where id = ? and n_people <= ?",
+                (item_id, len(decided) + 1),
+            )
             connection.execute(
                 "delete from claim where item_id = ? and annotator = ?", (item_id, annotator)
             )
@@ -333,6 +335,9 @@ class ReviewQueue:
                 (item_id, item_id),
             )
             connection.execute(
+                "update item set state = 'open' where id = ? and state = 'decided'", (item_id,)
+            )
+            connection.execute(
                 "insert or replace into claim values (?, ?, ?)",
                 (item_id, annotator, now + self._claim_s),
             )
@@ -354,17 +359,14 @@ class ReviewQueue:
         """Count the items that still wait for somebody."""
         with self._reading() as connection:
             return int(
-                connection.execute(
-                    f"select count(*) from ({_OPEN}) where n_decided < n_people"  # noqa: S608
-                ).fetchone()[0]
+                connection.execute("select count(*) from item where state = 'open'").fetchone()[0]
             )
 
     def oldest_audit_s(self) -> float:
         """Tell how long the oldest audit has been waiting, in seconds; 0 if none is."""
         with self._reading() as connection:
             (added_at,) = connection.execute(
-                f"select min(added_at) from ({_OPEN})"  # noqa: S608
-                " where n_decided < n_people and kind = 'audit'"
+                "select min(added_at) from item where state = 'open' and kind = 'audit'"
             ).fetchone()
         return 0.0 if added_at is None else max(self._clock() - added_at, 0.0)
 
@@ -397,10 +399,9 @@ class ReviewQueue:
     def _settle(self, connection: sqlite3.Connection, now: float) -> None:
         """Write the outcomes of items on which enough people have finally decided."""
         rows = connection.execute(
-            f"with waiting as ({_OPEN})"  # noqa: S608
-            " select waiting.*, max(d.decided_at) as settled_at, group_concat(d.seq) as seqs"
-            " from waiting join decision d on d.item_id = waiting.id where n_decided >= n_people"
-            " group by waiting.id having max(d.decided_at) <= ? order by max(d.seq)",
+            "select item.*, max(d.decided_at) as settled_at, count(*) as n_decided"
+            " from item join decision d on d.item_id = item.id where state = 'decided'"
+            " group by item.id having max(d.decided_at) <= ? order by max(d.seq)",
             (now - self._undo_s,),
         ).fetchall()
         for row in rows:
@@ -420,6 +421,7 @@ class ReviewQueue:
                     row["score"], row["model_version"], row["n_decided"], row["settled_at"],
                 ),
             )  # fmt: skip
+            connection.execute("update item set state = 'settled' where id = ?", (row["id"],))
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

@@ -21,6 +21,12 @@ def test_the_promise_stands_where_it_is(ax) -> None:
     assert [text.get_text() for text in drawn.get_legend().texts] == ["naive", "certified"]
 
 
+def test_the_worst_class_is_on_top(ax) -> None:
+    drawn = plots.errors_by_class(ax, pd.Series({"shirt": 0.4, "bag": 0.01}), max_error=0.02)
+
+    assert [text.get_text() for text in drawn.get_yticklabels()] == ["bag", "shirt"]
+
+
 def test_evidence_is_drawn_in_powers_of_ten(ax) -> None:
     drawn = plots.evidence(ax, np.log([1, 10, 100]), limit=20)
 

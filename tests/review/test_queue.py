@@ -250,7 +250,7 @@ def test_a_file_that_is_no_queue_is_said_to_be_away(tmp_path) -> None:
 def test_an_older_reader_sees_what_another_process_has_written(queue, tmp_path) -> None:
     _add(queue, "1")
     other = sqlite3.connect(tmp_path / "q.sqlite")
-    other.execute("update item set is_withdrawn = 1")
+    other.execute("update item set state = 'withdrawn'")
     other.commit()
     other.close()
 

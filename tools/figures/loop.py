@@ -30,6 +30,7 @@ NOTEBOOKS = {
     "05": ("evaluate", "gate"),
     "08": ("publish", "serve"),
     "09": ("serve",),
+    "11": ("serve", "observe"),
     "12": ("canary",),
     "14": ("new data", "evaluate"),
     "15": ("new data", "train"),
