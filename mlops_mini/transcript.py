@@ -79,7 +79,7 @@ class Shell:
             text = json.dumps(self._outputs, indent=1, sort_keys=True)
             self._recording.write_text(f"{text}\n")
         if show:
-            sys.stdout.write(f"$ {line}\n{said}")
+            sys.stdout.write(f"$ {line}\n{said.rstrip()}\n" if said.strip() else f"$ {line}\n")
         return said
 
     def _run(self, line: str, variables: Mapping[str, str]) -> str:

@@ -123,7 +123,10 @@ def test_a_result_is_kept_for_the_image_that_made_it(runner: Runner, folder: Pat
     container = containers.docker("create", name, "true")
     containers.docker("commit", "--message=the same under another digest", container, name)
     containers.docker("rm", container)
-    third = runner.run(pipelines.letters, {"folder": str(folder)})
+    try:
+        third = runner.run(pipelines.letters, {"folder": str(folder)})
+    finally:
+        containers.docker("image", "rm", name)
 
     assert {task.state for task in third.tasks.values()} == {"SUCCEEDED"}
     assert made(first) == made(third)
@@ -189,6 +192,7 @@ def test_an_image_for_another_processor_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(FailedPreconditionError, match="other:1 is for linux/s390x, and this"):
         containers.image("other:1")
+    containers.docker("image", "rm", "other:1")
 
 
 def test_no_engine_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
