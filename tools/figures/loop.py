@@ -29,6 +29,7 @@ NOTEBOOKS = {
     "04": ("train", "evaluate", "gate", "publish"),
     "08": ("publish", "serve"),
     "12": ("canary",),
+    "13": ("canary",),
 }
 _N_TOP = 6
 _WIDTH, _HEIGHT = 900, 216
