@@ -1,4 +1,4 @@
-"""Draws the service mesh of notebook 13, and who counts a request that is retried."""
+"""Draws the service mesh of notebook 13, and which proxy counts a request that is retried."""
 
 from tools.figures.svg import BLUE, ORANGE, PLAIN, WHITE, Drawing
 
@@ -35,12 +35,12 @@ def draw_mesh() -> str:
 
 def draw_reporters() -> str:
     """Draw a request that fails, is tried again and succeeds, and what both sides have counted."""
-    title = "The proxy of who asks counts one success; the proxy of who is asked, one failure too"
+    title = "The caller's proxy counts one success; the canary's proxy counts one failure, too"
     drawing = Drawing(900, 196, title=title)
     drawing.box(14, 56, 104, 60, "client\ngets a 200")
-    drawing.box(200, 40, 180, 92, "proxy of who asks\ncounts: 1 answer,\n0 failures", fill=BLUE)
+    drawing.box(200, 40, 180, 92, "the caller's proxy\ncounts: 1 answer,\n0 failures", fill=BLUE)
     drawing.box(
-        520, 40, 190, 92, "proxy of who is asked\ncounts: 2 attempts,\n1 failure", fill=BLUE
+        520, 40, 190, 92, "the canary's proxy\ncounts: 2 attempts,\n1 failure", fill=BLUE
     )
     drawing.box(778, 56, 108, 60, "canary", fill=ORANGE)
     drawing.arrow((118, 86), (198, 86))
