@@ -35,13 +35,11 @@ def draw_mesh() -> str:
 
 def draw_reporters() -> str:
     """Draw a request that fails, is tried again and succeeds, and what both sides have counted."""
-    title = "The caller's proxy counts one success; the canary's proxy counts one failure, too"
+    title = "The caller's proxy counts one success; the canary's proxy, one failure too"
     drawing = Drawing(900, 196, title=title)
     drawing.box(14, 56, 104, 60, "client\ngets a 200")
     drawing.box(200, 40, 180, 92, "the caller's proxy\ncounts: 1 answer,\n0 failures", fill=BLUE)
-    drawing.box(
-        520, 40, 190, 92, "the canary's proxy\ncounts: 2 attempts,\n1 failure", fill=BLUE
-    )
+    drawing.box(520, 40, 190, 92, "the canary's proxy\ncounts: 2 attempts,\n1 failure", fill=BLUE)
     drawing.box(778, 56, 108, 60, "canary", fill=ORANGE)
     drawing.arrow((118, 86), (198, 86))
     drawing.arrow((710, 86), (776, 86))
