@@ -134,8 +134,8 @@ def _services(by_kind: ByKind) -> Iterator[str]:
             if protocol not in _PORT_PROTOCOLS:
                 yield (
                     f"{_name(service)}: Istio can't tell the protocol of port "
-                    f"{port.get('name', port['port'])}: its name should begin with it, such as "
-                    f"grpc-{port.get('name', port['port'])}"
+                    f"{port.get('name', port['port'])}: its name should begin with it, as in "
+                    "grpc-predict"
                 )
             target = port.get("targetPort", port["port"])
             for deployment in _of(by_kind, "Deployment"):

@@ -1,7 +1,7 @@
 """What became of requests on a cluster: what Istio counts, read from Prometheus.
 
-Istio counts twice. The proxy of who asks (`reporter="source"`) knows final answers: a failure that
-a retry has mended isn't among them. The proxy of who is asked (`reporter="destination"`) has every
+Istio counts twice. The caller's proxy (`reporter="source"`) knows final answers: a failure that a
+retry has mended isn't among them. The model server's proxy (`reporter="destination"`) has every
 attempt, so that's what is read here.
 
 Source:

@@ -33,10 +33,7 @@ def api_in_cluster() -> HttpApi:
     Raises:
         NotFoundError: This isn't a pod, or it has no service account.
     """
-    host, port = (
-        os.environ.get("KUBERNETES_SERVICE_HOST"),
-        os.environ.get("KUBERNETES_SERVICE_PORT"),
-    )
+    host, port = (os.environ.get(f"KUBERNETES_SERVICE_{part}") for part in ("HOST", "PORT"))
     if not host or not (_IN_POD / "token").exists():
         raise NotFoundError(
             "this isn't a pod with a service account: run `kubectl proxy` and use "
@@ -147,6 +144,7 @@ class Kubectl:
 
         Raises:
             UnavailableError: kubectl failed; the message has its words. The steps before hold.
+            NotFoundError: There is no kubectl.
         """
         self._write(rendering.configuration)
         self._write(rendering.deployment)
@@ -199,8 +197,10 @@ class Kubectl:
 
     def _run(self, *arguments: str, objects: Sequence[Object] = ()) -> None:
         text = yaml_of(*objects)
-        done = subprocess.run(
-            [*self._command, *arguments], input=text, capture_output=True, text=True, check=False
-        )
+        command = [*self._command, *arguments]
+        try:
+            done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        except FileNotFoundError as exc:
+            raise NotFoundError(f"{command[0]} isn't installed, or isn't on the PATH") from exc
         if done.returncode:
             raise UnavailableError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")

@@ -17,10 +17,10 @@ from mlops_mini.errors import (
     PermissionDeniedError,
     UnavailableError,
 )
-from mlops_mini.rollout import istio, release
+from mlops_mini.rollout import istio, kubernetes, release
 from mlops_mini.rollout.controller import Phase, Strategy
 from mlops_mini.rollout.http_api import HttpApi
-from mlops_mini.rollout.kubernetes import VirtualServiceRouter, api_in_cluster
+from mlops_mini.rollout.kubernetes import Kubectl, VirtualServiceRouter, api_in_cluster
 from mlops_mini.rollout.release import Release
 from tests.rollout.api_server import ApiServer
 from tests.rollout.cluster import CANARY, V1, V2, WORKLOAD
@@ -168,6 +168,23 @@ def test_a_token_is_read_for_each_request(api: ApiServer, tmp_path: Path) -> Non
 def test_outside_of_a_pod_it_says_what_to_do() -> None:
     with pytest.raises(NotFoundError, match="kubectl proxy"):
         api_in_cluster()
+
+
+def test_in_a_pod_the_api_is_where_kubernetes_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes, "_IN_POD", tmp_path)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "9")
+    (tmp_path / "token").write_text("mine")
+
+    with pytest.raises(UnavailableError, match=r"https://127\.0\.0\.1:9 gives no answer"):
+        api_in_cluster().ask("GET", "/version")
+
+
+def test_a_missing_kubectl_is_said(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="kubectl isn't installed"):
+        Kubectl(command=f"{tmp_path}/kubectl").apply(istio.render(CANARY, WORKLOAD))
 
 
 def test_a_good_canary_is_ramped_and_promoted(

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from mlops_mini.errors import InvalidArgumentError
+from mlops_mini.rollout import envoy_config
 from mlops_mini.rollout.policy import Backend, HeaderRule, TrafficPolicy
 
 V1 = Backend(name="v1", rest="127.0.0.1:8501", grpc="127.0.0.1:8500")
@@ -75,3 +76,10 @@ def test_a_backend_that_no_router_can_find_is_refused(backend: dict[str, str]) -
 
     with pytest.raises(InvalidArgumentError, match=r"IP:PORT|lower-case"):
         Backend(**{**possible, **backend})
+
+
+def test_envoy_needs_the_addresses_that_a_cluster_does_without() -> None:
+    nameless = TrafficPolicy(model="flights", stable=Backend(name="v1"))
+
+    with pytest.raises(InvalidArgumentError, match="Envoy needs the rest address of v1"):
+        envoy_config.clusters(nameless)
