@@ -186,7 +186,7 @@ def test_evaluates_both_models_on_the_same_flights(stages, candidate, tmp_path: 
         assert sum(metrics["n_rows"] for metrics in slicing.values()) == overall.n_rows
     assert {"UA", "B6"} < set(by["carrier"])
     answered = pd.read_parquet(tmp_path / "predictions")
-    assert list(answered) == ["flight_id", "candidate", "baseline"]
+    assert list(answered) == ["flight_id", "candidate", "baseline", "fallback"]
     assert (answered["candidate"] == answered["baseline"]).all()
 
 
@@ -204,7 +204,8 @@ def test_the_first_candidate_has_nothing_to_be_compared_with(stages, candidate, 
     )
 
     assert json.loads(file.read_text())["baseline"] is None
-    assert list(pd.read_parquet(tmp_path / "predictions")) == ["flight_id", "candidate"]
+    columns = list(pd.read_parquet(tmp_path / "predictions"))
+    assert columns == ["flight_id", "candidate", "fallback"]
 
 
 def test_a_named_baseline_that_is_gone_or_replaced_is_an_error(
