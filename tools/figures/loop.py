@@ -28,6 +28,7 @@ NOTEBOOKS = {
     "03": ("features",),
     "04": ("train", "evaluate", "gate", "publish"),
     "08": ("publish", "serve"),
+    "06": ("observe", "trigger"),
     "12": ("canary",),
 }
 _N_TOP = 6
