@@ -33,19 +33,41 @@ def psi(reference: ColumnStatistics, current: ColumnStatistics) -> float:
     Raises:
         InvalidArgumentError: One holds texts, the other numbers.
     """
+    return float(psi_bins(reference, current)["psi"].to_numpy().sum())  # NaN is NaN
+
+
+def psi_bins(reference: ColumnStatistics, current: ColumnStatistics) -> pd.DataFrame:
+    """Show the bins of the population stability index.
+
+    Args:
+        reference: The column as it was; it alone sets the cuts.
+        current: The column as it is.
+
+    Returns:
+        One row per bin, the last one for missing values: `bin`, the text itself or the number at
+        which the bin begins (-inf for the first one, NaN for missing); `reference` and `current`,
+        shares, each at least 1e-4; and `psi`, the bin's term of the sum.
+
+    Raises:
+        InvalidArgumentError: One holds texts, the other numbers.
+    """
     a, b = _alike(reference, current)
+    names: list[object]
     if a.kind == "text":
         parts = _text_counts(a, b)
+        names = list(pd.concat([a.counts, b.counts], axis=1).index)
     else:
         cuts = np.unique(a.quantiles(_DECILES)) if a.n_present else np.empty(0)
         if len(cuts) and cuts[-1] == a.counts.index[-1]:
             cuts = np.append(cuts, np.nextafter(cuts[-1], np.inf))
         parts = (a.counts_between(cuts), b.counts_between(cuts))
+        names = [-np.inf, *cuts.tolist()]
     p, q = (
         np.maximum(_shares(np.append(rows, column.n_missing)), MIN_SHARE)
         for rows, column in zip(parts, (a, b), strict=True)
     )
-    return float(((q - p) * np.log(q / p)).sum())
+    terms = (q - p) * np.log(q / p)
+    return pd.DataFrame({"bin": [*names, np.nan], "reference": p, "current": q, "psi": terms})
 
 
 def jensen_shannon(reference: ColumnStatistics, current: ColumnStatistics) -> float:

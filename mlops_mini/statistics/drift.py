@@ -17,7 +17,14 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.statistics import anomalies
-from mlops_mini.statistics.distances import MIN_SHARE, jensen_shannon, ks, l_infinity, psi
+from mlops_mini.statistics.distances import (
+    MIN_SHARE,
+    jensen_shannon,
+    ks,
+    l_infinity,
+    psi,
+    psi_bins,
+)
 from mlops_mini.statistics.mergeable import ColumnStatistics, TableStatistics
 
 if TYPE_CHECKING:
@@ -363,3 +370,41 @@ def plot(report: DriftReport, ax: "Axes", *, n_columns: int = 12) -> "Axes":
     ax.set_ylim(len(columns) - 0.5, -0.5)
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small", frameon=False)
     return ax
+
+
+def plot_bins(reference: ColumnStatistics, current: ColumnStatistics, ax: "Axes") -> "Axes":
+    """Draw the bins of a column's PSI.
+
+    Args:
+        reference: The column as it was.
+        current: The column as it is.
+        ax: Where to draw.
+
+    Returns:
+        The same axes: two bars per bin, the share then and now, and above them the bin's part of
+        the PSI, where it's .005 or more.
+    """
+    bins = psi_bins(reference, current)
+    places = np.arange(len(bins))
+    for shift, side, color in ((-0.2, "reference", "0.75"), (0.2, "current", "0.25")):
+        ax.bar(places + shift, bins[side], width=0.4, color=color, label=side)
+    heights = bins[["reference", "current"]].max(axis=1).to_numpy()
+    for place, height, term in zip(places, heights, bins["psi"].to_numpy(), strict=True):
+        if term >= 0.005:
+            ax.annotate(
+                f"{term:.2f}", (place, height), xytext=(0, 3), textcoords="offset points",
+                ha="center", fontsize="small",
+            )  # fmt: skip
+    labels = [_bin_label(name) for name in bins["bin"]]
+    ax.set_xticks(places, labels)
+    ax.set(ylabel="share of the rows", ylim=(0, 1.15 * heights.max()))
+    ax.legend(frameon=False)
+    return ax
+
+
+def _bin_label(name: Any) -> str:
+    if isinstance(name, str):
+        return name
+    if np.isnan(name):
+        return "missing"
+    return "lower" if np.isinf(name) else f"from {name:.3g}"

@@ -147,3 +147,22 @@ def test_infinite_numbers_have_bins_of_their_own():
 
     assert distances.jensen_shannon(before, after) > 0.04
     assert distances.jensen_shannon(after, after) == 0.0
+
+
+def test_the_bins_of_a_psi_sum_up_to_it() -> None:
+    rng = np.random.default_rng(0)
+    then = pd.DataFrame({"delay": rng.normal(size=900), "plan": ["a", "b", "b"] * 300})
+    now = pd.DataFrame(
+        {"delay": [*rng.normal(0.5, size=500), np.nan], "plan": ["c", "b", "a"] * 167}
+    )
+    a, b = (of(table).columns for table in (then, now))
+
+    delay, plan = (distances.psi_bins(a[name], b[name]) for name in ("delay", "plan"))
+
+    assert delay["psi"].sum() == pytest.approx(distances.psi(a["delay"], b["delay"]))
+    assert len(delay) == 11
+    assert delay["bin"].isna().tolist() == [False] * 10 + [True]
+    assert delay["current"].iloc[-1] == pytest.approx(1 / 501)
+    plan = plan.set_index("bin")
+    assert plan.loc["b"].round(2).tolist()[:2] == [0.67, 0.33]
+    assert plan.loc["c", "reference"] == distances.MIN_SHARE

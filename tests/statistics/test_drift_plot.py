@@ -1,11 +1,13 @@
 import math
 
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.statistics import drift
+from mlops_mini.statistics import distances, drift
 from mlops_mini.statistics.drift import ColumnDrift, DriftReport
+from tests.statistics.test_mergeable import of
 
 
 def moved(name, psi, threshold=math.nan):
@@ -68,3 +70,16 @@ def test_only_the_first_columns_are_drawn():
 def test_an_empty_report_cannot_be_drawn():
     with pytest.raises(InvalidArgumentError, match="no column to draw"):
         drift.plot(DriftReport(columns=()), Figure().subplots())
+
+
+def test_the_bins_of_a_column_are_drawn_with_their_part_of_the_psi():
+    ax = Figure().subplots()
+    then = of(pd.DataFrame({"delay": range(100)})).columns["delay"]
+    now = of(pd.DataFrame({"delay": [*range(50), *range(50)]})).columns["delay"]
+
+    assert drift.plot_bins(then, now, ax) is ax
+
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    assert (labels[0], labels[-1], len(ax.patches)) == ("lower", "missing", 22)
+    terms = [float(text.get_text()) for text in ax.texts]
+    assert sum(terms) == pytest.approx(distances.psi(then, now), abs=0.05)

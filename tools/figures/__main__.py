@@ -5,14 +5,24 @@ Example: python -m tools.figures
 
 from pathlib import Path
 
-from tools.figures import clusters, containers, features, gate, loop, pipelines, serving, validation
+from tools.figures import (
+    clusters,
+    containers,
+    features,
+    gate,
+    loop,
+    pipelines,
+    serving,
+    triggers,
+    validation,
+)
 
 FIGURES = Path(__file__).resolve().parents[2] / "notebooks" / "figures"
 
 
 def draw_all() -> dict[str, str]:
     """Draw every figure: SVG text by file name."""
-    rooms = (loop, validation, features, pipelines, gate, serving, containers, clusters)
+    rooms = (loop, validation, features, pipelines, gate, serving, containers, clusters, triggers)
     return {name: svg for room in rooms for name, svg in room.draw_all().items()}
 
 

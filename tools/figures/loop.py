@@ -28,13 +28,14 @@ NOTEBOOKS = {
     "03": ("features",),
     "04": ("train", "evaluate", "gate", "publish"),
     "05": ("evaluate", "gate"),
+    "06": ("observe", "trigger"),
     "08": ("publish", "serve"),
     "09": ("serve",),
     "11": ("serve", "observe"),
     "12": ("canary",),
+    "13": ("canary",),
     "14": ("new data", "evaluate"),
     "15": ("new data", "train"),
-    "13": ("canary",),
 }
 _N_TOP = 6
 _WIDTH, _HEIGHT = 900, 216
