@@ -24,7 +24,9 @@ def draw_labels() -> str:
 
 def draw_ledger() -> str:
     """Draw the states of a firing."""
-    drawing = Drawing(900, 250, title="The life of a firing: accepted, claimed, done, or suppressed")
+    drawing = Drawing(
+        900, 250, title="The life of a firing: accepted, claimed, done, or suppressed"
+    )
     drawing.box(20, 80, 130, 60, "fire\nkey, reason", fill=BLUE)
     drawing.box(250, 80, 140, 60, "PENDING", fill=PLAIN)
     drawing.box(490, 80, 140, 60, "RUNNING\nbeats", fill=ORANGE)
