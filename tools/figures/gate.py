@@ -16,7 +16,7 @@ def draw_holdout() -> str:
     title = (
         "A comparison of a model with itself, and one of two models on days that both haven't seen"
     )
-    drawing = Drawing(900, 330, title=title)
+    drawing = Drawing(900, 304, title=title)
     for n, (text, baseline, candidate, judges) in enumerate(_PROTOCOLS):
         top = 34 + 164 * n
         drawing.text(14, top - 12, text, is_bold=True)
@@ -29,7 +29,7 @@ def draw_holdout() -> str:
             drawing.box(x, y, width, _HEIGHT, f"learns from {end} days", fill=PLAIN)
         x, width = _LEFT + judges[0] * _DAY, (judges[1] - judges[0]) * _DAY
         height = 2 * _HEIGHT + 12
-        drawing.box(x, top, width, height, f"{judges[1] - judges[0]} days\njudge both", fill=ORANGE)
+        drawing.box(x, top, width, height, f"{judges[1] - judges[0]} days\njudge", fill=ORANGE)
     return drawing.svg()
 
 
