@@ -5,14 +5,14 @@ Example: python -m tools.figures
 
 from pathlib import Path
 
-from tools.figures import features, loop, pipelines, serving, validation
+from tools.figures import features, lineage, loop, pipelines, serving, validation
 
 FIGURES = Path(__file__).resolve().parents[2] / "notebooks" / "figures"
 
 
 def draw_all() -> dict[str, str]:
     """Draw every figure: SVG text by file name."""
-    rooms = (loop, validation, features, pipelines, serving)
+    rooms = (loop, validation, features, pipelines, lineage, serving)
     return {name: svg for room in rooms for name, svg in room.draw_all().items()}
 
 

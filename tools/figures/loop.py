@@ -27,6 +27,7 @@ NOTEBOOKS = {
     "02": ("new data", "validate"),
     "03": ("features",),
     "04": ("train", "evaluate", "gate", "publish"),
+    "07": ("publish", "serve"),
     "08": ("publish", "serve"),
     "12": ("canary",),
 }
