@@ -114,15 +114,17 @@ def judge(
     )
     if use_case.fallback:
         answers = answered.loc[is_judged, training.FALLBACK_SIGNATURE].to_numpy()
-        evidence = replace(evidence, serving=_with_fallback(evidence, answers))
+        evidence = replace(evidence, serving=_with_fallback(serving, evidence, answers))
     verdict = gate.judge(evidence, asked)
     gate.write(verdict, verdict_file)
     return verdict
 
 
-def _with_fallback(evidence: Evidence, answers: npt.NDArray[Any]) -> ServingCheck:
+def _with_fallback(
+    serving: ServingCheck, evidence: Evidence, answers: npt.NDArray[Any]
+) -> ServingCheck:
     """A candidate can't be served either if its fallback is of no use."""
-    serving, labels = evidence.serving, evidence.labels
+    labels = evidence.labels
     finding = ""
     if not evaluation.are_probabilities(answers).all():
         finding = "some answers of its fallback are no probabilities"
