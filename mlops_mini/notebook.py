@@ -25,6 +25,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -290,6 +291,8 @@ def begin(notebook_id: str) -> Notebook:
     if data.is_dir():
         os.environ[workspace.DATA] = str(data)
     ask_this_machine_directly()
+    # Progress bars of libraries look for widgets, which no viewer shows.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     for name in ("tensorflow", "absl"):
         # A filter, since TensorFlow sets the level of its logger anew.
         logging.getLogger(name).addFilter(_is_warning)

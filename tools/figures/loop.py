@@ -29,6 +29,7 @@ NOTEBOOKS = {
     "04": ("train", "evaluate", "gate", "publish"),
     "05": ("evaluate", "gate"),
     "06": ("observe", "trigger"),
+    "07": ("publish", "serve"),
     "08": ("publish", "serve"),
     "09": ("serve",),
     "11": ("serve", "observe"),
