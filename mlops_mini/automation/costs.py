@@ -47,8 +47,14 @@ class Trial:
 
     def costs(self, is_auto: Bools) -> npt.NDArray[np.float64]:
         """Tell what each item costs if those are automated, shape [n]."""
-        is_right = np.where(is_auto, self.model_correct, self.human_correct)
-        return ~is_auto * self.human_cost + ~is_right * self.error_cost
+        return ~is_auto * self.human_cost + self._is_wrong(is_auto) * self.error_cost
+
+    def outcome(self, is_auto: Bools) -> tuple[float, float]:
+        """Tell the share of wrong answers, 0 to 1, and the cost per item if those are automated."""
+        return float(self._is_wrong(is_auto).mean()), float(self.costs(is_auto).mean())
+
+    def _is_wrong(self, is_auto: Bools) -> Bools:
+        return ~np.where(is_auto, self.model_correct, self.human_correct)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,9 +98,7 @@ def cost_curve(trial: Trial, *, n_points: int = 41) -> pd.DataFrame:
     rows = []
     for threshold in np.unique(thresholds)[::-1]:  # ties go together
         is_auto = scores >= threshold
-        is_right = np.where(is_auto, trial.model_correct, trial.human_correct)
-        cost = trial.costs(is_auto).mean()
-        rows.append((is_auto.mean(), threshold, 1 - is_right.mean(), cost))
+        rows.append((is_auto.mean(), threshold, *trial.outcome(is_auto)))
     return pd.DataFrame(rows, columns=["coverage", "threshold", "error_rate", "cost"])
 
 

@@ -250,7 +250,7 @@ class Dispatcher:
             The degree from now on. Certificates are withdrawn.
         """
         move = levels.next_level(self.policy.level, Evidence(alarms=(reason,)))
-        logger.warning("stepped down: level=%s reason=%s", move.level, reason)
+        logger.info("stepped down: level=%s reason=%s", move.level, reason)
         self.set_policy(replace(self.policy, level=move.level, certificates={}))
         return move.level
 

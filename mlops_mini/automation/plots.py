@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,21 +64,21 @@ def evidence(ax: Axes, log_e: npt.ArrayLike, *, limit: float) -> Axes:
 
 
 def costs(
-    ax: Axes, curves: Mapping[str, pd.DataFrame], points: Mapping[str, tuple[float, float]]
+    ax: Axes, curves: Mapping[str, pd.DataFrame], marks: Sequence[tuple[str, float, float]]
 ) -> Axes:
     """Draw what automation costs against its errors, as a curve for each kind of people.
 
     Args:
         ax: Where to draw.
         curves: By kind, as `costs.cost_curve` returns them.
-        points: What's marked, such as a degree: error, 0 to 1, and cost per item.
+        marks: What's marked, such as a degree: a short name, error, 0 to 1, and cost per item.
     """
     styles = zip(("#0072B2", "#009E73", "#D55E00"), ("-", "--", ":"), strict=True)
     for (name, curve), (color, style) in zip(curves.items(), styles, strict=False):
         ax.plot(100 * curve["error_rate"], curve["cost"], style, color=color, label=name)
-    for name, (error, cost) in points.items():
+    for name, error, cost in marks:
         ax.plot(100 * error, cost, "o", color="black", markersize=5)
-        ax.annotate(name, (100 * error, cost), textcoords="offset points", xytext=(6, 5))
+        ax.annotate(name, (100 * error, cost), textcoords="offset points", xytext=(5, 4))
     ax.set(xlabel="wrong answers (%)", ylabel="cost per item", xlim=(0, None), ylim=(0, None))
     ax.legend(frameon=False, loc="lower right")
     return ax

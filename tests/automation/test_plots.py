@@ -37,7 +37,7 @@ def test_evidence_is_drawn_in_powers_of_ten(ax) -> None:
 def test_each_kind_of_people_has_a_curve_and_each_point_its_name(ax) -> None:
     curve = pd.DataFrame({"error_rate": [0.1, 0.2], "cost": [3.0, 4.0]})
 
-    drawn = plots.costs(ax, {"experts": curve, "crowd": curve}, {"full": (0.13, 2.6)})
+    drawn = plots.costs(ax, {"experts": curve, "crowd": curve}, [("full", 0.13, 2.6)])
 
     assert len(drawn.lines) == 3
     assert [text.get_text() for text in drawn.texts] == ["full"]
