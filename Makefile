@@ -19,7 +19,7 @@ SELECT = -m "not slow and not docker"
 WORKSPACE := runs/pipeline
 PORT := 5000
 
-.PHONY: help loop test lab check unit notebooks portable refresh render bench image mlflow lock clean \
+.PHONY: help loop test lab check unit notebooks portable refresh render bench image compose mlflow lock clean \
 	ready
 
 help:  ## list the targets
@@ -65,6 +65,9 @@ bench: ready  ## side-by-side measurements; not part of the tests
 
 image: ready  ## the Docker images: the model server's and those of the pipeline's components
 	@$(RUN) tools.image
+
+compose: ready  ## two versions behind Envoy by Docker Compose: a canary gets one request in ten
+	@$(RUN) tools.compose
 
 mlflow: ready  ## MLflow's web page of runs and versions, on loopback: of WORKSPACE=runs/pipeline
 	@$(BIN)/mlops-mini reconcile --workspace $(WORKSPACE)

@@ -28,6 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 VERSION = "0.1.0"
 SERVER = f"mlops-mini-server:{VERSION}"
 COMPONENTS = f"mlops-mini:{VERSION}"
+PROMETHEUS = f"mlops-mini-prometheus:{VERSION}"
 OFFICIAL_BASE = "python:3.11-slim-bookworm"
 OUR_BASE = f"{containers.LOCAL}/{OFFICIAL_BASE}"
 # What our base is as well: the components that are commands name it.
@@ -121,6 +122,9 @@ def build_all(only: Sequence[str]) -> None:
                 lines = "\n".join(map(shlex.join, installs))
                 build("component", name, base_image=base_image, installs=lines)
                 made.append(name)
+    if "prometheus" in only:
+        build("prometheus", PROMETHEUS, base_image=base_image)
+        made.append(PROMETHEUS)
     for name in made:
         size = int(containers.docker("image", "inspect", "--format={{.Size}}", name))
         say(f"{name}: {size / 1e9:.2f} GB")
@@ -134,9 +138,12 @@ def say(line: str) -> None:
 def main() -> int:
     """Build; exit 1 with a line if something is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
-    choices = ("server", "components")
-    parser.add_argument("--only", choices=choices, action="append", help="by default both")
-    only = parser.parse_args().only or choices
+    choices = ("server", "components", "prometheus")
+    usual = choices[:2]
+    parser.add_argument(
+        "--only", choices=choices, action="append", help=f"else {' and '.join(usual)}"
+    )
+    only = parser.parse_args().only or usual
     logging.basicConfig(level=logging.WARNING)
     try:
         with docker_engine.running():
