@@ -227,6 +227,7 @@ def render(  # noqa: PLR0917 - typer passes them by name
     """
     from mlops_mini.rollout import istio, istio_lint, kustomize
     from mlops_mini.rollout.policy import HeaderRule
+    from mlops_mini.rollout.workload import Workload
 
     paths = [_split(text, _WHERE) for text in (stable, canary) if text is not None]
     backends = [Backend(name=name) for name, _ in paths]
@@ -238,7 +239,7 @@ def render(  # noqa: PLR0917 - typer passes them by name
         model=model, stable=backends[0], canary=backends[1] if canary else None,
         weight_pct=weight_pct, mirror_pct=mirror_pct, header_rules=tuple(rules),
     )  # fmt: skip
-    workload = istio.Workload(
+    workload = Workload(
         model_paths=dict(paths), image=image, host=host, server=server, namespace=namespace,
         google_account=google_account, tls_secret=tls_secret,
     )  # fmt: skip

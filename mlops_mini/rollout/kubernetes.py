@@ -17,9 +17,10 @@ from mlops_mini.errors import (
 )
 from mlops_mini.rollout import istio
 from mlops_mini.rollout.http_api import HttpApi
-from mlops_mini.rollout.istio import Object, Rendering, Workload
+from mlops_mini.rollout.istio import Rendering
 from mlops_mini.rollout.kustomize import yaml_of
 from mlops_mini.rollout.policy import Backend, TrafficPolicy
+from mlops_mini.rollout.workload import Object, Workload
 
 # Both write under the same name: to Kubernetes they're one owner of the fields.
 FIELD_MANAGER = "mlops-mini"

@@ -16,8 +16,9 @@ from typing import Any
 
 from mlops_mini.files import whole_file
 from mlops_mini.rollout import istio
-from mlops_mini.rollout.istio import Object, Rendering, Workload
+from mlops_mini.rollout.istio import Rendering
 from mlops_mini.rollout.policy import TrafficPolicy
+from mlops_mini.rollout.workload import Object, Workload
 
 _STEPS = {
     "1-configuration.yaml": "configuration",

@@ -8,8 +8,8 @@ from typing import Any
 
 import jsonschema
 
-from mlops_mini.rollout.istio import Workload
 from mlops_mini.rollout.policy import Backend, HeaderRule, TrafficPolicy
+from mlops_mini.rollout.workload import Workload
 
 SCHEMAS = Path(__file__).parent / "schemas"
 V1 = Backend(name="v1", rest="127.0.0.1:8501", grpc="127.0.0.1:8500")

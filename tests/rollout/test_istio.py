@@ -8,6 +8,7 @@ from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.rollout import istio, kustomize
 from mlops_mini.rollout.istio_lint import findings
 from mlops_mini.rollout.policy import Backend, HeaderRule, TrafficPolicy
+from mlops_mini.rollout.workload import Workload
 from tests.rollout.cluster import CANARY, V1, WORKLOAD, schema_errors
 
 POLICIES = {
@@ -39,7 +40,7 @@ def of_kind(objects: Any, kind: str, name: str | None = None) -> Any:
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 @pytest.mark.parametrize("workload", WORKLOADS.values(), ids=WORKLOADS)
 def test_all_objects_fit_strict_schemas_and_pass_the_lint(
-    policy: TrafficPolicy, workload: istio.Workload
+    policy: TrafficPolicy, workload: Workload
 ) -> None:
     objects = istio.render(policy, workload).objects
 

@@ -1,13 +1,18 @@
 """One policy, rendered for Envoy and for Istio, sends each request to the same place."""
 
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import urllib3
 
 from mlops_mini.errors import UnimplementedError
 from mlops_mini.rollout import envoy_config, istio
+from mlops_mini.rollout.envoy import Envoy
 from mlops_mini.rollout.policy import HeaderRule, TrafficPolicy
 from mlops_mini.rollout.routing_table import Request, of_envoy, of_istio
+from tests.rollout.backends import FakeVersion, versions
 from tests.rollout.cluster import CANARY, V1, WORKLOAD
 
 GRPC = {"content-type": "application/grpc"}
@@ -76,3 +81,29 @@ def test_a_match_that_ours_never_have_is_refused() -> None:
 
     with pytest.raises(UnimplementedError, match="method"):
         of_istio(service, REQUESTS["predict"])
+
+
+def test_a_real_envoy_does_what_the_table_says(tmp_path: Path) -> None:
+    """For REST; the stand-ins for servers don't speak HTTP/2."""
+    asked = {name: request for name, request in REQUESTS.items() if not request.is_grpc}
+    with versions(FakeVersion("v1"), FakeVersion("v2")) as (v1, v2):
+        held = replace(CANARY, stable=v1, canary=v2)
+        with Envoy(tmp_path, replace(held, canary=None, weight_pct=0, header_rules=())) as envoy:
+            envoy.router.apply(held)
+            answers = {name: _ask(envoy, request) for name, request in asked.items()}
+
+    for name, request in asked.items():
+        shares = of_envoy(envoy_config.routes(held), request)
+        expected = {cluster.removesuffix("-rest") for cluster in shares} or {"404"}
+        assert answers[name].keys() == expected, name
+    assert 30 < answers["predict"]["v2"] < 92  # of 200 at 30 %: within 5 standard deviations
+
+
+def _ask(envoy: Envoy, request: Request) -> Counter[str]:
+    url = f"http://{envoy.router.address}{request.path}"
+    answers: Counter[str] = Counter()
+    with urllib3.PoolManager(retries=False, timeout=30) as http_pool:
+        for _ in range(200):
+            answer = http_pool.request("POST", url, body=b"{}", headers=dict(request.headers))
+            answers[answer.data.decode() if answer.status == 200 else str(answer.status)] += 1
+    return answers
