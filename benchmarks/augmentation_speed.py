@@ -1,4 +1,4 @@
-"""How many images a second augmentation makes, beside tf.image and Keras layers.
+"""How many images augmentation makes per CPU second, beside tf.image and Keras layers.
 
     .venv/bin/python -m benchmarks.augmentation_speed [DATE]
 
@@ -87,10 +87,10 @@ def main(date: str) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in everything}
     for n in range(N_ROUNDS + 1):
         for name, augment in everything.items():
-            start = time.perf_counter()
+            start = time.process_time()
             n_images = augment()
             if n:  # the first round traces functions and warms caches
-                seconds[name].append((time.perf_counter() - start) / n_images)
+                seconds[name].append((time.process_time() - start) / n_images)
     rows = "\n".join(
         f"| {name} | {1 / float(np.median(each)):,.0f} |" for name, each in seconds.items()
     )
@@ -103,11 +103,11 @@ def main(date: str) -> None:
 Written by `benchmarks/augmentation_speed.py` on {date}; Python {platform.python_version()},
 {libraries}; {platform.system()} {platform.machine()}, {os.cpu_count()} cores, load {load}.
 
-Images of 28 x 28 pixels, one process, one thread for TensorFlow, batches of {BATCH_SIZE}. The
-processor was busy with other things: use the ratios. At this size, the call from Python is what
-costs. Where it matters, make the copies once, before training: 8,000 of them take a few seconds.
+Images of 28 x 28 pixels, one process, batches of {BATCH_SIZE}; CPU seconds, which don't count what
+other processes do. At this size, the call from Python is what costs, and seeding each image. Where
+that matters, make the copies once, before training: 8,000 of them take a few seconds.
 
-| way | images/s |
+| way | images per CPU second |
 | --- | ---: |
 {rows}
 """

@@ -15,6 +15,7 @@ measured.
 """
 
 import itertools
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,8 +96,13 @@ def find_issues(
     if len(present) < 2:
         raise InvalidArgumentError("labels of a single class can't be compared: bring others too")
 
-    from cleanlab import filter as cleanlab_filter
-    from cleanlab import rank
+    from tqdm import TqdmWarning
+
+    with warnings.catch_warnings():
+        # Its import asks for widgets in every notebook, which nobody needs here.
+        warnings.simplefilter("ignore", TqdmWarning)
+        from cleanlab import filter as cleanlab_filter
+        from cleanlab import rank
 
     # A class without items would be a row of zeros in cleanlab's confident joint.
     among, columns = np.searchsorted(present, given), p[:, present]

@@ -100,7 +100,7 @@ def pilot_changes(ax: "Axes", changes: pd.DataFrame) -> "Axes":
     ax.imshow(values, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     for (row, column), value in np.ndenumerate(values):
         color = "white" if abs(value) > 0.6 * limit else "black"
-        ax.text(column, row, f"{value:+.0f}", ha="center", va="center", color=color)
+        ax.text(column, row, f"{value:+z.0f}", ha="center", va="center", color=color)
     ax.set_xticks(range(mean.shape[1]), mean.columns)
     ax.set_yticks(range(len(mean)), [f"+ {name}" for name in mean.index])
     ax.tick_params(length=0)
