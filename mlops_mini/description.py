@@ -47,7 +47,7 @@ def summary(use_case: UseCase) -> str:
     )
     said, fact = f"that {label.name} is 1", f"Whether {label.name} is 1"
     if label.classes:
-        said, fact = f"of each {label.name} ({_listed(label.classes)})", f"What {label.name} is"
+        said, fact = f"of each {label.name} ({_listed(label.classes)})", f"The {label.name}"
     return (
         f"{use_case.name} predicts the probability {said}, for each row of"
         f" {features.of}. A prediction is due {_due(features)}. {fact} is known"

@@ -21,7 +21,8 @@ from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, NotFoundErro
 from mlops_mini.features.feature_set import FeatureSet
 from mlops_mini.features.sources import Dtype, Feature, Formula, as_stored
 
-# Features and labels, with the keyword arguments `seed`, `epochs` and `parent`, to a Keras model.
+# Features and labels, with the keyword arguments `seed`, `epochs` and `parent`, to a Keras model;
+# with `settings` too, if there are any.
 Train = Callable[..., Any]
 
 
@@ -93,6 +94,9 @@ class UseCase:
         fallback: Names of the features that are there even if the feature store is not. A second,
             smaller model learns from these alone, and each version answers by it too, under the
             signature `fallback`. None if empty.
+        settings: Name of a JSON file in the data folder that tells `train` how, such as a policy of
+            augmentation. It's an input like the data, whose digest counts it: `train` is given what
+            it holds as `settings`, and nothing if there's no such file.
         thresholds: File of what a candidate must keep, as `model.thresholds.read` takes it; the
             package's own by default.
 
@@ -116,6 +120,7 @@ class UseCase:
     slices: Sequence[str] = ()
     train: Train | None = None
     fallback: Sequence[str] = ()
+    settings: str = ""
     thresholds: Path | None = None
 
     def __post_init__(self) -> None:
@@ -136,6 +141,11 @@ class UseCase:
             object.__setattr__(self, "features", self._of_columns(self.features, self.tables[0]))
         self._check_tables_of_features()
         self._check_columns()
+        if self.settings and (not self.settings.endswith(".json") or self.train is None):
+            self._refuse(
+                f"settings in {self.settings!r}: they're a .json file in the data folder, for a"
+                " `train` of your own"
+            )
         unknown = [name for name in self.fallback if name not in self.feature_set.names]
         if unknown or (self.fallback and set(self.fallback) == set(self.feature_set.names)):
             what = f"names {unknown}, which are none" if unknown else "names all"

@@ -5,8 +5,9 @@ to the column, in a frame as in a parquet file, and any reader of Arrow understa
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -113,17 +114,24 @@ def mapper(stored: pa.DataType) -> pd.ArrowDtype | None:
     return pd.ArrowDtype(stored) if pa.types.is_fixed_size_list(stored) else None
 
 
-def write_parquet(frame: pd.DataFrame, file: Path) -> None:
+def write_parquet(
+    frame: pd.DataFrame, file: Path, *, notes: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Write a frame, tensor columns or not, without its index.
 
     Pandas makes objects of tensor columns when it reads the file, and `read_parquet` such columns.
+
+    Args:
+        frame: The frame.
+        file: Where to.
+        notes: Texts for the metadata of the file's schema.
     """
-    if not any(map(is_tensor, frame.dtypes)):
+    if not notes and not any(map(is_tensor, frame.dtypes)):
         frame.to_parquet(file, index=False)
         return
     # With its own notes on such columns in the file, pandas couldn't read it.
-    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-    pq.write_table(table, file)
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    pq.write_table(table.replace_schema_metadata(dict(notes)), file)
 
 
 def read_parquet(file: Path, columns: Sequence[str]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ everyone who calls it would otherwise have to repeat: that's what keeps training
 drifting apart.
 """
 
+import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -208,7 +209,8 @@ def train_from_files(
     """Train on examples in files and export the model, with requests that warm a server up.
 
     Args:
-        train_files: Parquet, one row per example.
+        train_files: Parquet, one row per example. What the first one's metadata hold as `settings`,
+            JSON, is given to `train`.
         folder: Where to write the SavedModel.
         label: The column that's predicted, 0 or 1 or the number of a class in each row.
         features: The columns that the model takes; it never sees any other.
@@ -230,9 +232,12 @@ def train_from_files(
     parts = [read_examples(file, [*features, label]) for file in train_files]
     examples = pd.concat(parts, ignore_index=True)
 
+    settings = (pq.read_schema(train_files[0]).metadata or {}).get(b"settings")
+    more = {"settings": json.loads(settings)} if settings else {}
+
     def trained(names: Sequence[str], start: Path | None) -> Any:
         rows = examples[list(names)]
-        return train(rows, examples[label], seed=seed, epochs=epochs, parent=start)
+        return train(rows, examples[label], seed=seed, epochs=epochs, parent=start, **more)
 
     before = parent / _FALLBACK if parent and (parent / _FALLBACK).is_dir() else None
     export(

@@ -1,5 +1,6 @@
 """A small convolutional network that tells what a photo shows, with its preprocessing inside."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mlops_mini.data_centric import policy
 from mlops_mini.errors import InvalidArgumentError, NotFoundError
 from mlops_mini.model import training
 from mlops_mini.photos.camera import SHAPE
@@ -25,6 +27,7 @@ def train(
     seed: int = 0,
     epochs: int = 5,
     parent: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Any:
     """Train the network, from scratch or on from an earlier one.
 
@@ -37,6 +40,8 @@ def train(
         seed: Seeds Python, NumPy and TensorFlow, for the whole process.
         epochs: Each is two passes over the rows.
         parent: An export of this network to start from.
+        settings: A policy of augmentation, as `data_centric.policy` writes it: each photo is
+            trained on as it is, and once more as the policy changes it.
 
     Returns:
         A `keras.Model` from `{"image": ...}`, uint8 of shape [batch, 28, 28], to
@@ -46,6 +51,7 @@ def train(
         InvalidArgumentError: Images have another shape or dtype, a label is missing or of no class,
             a class has no row, or there's no epoch.
         NotFoundError: The parent has no Keras model.
+        DataIntegrityError: The settings are no policy, or one of another version of the library.
     """
     import keras
 
@@ -63,6 +69,10 @@ def train(
         )
     if epochs < 1:
         raise InvalidArgumentError(f"need at least 1 epoch, got {epochs}")
+    if settings is not None:
+        chosen = policy.from_document(settings, name="the policy in the data folder")
+        images = np.concatenate([images, chosen.augment(images, seed=seed)])
+        targets = np.concatenate([targets, targets])
     keras.utils.set_random_seed(seed)
     network = _of_parent(parent) if parent else _new()
     network.compile(

@@ -24,5 +24,6 @@ PHOTOS = UseCase(
     ),
     slices=["condition", "clothing"],
     train=network.train,
+    settings="augmentation.json",
     thresholds=Path(__file__).with_name("gate.yaml"),
 )

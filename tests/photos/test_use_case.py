@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from mlops_mini.data import rules, table_files, tensors
+from mlops_mini.data_centric import policy, transforms
 from mlops_mini.errors import DataIntegrityError, InvalidArgumentError
 from mlops_mini.lineage import compare, lineage
 from mlops_mini.local_server import LocalServer
@@ -177,6 +178,36 @@ def test_the_network_refuses_other_images(pixels, message) -> None:
         network.train(pd.DataFrame({"image": tensors.column(pixels)}), [0, 1])
 
 
+def test_a_policy_of_augmentation_is_trained_with_and_refused_if_it_is_none(photos) -> None:
+    rows = photos.head(60)
+    labels = rows["clothing"].map(datasets.CLASSES.index)
+    chosen = {"flip": transforms.candidates()["flip"]}
+    flipped = policy.uniform(chosen, made_from={"training": "any"})
+
+    def trained(**settings):
+        return network.train(rows[["image"]], labels, epochs=1, **settings).get_weights()
+
+    plain, augmented = trained(), trained(settings=flipped.document())
+    assert not np.array_equal(plain[-1], augmented[-1])
+    with pytest.raises(DataIntegrityError, match="the policy in the data folder is no policy"):
+        trained(settings={"flip": 1})
+
+
+def test_settings_are_an_input_like_the_data(stored, tmp_path) -> None:
+    asked = [week(1), week(2)]
+    before = examples.digest(PHOTOS, asked, data_folder=stored)
+    (stored / "augmentation.json").write_text('{"flip": 1}')
+
+    after = examples.digest(PHOTOS, asked, data_folder=stored)
+    examples.copy(PHOTOS, asked, tmp_path / "raw", data_digest=after, data_folder=stored)
+
+    assert after != before
+    assert (tmp_path / "raw" / "augmentation.json").read_text() == '{"flip": 1}'
+    (stored / "augmentation.json").write_text("flip: 1")
+    with pytest.raises(DataIntegrityError, match=r"augmentation\.json is no JSON \(Expecting"):
+        examples.digest(PHOTOS, asked, data_folder=stored)
+
+
 def test_the_challenger_cannot_learn_from_images(stored, tmp_path) -> None:
     with pytest.raises(InvalidArgumentError, match=r"photos: the challenger.*--no-challenger"):
         definition.arguments(
@@ -214,6 +245,12 @@ def played(photos, tmp_path_factory) -> Path:
         deployment.write(photos.assign(clothing=clothing), workspace / "data")
         run(workspace, "2026-W05")
         relabel(workspace / "data", wrong, "Shirt", "2026-02-20T10:00:00Z")
+        turned = {
+            name: transforms.candidates()[name] for name in ("rotate middle", "darken middle")
+        }
+        policy.uniform(turned, made_from={"training": "any"}).save(
+            workspace / "data" / "augmentation.json"
+        )
         run(workspace, "2026-W12")
 
     return made_once(tmp_path_factory, "photos_played", make)
@@ -228,10 +265,14 @@ def test_a_relabeled_file_is_published_as_a_new_version_with_its_lineage(played,
 
     assert (first.problems, second.problems) == ((), ())
     assert relabeled(first) == 0
+    assert [part.table for part in first.partitions if part.role == "trained with"] == []
+    (augmentation,) = (part for part in second.partitions if part.role == "trained with")
+    assert (augmentation.table, augmentation.n_rows) == ("augmentation", 1)
     assert relabeled(second) == len((played / "data/relabeled.csv").read_text().splitlines()) - 1
     assert second.parents[0].version == 1
     data = {each.name: each.b for each in compare.compare(first, second) if each.kind == "data"}
     assert data["relabeled of 2026-W07"].startswith("trained on, 39 rows")
+    assert data["augmentation of all"].startswith("trained with")
     learned = pd.read_parquet(
         second.artifact("train_examples"), columns=["photo", "clothing", "clothing_index"]
     ).set_index("photo")
