@@ -23,7 +23,18 @@ FIGURES = Path(__file__).resolve().parents[2] / "notebooks" / "figures"
 
 def draw_all() -> dict[str, str]:
     """Draw every figure: SVG text by file name."""
-    rooms = (loop, validation, features, pipelines, gate, serving, containers, clusters, triggers, lineage)
+    rooms = (
+        loop,
+        validation,
+        features,
+        pipelines,
+        gate,
+        serving,
+        containers,
+        clusters,
+        triggers,
+        lineage,
+    )
     return {name: svg for room in rooms for name, svg in room.draw_all().items()}
 
 
