@@ -142,7 +142,8 @@ def _config_map(app: str, version: str, workload: Workload) -> Object:
 
 def _deployment(app: str, version: str, workload: Workload) -> Object:
     labels = {"app": app, "version": version}
-    pod_metadata: Object = {"labels": labels}
+    # Without a proxy beside it, a pod's attempts are counted by nobody.
+    pod_metadata: Object = {"labels": {**labels, "sidecar.istio.io/inject": "true"}}
     volumes: list[Object] = [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}]
     mounts: list[Object] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 the pod's own
     if _is_mounted(version, workload):

@@ -92,6 +92,14 @@ def test_our_server_gets_the_bucket_as_a_folder_and_is_asked_whether_it_is_ready
     assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
 
 
+def test_pods_ask_for_a_proxy_beside_them() -> None:
+    """The looks of a release are made of what it counts."""
+    objects = istio.render(CANARY, WORKLOAD).objects
+
+    labels = of_kind(objects, "Deployment", "clothes-v2")["spec"]["template"]["metadata"]["labels"]
+    assert labels == {"app": "clothes", "version": "v2", "sidecar.istio.io/inject": "true"}
+
+
 def test_the_autoscaler_alone_says_how_many_pods_there_are() -> None:
     objects = istio.render(CANARY, WORKLOAD).objects
 
