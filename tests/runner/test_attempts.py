@@ -48,6 +48,8 @@ def attempt(
             },
         },
         "python": python,
+        "image": "",
+        "mounts": {},
         "present": [],
         "placeholders": {},
     }

@@ -46,6 +46,8 @@ def attempt(tmp_path: Path, body: str, *, name: str = "attempt") -> Path:
             },
         },
         "python": "",
+        "image": "",
+        "mounts": {},
     }
     (folder / "job.json").write_text(json.dumps(job))
     return folder
