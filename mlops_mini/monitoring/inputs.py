@@ -28,10 +28,12 @@ def table(records: Sequence[Record]) -> pd.DataFrame:
     aliases = sorted({alias for record in records for alias in record.inputs})
     columns: dict[str, npt.NDArray[np.generic]] = {}
     for alias in aliases:
-        parts = [
-            _columns(alias, record.inputs.get(alias), n)
-            for record, n in zip(records, n_rows, strict=True)
-        ]
+        arrays = [record.inputs.get(alias) for record in records]
+        plain = [a for a in arrays if a is not None and a.shape == (1,) and a.dtype != object]
+        if len(plain) == len(arrays):
+            columns[alias] = np.concatenate(plain)  # as nearly always, and ten times as quick
+            continue
+        parts = [_columns(alias, array, n) for array, n in zip(arrays, n_rows, strict=True)]
         for name in sorted({name for part in parts for name in part}):
             missing = [part.get(name) for part in parts]
             columns[name] = np.concatenate(

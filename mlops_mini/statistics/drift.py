@@ -382,7 +382,7 @@ def plot_bins(reference: ColumnStatistics, current: ColumnStatistics, ax: "Axes"
 
     Returns:
         The same axes: two bars per bin, the share then and now, and above them the bin's part of
-        the PSI, where it's .005 or more.
+        the PSI, where it's .005 or more. A bin of numbers is named by where it begins.
     """
     bins = psi_bins(reference, current)
     places = np.arange(len(bins))
@@ -407,4 +407,4 @@ def _bin_label(name: Any) -> str:
         return name
     if np.isnan(name):
         return "missing"
-    return "lower" if np.isinf(name) else f"from {name:.3g}"
+    return "lower" if np.isinf(name) else f"{name:.3g}"

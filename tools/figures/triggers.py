@@ -1,32 +1,11 @@
-"""Notebook 06: labels that come late, and the life of a firing."""
+"""Notebook 06: the life of a firing."""
 
 from tools.figures.svg import BLUE, GREEN, ORANGE, PLAIN, RED, Drawing
 
 
-def draw_labels() -> str:
-    """Draw when a cohort's labels come, and when it may be judged."""
-    drawing = Drawing(
-        900, 250, title="A week's predictions get their labels over time; early ones are punctual"
-    )
-    drawing.box(20, 40, 260, 50, "the window\npredictions are made", fill=BLUE)
-    drawing.box(280, 40, 200, 50, "maturing\nlabels still come", fill=ORANGE)
-    drawing.box(480, 40, 400, 50, "mature\n34 hours after the window's end", fill=GREEN)
-    drawing.arrow((20, 110), (880, 110))
-    drawing.text(880, 132, "time", anchor="end")
-    for x, words in ((60, "on time: known\nafter 3 hours"), (250, "2 hours late:\nknown later")):
-        drawing.arrow((x, 200), (x + 90, 122))
-        drawing.text(x - 30, 218, words)
-    drawing.arrow((440, 200), (470, 122), is_dashed=True)
-    drawing.text(400, 218, "canceled:\nnever known")
-    drawing.text(580, 170, "only now is its quality computed,\nand only if 90% have a label")
-    return drawing.svg()
-
-
 def draw_ledger() -> str:
     """Draw the states of a firing."""
-    drawing = Drawing(
-        900, 250, title="The life of a firing: accepted, claimed, done, or suppressed"
-    )
+    drawing = Drawing(900, 250, title="The life of a firing: pending, running, done, or suppressed")
     drawing.box(20, 80, 130, 60, "fire\nkey, reason", fill=BLUE)
     drawing.box(250, 80, 140, 60, "PENDING", fill=PLAIN)
     drawing.box(490, 80, 140, 60, "RUNNING\nbeats", fill=ORANGE)
@@ -49,5 +28,5 @@ def draw_ledger() -> str:
 
 
 def draw_all() -> dict[str, str]:
-    """Draw both: SVG text by file name."""
-    return {"06_labels.svg": draw_labels(), "06_ledger.svg": draw_ledger()}
+    """Draw it: SVG text by file name."""
+    return {"06_ledger.svg": draw_ledger()}
