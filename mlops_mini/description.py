@@ -14,6 +14,7 @@ from mlops_mini.use_case import UseCase
 
 # Title, header and rows of text.
 TextTable = tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]
+_KINDS = {"float32": "number", "string": "text", "tensor": "array"}
 
 
 def summary(use_case: UseCase) -> str:
@@ -44,9 +45,12 @@ def summary(use_case: UseCase) -> str:
         if use_case.calendar.unit == "month"
         else f"Weeks are seven days each, counted from midnight on 1 January in {zone}"
     )
+    said, fact = f"that {label.name} is 1", f"Whether {label.name} is 1"
+    if label.classes:
+        said, fact = f"of each {label.name} ({_listed(label.classes)})", f"The {label.name}"
     return (
-        f"{use_case.name} predicts the probability that {label.name} is 1, for each row of"
-        f" {features.of}. A prediction is due {_due(features)}. Whether {label.name} is 1 is known"
+        f"{use_case.name} predicts the probability {said}, for each row of"
+        f" {features.of}. A prediction is due {_due(features)}. {fact} is known"
         f" {known}. {periods}. Models are judged over all rows{slices}. Training: {trained_by}."
     )
 
@@ -56,8 +60,7 @@ def tables(use_case: UseCase) -> list[TextTable]:
     described = [_columns(table, use_case.calendar) for table in use_case.tables]
     rules = [_rules(table) for table in use_case.tables]
     features = [
-        (each.name, "text" if each.dtype == "string" else "number", each.unit, each.description,
-         _source(each))
+        (each.name, _KINDS[each.dtype], each.unit, each.description, _source(each))
         for each in use_case.feature_set.features
     ]  # fmt: skip
     header = ("feature", "kind", "unit", "what it says", "where it comes from")

@@ -114,19 +114,23 @@ class Reader:
     Attributes:
         n_skipped: Stretches that were skipped so far.
         n_skipped_bytes: How long they were together.
+        positions: By file, without its `.unfinished`, where the last record ended that was read.
+            Handed to another reader, it goes on from there.
     """
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, *, positions: Mapping[str, int] | None = None) -> None:
         """Read the files of a prefix that are there now, or one file.
 
         Args:
             log: The prefix, such as `/logs/m`, or a file of any name.
+            positions: Where to begin in each file, in bytes; at the start of those left out.
 
         Raises:
             NotFoundError: There is no such file.
         """
         self.n_skipped = 0
         self.n_skipped_bytes = 0
+        self.positions = dict(positions or {})
         self._files = [log] if log.is_file() else files(log)
         if not self._files:
             raise NotFoundError(f"no file {log}, nor one of a log of that name: {log}-*.tfrecord")
@@ -137,7 +141,9 @@ class Reader:
 
     def _read(self, path: Path) -> Iterator[Record]:
         first, n_before, n_bytes_before = -1, self.n_skipped, self.n_skipped_bytes
-        position = end = 0  # `end`: of the last record that could be read, or skipped whole
+        name = path.name.removesuffix(UNFINISHED)
+        # `end`: of the last record that could be read, or skipped whole
+        position = end = self.positions.get(name, 0)
         with _open(path) as file:
             size = os.fstat(file.fileno()).st_size
             while position < size:
@@ -155,6 +161,7 @@ class Reader:
                     self.n_skipped_bytes += position - start
                     continue
                 position = end = file.tell()
+                self.positions[name] = position
                 yield record
         if self.n_skipped > n_before:
             logger.warning(

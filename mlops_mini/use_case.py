@@ -19,9 +19,10 @@ from mlops_mini.data.periods import Calendar
 from mlops_mini.data.table import Table, duration
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, NotFoundError
 from mlops_mini.features.feature_set import FeatureSet
-from mlops_mini.features.sources import Feature, Formula, as_stored
+from mlops_mini.features.sources import Dtype, Feature, Formula, as_stored
 
-# Features and labels, with the keyword arguments `seed`, `epochs` and `parent`, to a Keras model.
+# Features and labels, with the keyword arguments `seed`, `epochs` and `parent`, to a Keras model;
+# with `settings` too, if there are any.
 Train = Callable[..., Any]
 
 
@@ -30,16 +31,25 @@ class Label:
     """What a model learns to predict.
 
     Attributes:
-        name: The column that holds it, stored or added by `prepare`: 1 or 0 (or True and False),
-            and missing where it isn't known.
+        name: The column that holds it, stored or added by `prepare`: 1 or 0 (or True and False), or
+            the name of a class; and missing where it isn't known.
+        classes: The names of the classes, if it's one of several; models answer a probability for
+            each, in this order. Of two, the answer is the probability of the second.
+        corrected_in: Name of a table with corrected labels, one row each: the key of the examples,
+            this column, and the time of the correction. The last one counts, from its own period
+            on. Empty if labels aren't corrected.
         matures_after: How long after a row's time its label is known, such as "34h".
 
     >>> Label("churned", matures_after="30d").name
     'churned'
+    >>> Label("leaves_for", classes=["nobody", "a rival", "no phone"]).n_classes
+    3
     """
 
     name: str
     _: KW_ONLY
+    classes: Sequence[str] = ()
+    corrected_in: str = ""
     matures_after: str = "0s"
 
     def __post_init__(self) -> None:
@@ -52,6 +62,20 @@ class Label:
                 f"label {self.name}: matures_after is {self.matures_after!r}; a label isn't known"
                 " before its row: give 0s or more"
             )
+        if self.classes and (len(self.classes) < 2 or len(set(self.classes)) < len(self.classes)):
+            raise InvalidArgumentError(
+                f"label {self.name}: classes are {list(self.classes)}; name two or more, each once"
+            )
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes there are, 2 if they have no names."""
+        return len(self.classes) or 2
+
+    @property
+    def column(self) -> str:
+        """The column of examples that holds it as a number; models may be judged by its name."""
+        return f"{self.name}_index" if self.classes else self.name
 
 
 @dataclass(frozen=True)
@@ -70,6 +94,9 @@ class UseCase:
         fallback: Names of the features that are there even if the feature store is not. A second,
             smaller model learns from these alone, and each version answers by it too, under the
             signature `fallback`. None if empty.
+        settings: Name of a JSON file in the data folder that tells `train` how, such as a policy of
+            augmentation. It's an input like the data, whose digest counts it: `train` is given what
+            it holds as `settings`, and nothing if there's no such file.
         thresholds: File of what a candidate must keep, as `model.thresholds.read` takes it; the
             package's own by default.
 
@@ -93,6 +120,7 @@ class UseCase:
     slices: Sequence[str] = ()
     train: Train | None = None
     fallback: Sequence[str] = ()
+    settings: str = ""
     thresholds: Path | None = None
 
     def __post_init__(self) -> None:
@@ -113,6 +141,11 @@ class UseCase:
             object.__setattr__(self, "features", self._of_columns(self.features, self.tables[0]))
         self._check_tables_of_features()
         self._check_columns()
+        if self.settings and (not self.settings.endswith(".json") or self.train is None):
+            self._refuse(
+                f"settings in {self.settings!r}: they're a .json file in the data folder, for a"
+                " `train` of your own"
+            )
         unknown = [name for name in self.fallback if name not in self.feature_set.names]
         if unknown or (self.fallback and set(self.fallback) == set(self.feature_set.names)):
             what = f"names {unknown}, which are none" if unknown else "names all"
@@ -179,8 +212,10 @@ class UseCase:
         return FeatureSet(of=table.name, key=key, time=table.time, inputs=inputs, features=features)
 
     def _as_stored(self, name: str, table: Table) -> Feature[Formula]:
+        stored = table.arrow.field(name).type
+        dtype: Dtype = "string" if pa.types.is_string(stored) else "float32"
         try:
-            return as_stored(name, is_text=pa.types.is_string(table.arrow.field(name).type))
+            return as_stored(name, dtype="tensor" if pa.types.is_fixed_size_list(stored) else dtype)
         except InvalidArgumentError as exc:
             raise InvalidArgumentError(
                 f"use case {self.name}: column {exc}, among the features of a FeatureSet"
@@ -212,6 +247,18 @@ class UseCase:
             )
         if features.key not in table.columns:
             self._refuse(f"the key {features.key!r} isn't a column of table {table.name}")
+        corrections = self.by_name.get(self.label.corrected_in)
+        if self.label.corrected_in and (
+            corrections is None
+            or corrections is table
+            or not {features.key, self.label.name} <= set(corrections.columns)
+            or self.label.name not in table.columns
+        ):
+            self._refuse(
+                f"the label is corrected in {self.label.corrected_in!r}, which must be another"
+                f" table, with the columns {features.key!r} and {self.label.name!r}, and the label"
+                f" one that table {table.name} stores; there are {sorted(self.by_name)}"
+            )
         derived = table.prepare is not None
         for column in (self.label.name, *self.slices):
             if not derived and column not in (*table.columns, *features.names):

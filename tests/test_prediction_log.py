@@ -57,6 +57,23 @@ def test_all_files_of_a_prefix_are_read_oldest_first_also_unfinished_ones(tmp_pa
     assert [file.suffix for file in files(tmp_path / "m")] == [".tfrecord"] * 2 + [".unfinished"]
 
 
+def test_another_reader_goes_on_where_one_has_ended(tmp_path: Path) -> None:
+    """The file was being written, and its last record was cut off: it's read once it's whole."""
+    unfinished = named(tmp_path, 0, end=".unfinished")
+    unfinished.write_bytes(FRAMED[0] + FRAMED[1] + FRAMED[2][:-3])
+    first = Reader(tmp_path / "m")
+    read = [[float(record.inputs["x"][0]) for record in first]]
+    named(tmp_path, 0).write_bytes(b"".join(FRAMED[:3]))
+    unfinished.unlink()
+    named(tmp_path, 1).write_bytes(FRAMED[3])
+
+    second = Reader(tmp_path / "m", positions=first.positions)
+    read.append([float(record.inputs["x"][0]) for record in second])
+
+    assert read == [[0, 1], [2, 3]]
+    assert list(Reader(tmp_path / "m", positions=second.positions)) == []
+
+
 def test_a_file_that_is_finished_meanwhile_is_found_under_its_name(tmp_path: Path) -> None:
     named(tmp_path, 0).write_bytes(FRAMED[0])
     unfinished = named(tmp_path, 1, end=".unfinished")

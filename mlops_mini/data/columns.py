@@ -15,10 +15,13 @@ import pandas as pd
 import pyarrow as pa
 from pandas.api import types
 
+from mlops_mini.data import tensors
 from mlops_mini.errors import InvalidArgumentError
 
 _NUMBERS = (Real, Decimal)  # Python's truth values are Real too, and NumPy's are not
-Kind = Literal["number", "boolean", "text", "instant", "local time", "duration", "empty", "other"]
+Kind = Literal[
+    "number", "boolean", "text", "instant", "local time", "duration", "tensor", "empty", "other"
+]
 
 
 def plain(column: "pd.Series[Any]") -> "pd.Series[Any]":
@@ -32,7 +35,7 @@ def plain(column: "pd.Series[Any]") -> "pd.Series[Any]":
         Same index and name. Numbers have a NumPy dtype, NaN for missing, float64 if whole ones have
         gaps; truth values are `bool`, or objects if some are missing; instants are `datetime64`
         with a time zone (UTC if they have several), local times without; durations `timedelta64`.
-        Texts, and whatever is left, are objects, with None for missing.
+        Texts, and whatever is left, are objects, with None for missing. Tensors stay as they are.
 
     >>> plain(pd.Series([1, None], dtype="Int64")).tolist()
     [1.0, nan]
@@ -41,7 +44,8 @@ def plain(column: "pd.Series[Any]") -> "pd.Series[Any]":
     """
     dtype = column.dtype
     if isinstance(dtype, pd.ArrowDtype):
-        return plain(_relabeled(pa.array(column.array).to_pandas(), column))
+        is_plain = tensors.is_tensor(dtype)
+        return column if is_plain else plain(_relabeled(pa.array(column.array).to_pandas(), column))
     if isinstance(dtype, pd.CategoricalDtype):
         categories = plain(pd.Series(dtype.categories))
         return plain(_relabeled(categories.reindex(column.cat.codes), column))
@@ -83,6 +87,8 @@ def kind(column: "pd.Series[Any]") -> Kind:
     ('text', 'other')
     """
     dtype = column.dtype
+    if tensors.is_tensor(dtype):
+        return "tensor"
     if types.is_bool_dtype(dtype):
         return "boolean"
     if types.is_numeric_dtype(dtype) and not types.is_complex_dtype(dtype):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlops_mini.data import tensors
 from mlops_mini.errors import InvalidArgumentError
 
 
@@ -54,7 +55,7 @@ def _encode(name: str, values: pd.Series | NDArray[np.generic]) -> tuple[str, li
     """Tell dtype, shape and little-endian bytes of a column."""
     if isinstance(values, pd.Series) and isinstance(values.dtype, pd.DatetimeTZDtype):
         values = values.dt.tz_convert(None)
-    array = np.asarray(values)
+    array = tensors.to_numpy(values) if isinstance(values, pd.Series) else np.asarray(values)
     shape = list(array.shape)
     if array.dtype.kind in "OUT":
         missing = pd.isna(array)

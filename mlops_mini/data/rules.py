@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
-from mlops_mini.data import column_types, columns, completeness
+from mlops_mini.data import column_types, columns, completeness, tensors
 from mlops_mini.data import table as tables
 from mlops_mini.data.findings import Finding
 from mlops_mini.data.periods import Period
@@ -239,13 +239,15 @@ def _refuse_if(problems: Sequence[str], table: Table, period: Period) -> None:
 
 def _typed(table: Table, rows: pd.DataFrame) -> pd.DataFrame:
     """Give columns without any value, which carry no type, the type that they would have."""
-    types = {}
+    types: dict[str, Any] = {}
     for field in table.arrow:
         if rows[field.name].isna().all():
             is_instant = pa.types.is_timestamp(field.type)
             is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
             other = "float64" if is_number else "object"
             types[field.name] = "datetime64[ns, UTC]" if is_instant else other
+            if (tensor := tensors.mapper(field.type)) is not None:
+                types[field.name] = tensor
     return rows.astype(types)
 
 
@@ -273,6 +275,9 @@ def _kind_problems(column: pd.Series, kind: pa.DataType) -> list[str]:
     name, dtype = column.name, column.dtype
     if column.isna().all():
         return [f"column {name!r} is wholly empty"] if len(column) >= MIN_ROWS else []
+    if pa.types.is_fixed_size_list(kind):
+        actual, expected = tensors.kind_of(column), tensors.kind(kind)
+        return [] if actual == expected else [f"column {name!r} is {actual}, expected {expected}"]
     if pa.types.is_timestamp(kind):
         if isinstance(dtype, pd.DatetimeTZDtype) and str(dtype.tz) == "UTC":
             return []

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlops_mini import files
-from mlops_mini.data import integrity, rules, table_files
+from mlops_mini.data import integrity, rules, table_files, tensors
 from mlops_mini.data.periods import FIRST_YEAR, LAST_YEAR, Calendar, Period, iterate
 from mlops_mini.data.table import Table
 from mlops_mini.errors import AlreadyExistsError, DataIntegrityError
@@ -123,7 +123,9 @@ def _write(
 ) -> None:
     name = f"{table.name}/{period}.parquet"
     with files.whole_file(folder / name) as unfinished:
-        pq.write_table(pa.Table.from_pandas(rows, _nullable(table.arrow)), unfinished)
+        stored = pa.Table.from_pandas(rows, _nullable(table.arrow))
+        has_tensors = any(map(tensors.is_tensor, rows.dtypes))
+        pq.write_table(stored.replace_schema_metadata() if has_tensors else stored, unfinished)
     if replaced and replaced != name:  # a CSV file of the same period
         (folder / replaced).unlink()
     _update_checksums(folder, [name], gone=replaced if replaced != name else None)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 import pyarrow as pa
 
+from mlops_mini.data import tensors
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError
 
 Prepare = Callable[[pd.DataFrame], pd.DataFrame]
@@ -121,8 +122,9 @@ class Table:
         key: Columns that tell its rows apart. Of two rows with the same key the first is kept.
         time: Column with instants in UTC, stored or added by `prepare`; it says which period a row
             belongs to.
-        columns: Kind of each stored column: `text`, `integer`, `number`, `boolean`, `instant`, or
-            the name of an Arrow type such as `int16`. Dates and times without a zone are `text`,
+        columns: Kind of each stored column: `text`, `integer`, `number`, `boolean`, `instant`, the
+            name of an Arrow type such as `int16`, or an array in each row such as `uint8[28,28]`,
+            which can't be missing. Dates and times without a zone are `text`,
             of which `prepare` makes instants with `local_times.to_utc`. A `?` behind it means that
             values may be missing.
         rules: What rows and whole partitions must keep, besides their key and their period.
@@ -232,12 +234,18 @@ class Table:
         kind = self.columns[column]
         name = kind.removesuffix("?")
         try:
-            stored = _KINDS.get(name) or pa.type_for_alias(name)
+            stored = _KINDS.get(name) or tensors.arrow_type(name) or pa.type_for_alias(name)
         except ValueError as exc:
             raise InvalidArgumentError(
                 f"{self.name}: column {column!r} is of no kind {kind!r}: use one of {list(_KINDS)}"
-                " or an Arrow type such as int16, with a ? behind it if values may be missing"
+                " or an Arrow type such as int16, with a ? behind it if values may be missing, or"
+                " an array such as uint8[28,28]"
             ) from exc
+        if pa.types.is_fixed_size_list(stored) and name != kind:
+            raise InvalidArgumentError(
+                f"{self.name}: column {column!r} holds an array in each row, which can't be"
+                f" missing: take the ? off {kind!r}"
+            )
         if pa.types.is_timestamp(stored) and stored.tz is None:
             raise InvalidArgumentError(
                 f"{self.name}: column {column!r} is a time without a zone, {kind!r}: use instant"

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from mlops_mini import files
-from mlops_mini.data import rules
+from mlops_mini.data import rules, tensors
 from mlops_mini.data.periods import FIRST_YEAR, LAST_YEAR, Calendar, Period, iterate
 from mlops_mini.data.table import Table
 from mlops_mini.errors import DataIntegrityError, InvalidArgumentError, NotFoundError
@@ -209,7 +209,9 @@ def read(path: Path, schema: pa.Schema, *, may_be_empty: bool = False) -> pd.Dat
         raise DataIntegrityError(f"{path} holds no rows, expected at least one; write it again")
     table = table.select(schema.names)
     try:
-        frame: pd.DataFrame = _cast(path, table, schema).to_pandas(coerce_temporal_nanoseconds=True)
+        frame: pd.DataFrame = _cast(path, table, schema).to_pandas(
+            coerce_temporal_nanoseconds=True, types_mapper=tensors.mapper
+        )
     except pa.ArrowInvalid as exc:
         raise DataIntegrityError(
             f"{path} has an instant before 1678 or after 2261 ({_first_line(exc)}): correct it"
@@ -285,8 +287,8 @@ def _check_columns(path: Path, stored: pa.Schema, wanted: pa.Schema) -> None:
         kind = stored.field(field.name).type
         if not _is_narrowable(kind, field.type):
             raise DataIntegrityError(
-                f"{path} has column {field.name!r} of type {kind}, expected {field.type}:"
-                f" {_way_out(kind)}"
+                f"{path} has column {field.name!r} of type {tensors.kind(kind)}, expected"
+                f" {tensors.kind(field.type)}: {_way_out(kind)}"
             )
 
 
@@ -315,6 +317,8 @@ def _is_narrowable(stored: pa.DataType, wanted: pa.DataType) -> bool:
         stored = stored.value_type
     if pa.types.is_null(stored):  # a column that is wholly empty carries no type
         return True
+    if pa.types.is_fixed_size_list(wanted):
+        return tensors.kind(stored) == tensors.kind(wanted)
     if pa.types.is_string(wanted):
         # Local clock times are texts until `prepare` says whose clocks they are of.
         is_local = pa.types.is_date(stored) or (pa.types.is_timestamp(stored) and not stored.tz)

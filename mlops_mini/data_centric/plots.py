@@ -1,4 +1,4 @@
-"""Pictures of data: sheets of images, tables with intervals, pilots, and the map of criteria."""
+"""Pictures of data: sheets of images, tables with intervals, pilots, criteria, learning curves."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mlops_mini.data_centric.more_data import Forecast
 from mlops_mini.data_centric.pilots import ALL
 
 if TYPE_CHECKING:
@@ -129,4 +130,32 @@ def criteria_map(ax: "Axes", table: pd.DataFrame, *, named: Sequence[str] = ()) 
             at = (100 * hard[place], 100 * readable[place])
             ax.annotate(str(name), at, (7, 3), textcoords="offset points", fontsize=8)
     ax.set(xlabel="hard: the model is wrong (%)", ylabel="readable (%)")
+    return ax
+
+
+def learning_curve(ax: "Axes", curve: pd.DataFrame, forecast: Forecast) -> "Axes":
+    """Draw how accuracy grows with more examples, and what a forecast expects of even more.
+
+    Args:
+        ax: Where to draw.
+        curve: As `more_data.learning_curve` returns it.
+        forecast: Made from it.
+
+    Returns:
+        The same axes: a dot for each training, a band between the seeds, the mean as a line, and at
+        the right end the forecast with its interval.
+    """
+    by_size = 100 * curve.groupby("n")["accuracy"].agg(["min", "mean", "max"])
+    ax.fill_between(by_size.index, by_size["min"], by_size["max"], color=_BLUE, alpha=0.2)
+    ax.plot(by_size.index, by_size["mean"], color=_BLUE)
+    ax.plot(curve["n"], 100 * curve["accuracy"], "o", color=_BLUE, markersize=4)
+    ax.plot(
+        [by_size.index[-1], forecast.n],
+        [by_size["mean"].iloc[-1], 100 * forecast.accuracy],
+        color=_ORANGE,
+        linestyle="--",
+    )
+    ax.vlines(forecast.n, 100 * forecast.low, 100 * forecast.high, color=_ORANGE, linewidth=2)
+    ax.plot(forecast.n, 100 * forecast.accuracy, "s", color=_ORANGE)
+    ax.set(xlabel="examples added", ylabel="right (%)")
     return ax

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -116,7 +117,12 @@ class Policy:
         Args:
             path: Where to; a file that's there is replaced.
         """
-        document = {
+        with files.whole_file(path) as unfinished:
+            unfinished.write_text(json.dumps(self.document(), indent=1) + "\n")
+
+    def document(self) -> dict[str, Any]:
+        """Make what JSON can hold of it, as `from_document` reads it."""
+        return {
             "format": _FORMAT,
             "library": f"albumentations {transforms.library().__version__}",
             "made_from": dict(self.made_from),
@@ -125,8 +131,6 @@ class Policy:
                 for name, spec in self.transforms.items()
             ],
         }
-        with files.whole_file(path) as unfinished:
-            unfinished.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def load(path: Path) -> Policy:
@@ -145,6 +149,24 @@ def load(path: Path) -> Policy:
     """
     try:
         document = json.loads(path.read_text())
+    except FileNotFoundError as exc:
+        raise NotFoundError(f"there's no policy at {path}: make one, then save it there") from exc
+    except ValueError as exc:
+        raise DataIntegrityError(f"{path} is no policy of augmentation: {exc}") from exc
+    return from_document(document, name=str(path))
+
+
+def from_document(document: Any, *, name: str = "it") -> Policy:
+    """Make a policy of what a file holds that `save` wrote.
+
+    Args:
+        document: The parsed JSON.
+        name: Of the file, for messages.
+
+    Raises:
+        DataIntegrityError: As `load` does.
+    """
+    try:
         made_with, number = document["library"], document["format"]
         entries = document["transforms"]
         policy = Policy(
@@ -152,14 +174,12 @@ def load(path: Path) -> Policy:
             weights={entry["name"]: entry["weight"] for entry in entries},
             made_from=document["made_from"],
         )
-    except FileNotFoundError as exc:
-        raise NotFoundError(f"there's no policy at {path}: make one, then save it there") from exc
     except (ValueError, KeyError, TypeError, InvalidArgumentError) as exc:
-        raise DataIntegrityError(f"{path} is no policy of augmentation: {exc}") from exc
+        raise DataIntegrityError(f"{name} is no policy of augmentation: {exc}") from exc
     installed = f"albumentations {transforms.library().__version__}"
     if (made_with, number) != (installed, _FORMAT):
         raise DataIntegrityError(
-            f"{path} was made with {made_with}, format {number}, but this is {installed}, format"
+            f"{name} was made with {made_with}, format {number}, but this is {installed}, format"
             f" {_FORMAT}: make the policy anew"
         )
     return policy

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_mini.data import columns, table
+from mlops_mini.data import columns, table, tensors
 from mlops_mini.data.table import Prepare
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.features import key_columns
@@ -24,7 +24,7 @@ class Examples:
         columns: The inputs of their feature set, and what was derived from these; rows numbered
             from 0.
         features: Values of each formula, in order, shape [n]: float32 with NaN for missing, or
-            texts, empty for missing.
+            texts, empty for missing; of a tensor shape [n, ...].
     """
 
     columns: pd.DataFrame
@@ -47,7 +47,9 @@ def compute(rows: pd.DataFrame, feature_set: FeatureSet, prepare: Prepare | None
     known = columns.plain_frame(rows[list(feature_set.inputs)].reset_index(drop=True))
     for name in feature_set.inputs:
         # A single row is to give what it gives among others, whatever stands for missing in it.
-        if known[name].isna().all() and not isinstance(known[name].dtype, pd.DatetimeTZDtype):
+        dtype = known[name].dtype
+        keeps = isinstance(dtype, pd.DatetimeTZDtype) or tensors.is_tensor(dtype)
+        if known[name].isna().all() and not keeps:
             known[name] = np.nan
     if prepare is not None:
         known = table.prepared(prepare, known, feature_set.of)
@@ -97,6 +99,13 @@ def _values(feature: Feature[Formula], known: pd.DataFrame) -> npt.NDArray[Any]:
             f"feature {feature.name!r} can't be computed ({exc}): check the columns that it reads"
         ) from exc
     values = pd.Series(result, index=known.index, name=feature.name)
+    if feature.dtype == "tensor":
+        if not tensors.is_tensor(values.dtype):
+            raise InvalidArgumentError(
+                f"feature {feature.name!r} is a tensor, and its column is {values.dtype}: make one"
+                " with tensors.column"
+            )
+        return tensors.to_numpy(values)
     if feature.dtype == "string":
         return columns.texts(values).fillna("").to_numpy(object)
     return columns.numbers(values).astype(np.float32)

@@ -6,7 +6,7 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from mlops_mini.data import columns
+from mlops_mini.data import columns, tensors
 from mlops_mini.data.table import Prepare
 from mlops_mini.features import events, formulas, key_columns, prefix_sums
 from mlops_mini.features.feature_set import FeatureSet
@@ -44,7 +44,7 @@ def compute(
 
     Returns:
         One row per example in the given order, the index is its key, columns in the set's order:
-        float32 with NaN for missing, strings with the empty string.
+        float32 with NaN for missing, strings with the empty string, tensor columns.
 
     Raises:
         InvalidArgumentError: A column is not there, instants have no time zone, a value of an event
@@ -92,5 +92,9 @@ def compute(
             windows = prefix_sums.Windows(events.checked_history(feature_set, history), queries)
             for window in feature_set.windows:
                 features[window.name] = windows.values(window.source).astype(np.float32)
-    ordered = {name: features[name] for name in feature_set.names if name in features}
+    ordered = {
+        name: tensors.column(features[name]).array if features[name].ndim > 1 else features[name]
+        for name in feature_set.names
+        if name in features
+    }
     return pd.DataFrame(ordered, index=pd.Index(columns.plain(rows[feature_set.key])))

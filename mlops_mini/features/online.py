@@ -2,17 +2,21 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from mlops_mini.data import tensors
 from mlops_mini.data.table import Prepare, duration
 from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.features import events, formulas, key_columns
 from mlops_mini.features.events import StreamEvent
 from mlops_mini.features.feature_set import FeatureSet
 from mlops_mini.features.store import Store
+
+Value: TypeAlias = float | str | npt.NDArray[Any]
 
 
 def compute(
@@ -22,7 +26,7 @@ def compute(
     prepare: Prepare | None = None,
     store: Store | None = None,
     at: datetime | None = None,
-) -> dict[str, float | str]:
+) -> dict[str, Value]:
     """Compute the features of one example when its prediction is due.
 
     The values are those that `offline.compute` gives for the same row, bit for bit, once the store
@@ -39,8 +43,8 @@ def compute(
         at: As of when, usually now; without it when the set says that a prediction is due.
 
     Returns:
-        Value by feature, in the set's order: numbers that float32 can hold, NaN for missing, and
-        strings, empty for missing.
+        Value by feature, in the set's order: numbers that float32 can hold, NaN for missing,
+        strings, empty for missing, and arrays.
 
     Raises:
         InvalidArgumentError: An input or the example's instant is not there, a formula can't be
@@ -76,7 +80,7 @@ def requests(
     prepare: Prepare | None = None,
     store: Store | None = None,
     at: datetime | None = None,
-) -> Iterator[dict[str, float | str]]:
+) -> Iterator[dict[str, Value]]:
     """Compute the features of one example after the other, and prepare all of them at once.
 
     Args:
@@ -157,12 +161,18 @@ def replay(
         served.append(next(answers))
     dtypes = {f.name: np.float32 for f in feature_set.features if f.dtype == "float32"}
     answered = pd.DataFrame(served, columns=list(feature_set.names), index=order).astype(dtypes)
+    for feature in feature_set.features:
+        if feature.dtype == "tensor" and served:
+            stacked = np.stack(answered[feature.name].to_list())
+            answered[feature.name] = tensors.column(stacked).array
     return answered.sort_index().set_index(pd.Index(rows[feature_set.key]))
 
 
 def _records(columns_by_name: Mapping[str, Any], n_rows: int) -> list[dict[str, Any]]:
-    """Turn columns into one dict per row, of plain Python values."""
-    lists = [values.tolist() for values in columns_by_name.values()]
+    """Turn columns into one dict per row, of plain Python values and arrays."""
+    lists = [
+        list(values) if values.ndim > 1 else values.tolist() for values in columns_by_name.values()
+    ]
     if not lists:
         return [{} for _ in range(n_rows)]
     return [dict(zip(columns_by_name, row, strict=True)) for row in zip(*lists, strict=True)]

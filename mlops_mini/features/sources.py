@@ -111,6 +111,7 @@ class Window:
             )
 
 
+Dtype: TypeAlias = Literal["float32", "string", "tensor"]
 Source: TypeAlias = Formula | Latest | Window
 SourceT_co = TypeVar("SourceT_co", bound=Source, covariant=True)
 
@@ -122,15 +123,16 @@ class Feature(Generic[SourceT_co]):
     Attributes:
         name: Its name in frames, requests and the model's signature: ASCII letters, digits and `_`,
             as TensorFlow takes the names of inputs.
-        dtype: `float32`, where missing is NaN, or `string`, where missing is empty.
+        dtype: `float32`, where missing is NaN, `string`, where missing is empty, or `tensor`, an
+            array in each row, of the type and shape that its column has.
         group: Features that come or fail together, such as `weather`.
         unit: Unit of a number; empty for strings.
         description: What it says, one line.
-        source: How its value comes about; only a formula gives strings.
+        source: How its value comes about; only a formula gives strings or tensors.
     """
 
     name: str
-    dtype: Literal["float32", "string"] = "float32"
+    dtype: Dtype = "float32"
     group: str
     unit: str
     description: str
@@ -143,27 +145,27 @@ class Feature(Generic[SourceT_co]):
                 f"{self.name!r} can't name a feature, which a model takes as an input: use letters,"
                 ' digits and _, such as as_stored("price (USD)", name="price_usd")'
             )
-        if self.dtype == "string" and not isinstance(self.source, Formula):
+        if self.dtype != "float32" and not isinstance(self.source, Formula):
             raise InvalidArgumentError(
-                f"feature {self.name!r} is a string, and its source is a"
-                f" {type(self.source).__name__}: only a formula gives strings"
+                f"feature {self.name!r} is a {self.dtype}, and its source is a"
+                f" {type(self.source).__name__}: only a formula gives strings or tensors"
             )
 
 
-def as_stored(column: str, *, name: str = "", is_text: bool = False) -> Feature[Formula]:
+def as_stored(column: str, *, name: str = "", dtype: Dtype = "float32") -> Feature[Formula]:
     """Make a feature that is a stored column as it is.
 
     Args:
         column: The column of the examples' table; the feature set's `inputs` must name it too.
         name: The feature's name; without one, the column's.
-        is_text: Whether the column holds texts, not numbers or truth values.
+        dtype: What the column holds: numbers or truth values (`float32`), texts or tensors.
 
     >>> as_stored("price (USD)", name="price_usd").description
     'the column price (USD), as it is'
     """
     return Feature(
         name=name or column,
-        dtype="string" if is_text else "float32",
+        dtype=dtype,
         group="columns",
         unit="",
         description=f"the column {column}, as it is",

@@ -45,9 +45,9 @@ class Partition:
 
     Attributes:
         table: Name of the table.
-        period: Such as 2013-03.
-        role: `trained on`; `judged on`, though a blessed model has learned from it in the end; or
-            `looked back at` by features of the first rows.
+        period: Such as 2013-03; `all` for settings, which are no table.
+        role: `trained on`; `judged on`, though a blessed model has learned from it in the end;
+            `looked back at` by features of the first rows; or, of settings, `trained with`.
         n_rows: Rows that arrived.
         n_quarantined: Those of them that were set aside.
         digest: Of their contents, however they were stored.
@@ -421,17 +421,10 @@ def _broken_artifacts(run: RunRecord) -> list[str]:
 
 
 def _partitions(run: RunRecord) -> tuple[Partition, ...]:
-    trained = run.arguments.get("train_periods", [])
-    judged = run.arguments.get("test_period")
+    roles = {"all": "trained with", run.arguments.get("test_period"): "judged on"}
+    roles |= dict.fromkeys(run.arguments.get("train_periods", []), "trained on")
     return tuple(
-        Partition(
-            **each,
-            role="trained on"
-            if each["period"] in trained
-            else "judged on"
-            if each["period"] == judged
-            else "looked back at",
-        )
+        Partition(**each, role=roles.get(each["period"], "looked back at"))
         for each in _json_of(run, "validate", "partitions") or []
     )
 

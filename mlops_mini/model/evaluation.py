@@ -15,12 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mlops_mini.data import tensors
 from mlops_mini.errors import DataIntegrityError, InvalidArgumentError, NotFoundError
 from mlops_mini.model import training
 from mlops_mini.model.digest import check_digest
 
 # Keras' own epsilon, and about what float32 can tell from 1: a sure and wrong answer costs 16.1.
 _MIN_PROBABILITY = 1e-7
+# A softmax in float32 over many classes sums to 1 within less than this.
+_SUM_TOLERANCE = 1e-3
 _OVERALL, _ALL = "overall", "all"
 _SIGNATURE = "serving_default"
 
@@ -34,10 +37,12 @@ class Metrics:
     Attributes:
         n_rows: Number of rows.
         auc: Area under the ROC curve, 0 to 1; NaN if all labels are equal, for it has no meaning.
+            Of more classes than two, the mean of each class against all others.
         log_loss: Mean negative log likelihood per row, nats.
-        base_rate: Share of the rows whose label is 1, 0 to 1.
-        base_rate_log_loss: Log loss of always predicting the base rate of these very rows, nats: a
-            model must be below it to be of use.
+        base_rate: Share of the rows whose label is 1, 0 to 1. Of more classes than two, the share
+            of the most frequent one.
+        base_rate_log_loss: Log loss of always predicting the share of each class in these very
+            rows, nats: a model must be below it to be of use.
     """
 
     n_rows: int
@@ -57,7 +62,7 @@ class Signature:
     """What a model takes and answers, by name.
 
     Attributes:
-        inputs: Type of each input, such as `float32` or `string`.
+        inputs: Type of each input, such as `float32`, `string` or `uint8[28,28]`.
         outputs: Type of each output.
     """
 
@@ -79,9 +84,16 @@ def signature(version_folder: Path) -> Signature:
     function = _load(version_folder).signatures[_SIGNATURE]
     wanted = function.structured_input_signature[1]
     return Signature(
-        inputs={name: spec.dtype.name for name, spec in wanted.items()},
-        outputs={name: spec.dtype.name for name, spec in function.structured_outputs.items()},
+        inputs={name: _type(spec) for name, spec in wanted.items()},
+        outputs={name: _type(spec) for name, spec in function.structured_outputs.items()},
     )
+
+
+def _type(values: Any) -> str:
+    """Name dtype and shape of each row, as the kind of a tensor column does."""
+    name = "string" if values.dtype == object else values.dtype.name
+    lengths = ",".join(map(str, values.shape[1:]))
+    return f"{name}[{lengths}]" if lengths else str(name)
 
 
 def predict(
@@ -92,16 +104,19 @@ def predict(
     Args:
         version_folder: A SavedModel whose `serving_default` answers `probability`.
         features: One row per example; columns that the model does not ask for are ignored.
-        batch_size: Rows per run; bounds the memory used and does not change the answer.
+        batch_size: Rows per run; bounds the memory used and does not change the answer. Of tensors
+            a sixteenth.
 
     Returns:
-        Probability of label 1 for each row, shape [n_rows], 0 to 1.
+        Probability of label 1 for each row, shape [n_rows], 0 to 1; of more classes than two,
+        probability of each, shape [n_rows, n_classes].
 
     Raises:
         NotFoundError: There is no SavedModel in the folder.
         DataIntegrityError: Its files are damaged.
         InvalidArgumentError: The model has no such signature, or it asks for a feature that is not
-            there, or is a string instead of a number or the other way round.
+            there, or is a string instead of a number or the other way round, or a tensor of another
+            dtype or shape.
     """
     import tensorflow as tf
 
@@ -109,16 +124,19 @@ def predict(
     function = loaded.signatures[_SIGNATURE]
     wanted = function.structured_input_signature[1]
     inputs = training.as_inputs(features[[name for name in wanted if name in features]])
+    given = {name: _type(values) for name, values in inputs.items()}
     unfit = [
-        f"{name} ({spec.dtype.name})"
+        f"{name} ({_type(spec)})"
         for name, spec in sorted(wanted.items())
-        if name not in inputs or (inputs[name].dtype == object) != (spec.dtype == tf.string)
+        if given.get(name) != _type(spec)
     ]
     if unfit:
         raise InvalidArgumentError(
             f"{version_folder} needs {', '.join(unfit)}; the features are "
-            f"{features.dtypes.astype(str).to_dict()}"
+            f"{ {str(name): tensors.kind_of(column) for name, column in features.items()} }"
         )
+    if any(values.ndim > 1 for values in inputs.values()):
+        batch_size = max(1, batch_size // 16)
     starts = range(0, max(len(features), 1), batch_size)
     batches = [
         function(**{n: tf.constant(a[i : i + batch_size]) for n, a in inputs.items()})
@@ -149,9 +167,16 @@ def _load(version_folder: Path) -> Any:
 
 
 def are_probabilities(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Tell which answers are probabilities, so neither NaN nor outside 0 to 1."""
+    """Tell which answers are probabilities, so neither NaN nor outside 0 to 1.
+
+    Args:
+        values: Shape [n_rows], or [n_rows, n_classes]: then each row must sum to 1 too.
+    """
     with np.errstate(invalid="ignore"):
-        return np.asarray((values >= 0) & (values <= 1))
+        is_one = np.asarray((values >= 0) & (values <= 1))
+        if is_one.ndim == 1:
+            return is_one
+        return np.asarray(is_one.all(axis=1) & (abs(values.sum(axis=1) - 1) < _SUM_TOLERANCE))
 
 
 def log_loss_per_row(
@@ -160,46 +185,73 @@ def log_loss_per_row(
     """Compute the loss of each prediction.
 
     Args:
-        probabilities: Predicted probability of label 1, shape [n_rows], 0 to 1; 0 and 1 themselves
-            count as 1e-7 off.
-        labels: 0 or 1, shape [n_rows].
+        probabilities: Predicted probability of label 1, shape [n_rows], 0 to 1; of more classes
+            than two, the probability of each, shape [n_rows, n_classes]. 0 and 1 themselves count
+            as 1e-7 off.
+        labels: 0 or 1, or the number of a class, shape [n_rows].
 
     Returns:
         Negative log likelihood of each label, nats, shape [n_rows].
 
     Raises:
-        InvalidArgumentError: A prediction is NaN or outside 0 to 1, or the labels don't fit.
+        InvalidArgumentError: A prediction is NaN or outside 0 to 1, or those of a row don't sum to
+            1, or the labels don't fit.
 
     >>> log_loss_per_row([0.5, 0.5, 0.9], labels=[0, 1, 1]).round(3).tolist()
     [0.693, 0.693, 0.105]
+    >>> log_loss_per_row([[0.5, 0.25, 0.25], [0.9, 0.1, 0.0]], labels=[2, 0]).round(3).tolist()
+    [1.386, 0.105]
     """
     predicted = np.asarray(probabilities, np.float64)
-    if predicted.ndim != 1:
+    if predicted.ndim not in (1, 2) or predicted.shape[1:] in ((0,), (1,), (2,)):
         raise InvalidArgumentError(
-            f"probabilities must have shape [n_rows], got {list(predicted.shape)}"
+            "probabilities must have shape [n_rows], or [n_rows, n_classes] of more classes than"
+            f" two, got {list(predicted.shape)}"
         )
-    observed = training.as_labels(labels, n_rows=predicted.size)
+    n_classes = n_classes_of(predicted)
+    observed = training.as_labels(labels, n_rows=len(predicted), n_classes=n_classes)
     if n_nan := int(np.isnan(predicted).sum()):
         raise InvalidArgumentError(
-            f"{n_nan} of {len(predicted)} predictions are NaN: the model, not the rows, is broken"
+            f"{n_nan} of {predicted.size} predictions are NaN: the model, not the rows, is broken"
         )
     if predicted.min() < 0 or predicted.max() > 1:
         raise InvalidArgumentError(
             f"probabilities must be 0 to 1, got {predicted.min():.3g} to {predicted.max():.3g}"
         )
+    if n_odd := int((~are_probabilities(predicted)).sum()):
+        raise InvalidArgumentError(
+            f"probabilities of {n_odd} of {len(predicted)} rows don't sum to 1 over the classes"
+        )
     clipped = predicted.clip(_MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
-    losses: npt.NDArray[np.float64] = -np.log(np.where(observed == 1, clipped, 1 - clipped))
+    if n_classes > 2:
+        of_observed = clipped[np.arange(len(clipped)), observed.astype(int)]
+    else:
+        of_observed = np.where(observed == 1, clipped, 1 - clipped)
+    losses: npt.NDArray[np.float64] = -np.log(of_observed)
     return losses
+
+
+def n_classes_of(probabilities: npt.NDArray[Any]) -> int:
+    """Tell by the shape of predictions how many classes they are about."""
+    return 2 if probabilities.ndim == 1 else int(probabilities.shape[1])
 
 
 def auc(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
     """Compute the area under the ROC curve, 0 to 1; NaN if all labels are equal.
 
+    Of more classes than two, it's the mean of those of each class against all others, for the
+    classes that some labels are of.
+
     >>> auc(np.array([0.1, 0.4, 0.3, 0.8]), np.array([0, 0, 1, 1]))
     0.75
+    >>> auc(np.array([[0.6, 0.2, 0.2], [0.1, 0.6, 0.3], [0.2, 0.5, 0.3]]), np.array([0, 1, 2]))
+    0.9166666666666666
     """
     import scipy.stats
 
+    if probabilities.ndim > 1:
+        there = np.unique(labels).astype(int)
+        return float(np.mean([auc(probabilities[:, each], labels == each) for each in there]))
     n_positive = int(labels.sum())
     n_negative = len(labels) - n_positive
     if not n_positive or not n_negative:
@@ -214,7 +266,7 @@ def measure(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Metrics:
 
     Args:
         probabilities: As `log_loss_per_row` takes them.
-        labels: 0 or 1, shape [n_rows].
+        labels: As it takes them.
 
     Returns:
         The metrics of these rows.
@@ -230,13 +282,14 @@ def measure(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Metrics:
 
     losses = log_loss_per_row(probabilities, labels)
     predicted, observed = np.asarray(probabilities, np.float64), np.asarray(labels, np.float64)
-    base_rate = float(observed.mean())
+    shares = np.bincount(observed.astype(int), minlength=2) / len(observed)
+    is_binary = predicted.ndim == 1
     return Metrics(
         n_rows=len(observed),
         auc=auc(predicted, observed),
         log_loss=float(losses.mean()),
-        base_rate=base_rate,
-        base_rate_log_loss=float(scipy.stats.entropy([base_rate, 1 - base_rate])),
+        base_rate=float(observed.mean() if is_binary else shares.max()),
+        base_rate_log_loss=float(scipy.stats.entropy(shares)),
     )
 
 
@@ -246,8 +299,8 @@ def measure_slices(
     """Measure predictions slice by slice.
 
     Args:
-        probabilities: Predicted probability of label 1, shape [n_rows], 0 to 1.
-        labels: 0 or 1, shape [n_rows].
+        probabilities: As `log_loss_per_row` takes them.
+        labels: As it takes them.
         slices: The columns to slice by, by name: one value per row, by position. If a column is
             categorical, each of its categories is a slice, even one without a row.
 
@@ -310,7 +363,7 @@ def evaluate(
             `baseline` answer, one row per example, in order; without a baseline there's no such
             column.
         key: The column that tells examples apart.
-        label: The column that's predicted, 0 or 1 in each row.
+        label: The column that's predicted, 0 or 1 or the number of a class in each row.
         slices: The columns to slice by, as `measure_slices` does.
         features: The columns that the models may read.
         baseline: The version that would be replaced, if there is one.
@@ -342,7 +395,11 @@ def evaluate(
             }
         else:
             reports[name] = _report(probabilities, examples, label=label, slices=slices)
-    examples[[key]].assign(**predictions).to_parquet(predictions_file, index=False)
+    columns = {
+        name: tensors.column(values).array if values.ndim > 1 else values
+        for name, values in predictions.items()
+    }
+    tensors.write_parquet(examples[[key]].assign(**columns), predictions_file)
     _write(reports, metrics_file)
     return overall(metrics_file)["candidate"]
 
@@ -380,7 +437,7 @@ def score(
             f"{predictions_file} has {len(predictions)} predictions for other examples than the"
             f" {len(examples)} of {test_file}: predict each {key} there once"
         )
-    probabilities = predictions.loc[examples[key]].to_numpy()
+    probabilities = tensors.to_numpy(predictions.loc[examples[key]])
     report = _report(probabilities, examples, label=label, slices=slices)
     _write({"candidate": report}, metrics_file)
     return report[_OVERALL][_ALL]

@@ -78,7 +78,8 @@ def judge(evidence: Evidence, thresholds: Thresholds) -> Verdict:
     """
     rules = gate_rules
     if evidence.labels.size:
-        training.as_labels(evidence.labels, evidence.labels.size)
+        labels = evidence.labels
+        training.as_labels(labels, labels.size, n_classes=evidence.n_classes)
     thresholds.check_slices(_values_of_slices(evidence))
     results = [
         *rules.another_model(evidence),
@@ -87,8 +88,8 @@ def judge(evidence: Evidence, thresholds: Thresholds) -> Verdict:
     ]
     of_answers = rules.answers(evidence)
     results += of_answers
-    has_two_classes = 0 < evidence.labels.sum() < evidence.labels.size
-    if has_two_classes and all(each.verdict == "pass" for each in of_answers):
+    has_several_classes = np.unique(evidence.labels).size > 1
+    if has_several_classes and all(each.verdict == "pass" for each in of_answers):
         results += rules.floors(evidence, thresholds)
         results += rules.not_inferior(evidence, thresholds)
         results += rules.slices(evidence, thresholds)

@@ -56,9 +56,10 @@ class Evidence:
     """What the gate is shown.
 
     Attributes:
-        labels: 0 or 1, shape [n_rows], of the judged rows; neither model has seen them.
+        labels: 0 or 1, or the number of a class, shape [n_rows], of the judged rows; neither model
+            has seen them.
         days: Local day of each judged row, shape [n_rows].
-        candidate: Probabilities of the candidate, shape [n_rows].
+        candidate: Probabilities of the candidate, shape [n_rows], or [n_rows, n_classes].
         baseline: Those of the baseline, or None if there's no baseline yet.
         slices: The columns to slice by, one value per judged row, by position.
         candidate_span: What the candidate has learned from.
@@ -84,6 +85,11 @@ class Evidence:
     learned: Counts = field(default_factory=dict)
     recomputed: Recomputed | None = None
     serving: ServingCheck | None = None
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes the models tell apart."""
+        return evaluation.n_classes_of(self.candidate)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,7 +125,8 @@ def another_model(evidence: Evidence) -> list[RuleResult]:
         return []
     spans = (evidence.candidate_span, evidence.baseline_span)
     is_same_span = spans[0] is not None and spans[0] == spans[1]
-    n_different = int((evidence.candidate != evidence.baseline).sum())
+    is_other = evidence.candidate != evidence.baseline
+    n_different = int(is_other.reshape(len(is_other), -1).any(axis=1).sum())
     reason = "the two were trained on different days"
     if is_same_span:
         reason = "both were trained on the same days, so that the candidate is no news"
@@ -130,7 +137,7 @@ def another_model(evidence: Evidence) -> list[RuleResult]:
             rule="another model",
             value=n_different,
             limit="> 0",
-            n=evidence.candidate.size,
+            n=len(evidence.candidate),
             verdict="undecided" if is_same_span or not n_different else "pass",
             reason=reason,
         )
@@ -159,7 +166,10 @@ def enough(evidence: Evidence, thresholds: Thresholds) -> list[RuleResult]:
     asked = {
         "enough rows": (labels.size, thresholds.min_slice_size if is_first else gate.min_rows),
         "enough days": (np.unique(evidence.days).size, 1 if is_first else gate.min_days),
-        "both classes": (_n_of_rarer_class(labels), gate.min_per_class),
+        "both classes" if evidence.n_classes == 2 else "each class": (
+            int(np.bincount(labels.astype(int), minlength=evidence.n_classes).min()),
+            gate.min_per_class,
+        ),
     }
     results = [
         RuleResult(
@@ -191,14 +201,15 @@ def enough(evidence: Evidence, thresholds: Thresholds) -> list[RuleResult]:
 def answers(evidence: Evidence) -> list[RuleResult]:
     """Every answer must be a probability."""
     n = int((~evaluation.are_probabilities(evidence.candidate)).sum())
+    sums = "" if evidence.n_classes == 2 else ", or don't sum to 1"
     return [
         RuleResult(
             rule="answers",
             value=n,
             limit="≤ 0",
-            n=evidence.candidate.size,
+            n=len(evidence.candidate),
             verdict="fail" if n else "pass",
-            reason=f"{n} answers are NaN or outside 0 to 1" if n else "",
+            reason=f"{n} answers are NaN or outside 0 to 1{sums}" if n else "",
         )
     ]
 
@@ -214,7 +225,10 @@ def floors(evidence: Evidence, thresholds: Thresholds) -> list[RuleResult]:
     excess = dataclasses.replace(
         loss, value=loss.value - base, lower=loss.lower - base, upper=loss.upper - base
     )
-    ratio = intervals.of_mean(predicted, evidence.days, weights=labels, confidence=confidence)
+    said, came_true = predicted, labels
+    if evidence.n_classes > 2:  # of the most probable class
+        said, came_true = predicted.max(axis=1), (predicted.argmax(axis=1) == labels).astype(float)
+    ratio = intervals.of_mean(said, evidence.days, weights=came_true, confidence=confidence)
     auc = dataclasses.replace(loss, value=metrics.auc, lower=math.nan, upper=math.nan)
     most = Bounds(upper_bound=thresholds.gate.max_excess_log_loss)
     measured = {
@@ -247,7 +261,8 @@ def slices(evidence: Evidence, thresholds: Thresholds) -> list[RuleResult]:
 
     The error that may be made by chance is shared among all that is judged here (Bonferroni). AUC
     sees what log loss can't: a slice's losses are those of its few worst days, so that the interval
-    over days is wide even if the model has lost all that it knew of the slice.
+    over days is wide even if the model has lost all that it knew of the slice. Of several classes a
+    slice may be one, which has no AUC.
     """
     if evidence.baseline is None:
         return []
@@ -257,17 +272,20 @@ def slices(evidence: Evidence, thresholds: Thresholds) -> list[RuleResult]:
         texts = values.to_numpy(str)
         for value in np.unique(texts):
             is_in, name = texts == value, f"{column}={value}"
-            n, n_rarer = int(is_in.sum()), _n_of_rarer_class(evidence.labels[is_in])
-            is_small = n < thresholds.min_slice_size or n_rarer < thresholds.gate.min_per_class
+            n, by_class = int(is_in.sum()), _rows_by_class(evidence, is_in)
+            is_small = (
+                n < thresholds.min_slice_size or min(by_class) < thresholds.gate.min_per_class
+            )
             if is_small or np.unique(evidence.days[is_in]).size < 2:
-                reason = f"{n} rows, {n_rarer} of the rarer class"
+                rarest = "rarer" if evidence.n_classes == 2 else "rarest"
+                reason = f"{n} rows, {min(by_class)} of the {rarest} class"
                 too_small.append(
                     RuleResult(rule="slice", slice=name, n=n, verdict="too small", reason=reason)
                 )
                 continue
             for metric in (LOG_LOSS, AUC):
                 margin = thresholds.slice_margin(metric, column, str(value))
-                if margin is not None:
+                if margin is not None and (metric == LOG_LOSS or len(by_class) > 1):
                     judged.append((metric, name, margin, is_in))
     confidence = 1 - (1 - thresholds.gate.confidence) / max(len(judged), 1)
     by_metric = {LOG_LOSS: _slice_log_loss, AUC: _slice_auc}
@@ -396,9 +414,10 @@ def _difference(evidence: Evidence) -> npt.NDArray[np.float64]:
     return losses - evaluation.log_loss_per_row(baseline, evidence.labels)
 
 
-def _n_of_rarer_class(labels: npt.NDArray[np.float64]) -> int:
-    n_positive = int(labels.sum())
-    return min(n_positive, labels.size - n_positive)
+def _rows_by_class(evidence: Evidence, is_in: npt.NDArray[np.bool_]) -> list[int]:
+    """Count the rows of either class; of more than two, of those that are there."""
+    counts = np.bincount(evidence.labels[is_in].astype(int), minlength=2)
+    return [int(n) for n in counts if n or evidence.n_classes == 2]
 
 
 def _floor(rule: str, interval: Interval, bounds: Bounds) -> RuleResult:

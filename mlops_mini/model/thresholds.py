@@ -18,6 +18,8 @@ from mlops_mini.errors import InvalidArgumentError, NotFoundError
 
 DEFAULT = Path(__file__).with_name("gate.yaml")
 LOG_LOSS, AUC, CALIBRATION = "BinaryCrossEntropy", "AUC", "Calibration"
+# The same of more classes than two, in the words of TFMA.
+_OF_CLASSES = "CategoricalCrossEntropy"
 _DIRECTION = {LOG_LOSS: "LOWER_IS_BETTER", AUC: "HIGHER_IS_BETTER"}
 _BOUNDS = {"lower_bound", "upper_bound"}
 _METRIC = {"class_name", "module", "config", "threshold", "per_slice_thresholds"}
@@ -323,9 +325,11 @@ def _metric(metric: Any) -> tuple[str, Any, list[SliceMargin]]:
     """Read a metric: its name, its thresholds of all rows and those of slices."""
     own = _fields(metric, _METRIC, "metrics")
     name = own.get("class_name")
+    name = LOG_LOSS if name == _OF_CLASSES else name
     if name not in (LOG_LOSS, AUC, CALIBRATION) or own.get("config"):
         raise InvalidArgumentError(
-            f"a metric {name!r}; those judged are {[LOG_LOSS, AUC, CALIBRATION]}, without config"
+            f"a metric {name!r}; those judged are"
+            f" {[LOG_LOSS, _OF_CLASSES, AUC, CALIBRATION]}, without config"
         )
     margins = []
     for rule in _list(own, "per_slice_thresholds"):

@@ -5,6 +5,7 @@ everyone who calls it would otherwise have to repeat: that's what keeps training
 drifting apart.
 """
 
+import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow.parquet as pq
 
+from mlops_mini.data import tensors
 from mlops_mini.errors import InvalidArgumentError, NotFoundError
 from mlops_mini.model import warmup_requests
 from mlops_mini.model.digest import check_digest
@@ -38,21 +40,25 @@ def as_inputs(features: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
     """Turn features into what a model of `train` takes.
 
     Args:
-        features: One column per feature; numeric columns are numbers, all others are categories.
+        features: One column per feature; numeric columns are numbers, tensor columns tensors, all
+            others are categories.
 
     Returns:
         For each column an array of shape [n_rows]: float32 with NaN where a number is missing, or
-        strings with "" where a category is missing.
+        strings with "" where a category is missing; of tensors shape [n_rows, ...], of their dtype.
 
     >>> as_inputs(pd.DataFrame({"plan": ["basic", None], "calls": [3, None]}))
     {'plan': array(['basic', ''], dtype=object), 'calls': array([ 3., nan], dtype=float32)}
     """
-    return {
-        str(name): column.to_numpy(np.float32, na_value=np.nan)
-        if pd.api.types.is_numeric_dtype(column)
-        else column.astype(object).where(column.notna(), "").astype(str).to_numpy(object)
-        for name, column in features.items()
-    }
+    return {str(name): _as_input(column) for name, column in features.items()}
+
+
+def _as_input(column: "pd.Series[Any]") -> npt.NDArray[Any]:
+    if tensors.is_tensor(column.dtype):
+        return tensors.to_numpy(column)
+    if pd.api.types.is_numeric_dtype(column):
+        return column.to_numpy(np.float32, na_value=np.nan)
+    return column.astype(object).where(column.notna(), "").astype(str).to_numpy(object)
 
 
 def read_examples(file: Path, columns: Iterable[str]) -> pd.DataFrame:
@@ -75,22 +81,23 @@ def read_examples(file: Path, columns: Iterable[str]) -> pd.DataFrame:
             f"{file} has no columns {missing_names}: name others, or write the file with them; it"
             f" has {present_names}"
         )
-    return pd.read_parquet(file, columns=names)
+    return tensors.read_parquet(file, names)
 
 
-def as_labels(labels: npt.ArrayLike, n_rows: int) -> npt.NDArray[np.float64]:
-    """Check that there is one label, 0 or 1, for each row.
+def as_labels(labels: npt.ArrayLike, n_rows: int, *, n_classes: int = 2) -> npt.NDArray[np.float64]:
+    """Check that there is one label, such as 0 or 1, for each row.
 
     Args:
-        labels: Shape [n_rows]; 1 is the event whose probability is predicted.
+        labels: Shape [n_rows]; of two classes, 1 is the event whose probability is predicted.
         n_rows: Number of rows that the labels belong to, by position.
+        n_classes: How many classes there are, numbered from 0.
 
     Returns:
         The labels as floats, shape [n_rows].
 
     Raises:
         InvalidArgumentError: There are no rows, or more or fewer labels than rows; or a label is
-            missing, or neither 0 nor 1.
+            missing, or the number of no class.
 
     >>> as_labels([0, 1, float("nan")], n_rows=3)
     Traceback (most recent call last):
@@ -106,8 +113,9 @@ def as_labels(labels: npt.ArrayLike, n_rows: int) -> npt.NDArray[np.float64]:
         raise InvalidArgumentError(
             f"{n_missing} of {n_rows} labels are missing: keep only rows with a label"
         )
-    if others := sorted({float(value) for value in values} - {0.0, 1.0}):
-        raise InvalidArgumentError(f"labels must be 0 or 1, got also {others[:3]}")
+    if others := sorted(set(np.unique(values).tolist()) - set(range(n_classes))):
+        expected = "0 or 1" if n_classes == 2 else f"0 to {n_classes - 1}"
+        raise InvalidArgumentError(f"labels must be {expected}, got also {others[:3]}")
     return values
 
 
@@ -129,7 +137,8 @@ def train(
     Args:
         features: One row per example; string columns are categories ("" is missing), numeric ones
             numbers (NaN is missing).
-        labels: 0 or 1, shape [n_rows], in the order of the rows of `features`.
+        labels: 0 or 1, or the number of one of several classes, from 0; shape [n_rows], in the
+            order of the rows of `features`.
         seed: Seeds Python, NumPy and TensorFlow, for the whole process: on one machine the same
             rows and seed give the same model.
         epochs: Passes over the rows.
@@ -142,20 +151,26 @@ def train(
 
     Returns:
         A `keras.Model` from a dict of the raw features, each of shape [batch], to the dict
-        `{"probability": ...}`, float32 of shape [batch], 0 to 1.
+        `{"probability": ...}`, float32 of shape [batch], 0 to 1: that the label is 1. With more
+        classes than two of shape [batch, n_classes], each row summing to 1.
 
     Raises:
         InvalidArgumentError: There is nothing to learn from: no rows or columns, a missing label, a
-            single class, an infinite number, or no epoch; or the parent takes other features.
+            class without a row, an infinite number, or no epoch; or a feature is a tensor; or the
+            parent takes other features or tells other classes.
         NotFoundError: The parent has no Keras model.
     """
     import keras
 
     inputs, targets = _checked(features, labels, epochs)
+    n_classes = max(2, int(targets.max()) + 1)
     keras.utils.set_random_seed(seed)
-    preprocessing, core = _parts_of(parent, inputs) if parent else _new_parts(inputs)
+    preprocessing, core = (
+        _parts_of(parent, inputs, n_classes) if parent else _new_parts(inputs, n_classes)
+    )
     matrix = preprocessing({name: keras.ops.convert_to_tensor(a) for name, a in inputs.items()})
-    core.compile(keras.optimizers.Adam(_LEARNING_RATE), "binary_crossentropy", jit_compile=False)
+    loss = "binary_crossentropy" if n_classes == 2 else "sparse_categorical_crossentropy"
+    core.compile(keras.optimizers.Adam(_LEARNING_RATE), loss, jit_compile=False)
 
     callbacks = []
     if on_epoch:
@@ -194,9 +209,10 @@ def train_from_files(
     """Train on examples in files and export the model, with requests that warm a server up.
 
     Args:
-        train_files: Parquet, one row per example.
+        train_files: Parquet, one row per example. What the first one's metadata hold as `settings`,
+            JSON, is given to `train`.
         folder: Where to write the SavedModel.
-        label: The column that's predicted, 0 or 1 in each row.
+        label: The column that's predicted, 0 or 1 or the number of a class in each row.
         features: The columns that the model takes; it never sees any other.
         train: Makes the model, called as the default is.
         seed: As `train` takes it.
@@ -216,9 +232,12 @@ def train_from_files(
     parts = [read_examples(file, [*features, label]) for file in train_files]
     examples = pd.concat(parts, ignore_index=True)
 
+    settings = (pq.read_schema(train_files[0]).metadata or {}).get(b"settings")
+    more = {"settings": json.loads(settings)} if settings else {}
+
     def trained(names: Sequence[str], start: Path | None) -> Any:
         rows = examples[list(names)]
-        return train(rows, examples[label], seed=seed, epochs=epochs, parent=start)
+        return train(rows, examples[label], seed=seed, epochs=epochs, parent=start, **more)
 
     before = parent / _FALLBACK if parent and (parent / _FALLBACK).is_dir() else None
     export(
@@ -231,7 +250,8 @@ def export(model: Any, folder: Path, *, fallback: Any = None) -> None:
     """Write a model as a TensorFlow SavedModel that needs no code of ours.
 
     Its signature `serving_default` takes each raw feature by name, string or float32 of shape
-    [batch], and answers `probability`, float32 of shape [batch]. The Keras model lies beside it in
+    [batch], or a tensor, and answers `probability`, float32 of shape [batch], or, with more classes
+    than two, [batch, n_classes]. The Keras model lies beside it in
     `assets.extra/`, which servers do not read, so that a later training can start from it.
 
     Args:
@@ -251,7 +271,7 @@ def export(model: Any, folder: Path, *, fallback: Any = None) -> None:
         for name, part in (("serving_default", model), (FALLBACK_SIGNATURE, fallback)):
             archive.track(part)
             specs = {
-                field: keras.InputSpec(shape=(None,), dtype=tensor.dtype, name=field)
+                field: keras.InputSpec(shape=tensor.shape, dtype=tensor.dtype, name=field)
                 for field, tensor in part.input.items()
             }
             archive.add_endpoint(name, part.call, [specs])
@@ -270,19 +290,31 @@ def _checked(
         raise InvalidArgumentError(
             f"need at least 1 epoch and 1 feature, got {epochs} and {len(features.columns)}"
         )
-    targets = as_labels(labels, len(features))
+    largest = np.nanmax(np.asarray(labels, np.float64), initial=1.0)
+    n_classes = int(largest) + 1 if largest == np.floor(largest) else 2
+    targets = as_labels(labels, len(features), n_classes=n_classes)
     if targets.min() == targets.max():
         raise InvalidArgumentError(
             f"all {len(targets)} labels are {targets[0]:.0f}: training needs both classes"
         )
+    if missing_classes := sorted(set(range(n_classes)) - set(targets.tolist())):
+        raise InvalidArgumentError(
+            f"no label of {len(targets)} is {missing_classes[0]}, of the classes 0 to"
+            f" {n_classes - 1}: training needs rows of each"
+        )
     inputs = as_inputs(features)
+    if arrays := [name for name, values in inputs.items() if values.ndim > 1]:
+        raise InvalidArgumentError(
+            f"{arrays} are tensors, of which this network knows nothing: give the use case a"
+            " `train` of its own"
+        )
     infinite = [name for name, a in inputs.items() if a.dtype != object and np.isinf(a).any()]
     if infinite:
         raise InvalidArgumentError(f"infinite values in {infinite}: mark missing ones with NaN")
     return inputs, targets
 
 
-def _parts_of(parent: Path, inputs: dict[str, npt.NDArray[Any]]) -> tuple[Any, Any]:
+def _parts_of(parent: Path, inputs: dict[str, npt.NDArray[Any]], n_classes: int) -> tuple[Any, Any]:
     """Load preprocessing and network of an earlier model."""
     import keras
 
@@ -299,12 +331,18 @@ def _parts_of(parent: Path, inputs: dict[str, npt.NDArray[Any]]) -> tuple[Any, A
             f"{parent} takes {sorted(takes)}, the features are {sorted(given)} (numbers and texts"
             " must agree too): train from scratch"
         )
-    return model.get_layer("preprocessing"), model.get_layer("network")
+    network = model.get_layer("network")
+    n_known = network.output.shape[1] if network.output.ndim > 1 else 2
+    if n_known != n_classes:
+        raise InvalidArgumentError(
+            f"{parent} tells {n_known} classes, the labels have {n_classes}: train from scratch"
+        )
+    return model.get_layer("preprocessing"), network
 
 
-def _new_parts(inputs: dict[str, npt.NDArray[Any]]) -> tuple[Any, Any]:
+def _new_parts(inputs: dict[str, npt.NDArray[Any]], n_classes: int) -> tuple[Any, Any]:
     preprocessing = _preprocessing(inputs)
-    return preprocessing, _core(preprocessing.output.shape[1])
+    return preprocessing, _core(preprocessing.output.shape[1], n_classes)
 
 
 def _preprocessing(inputs: dict[str, npt.NDArray[Any]]) -> Any:
@@ -338,17 +376,22 @@ def _preprocessing(inputs: dict[str, npt.NDArray[Any]]) -> Any:
     return keras.Model(fields, keras.ops.concatenate(encoded, axis=-1), name="preprocessing")
 
 
-def _core(width: int) -> Any:
-    """Make the network proper, from [batch, width] to [batch]."""
+def _core(width: int, n_classes: int) -> Any:
+    """Make the network proper, from [batch, width] to [batch], or [batch, n_classes]."""
     import keras
 
     penalty = keras.regularizers.L2(_L2)
+    last = [
+        keras.layers.Dense(1, "sigmoid", kernel_regularizer=penalty),
+        keras.layers.Reshape(()),
+    ]
+    if n_classes > 2:
+        last = [keras.layers.Dense(n_classes, "softmax", kernel_regularizer=penalty)]
     return keras.Sequential(
         [
             keras.Input((width,)),
             *(keras.layers.Dense(n, "relu", kernel_regularizer=penalty) for n in _HIDDEN_UNITS),
-            keras.layers.Dense(1, "sigmoid", kernel_regularizer=penalty),
-            keras.layers.Reshape(()),
+            *last,
         ],
         name="network",
     )

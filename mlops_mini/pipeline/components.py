@@ -170,7 +170,7 @@ def features(
         test_examples: The same of the last days.
         arrivals: JSON, how many rows there were, with or without a label.
         key: The column that tells rows apart.
-        label: The column to predict, 1 or 0.
+        label: The column to predict, 1 or 0 or the number of a class.
         features: The columns to predict it from.
         slices: The columns by which models are judged too.
     """
@@ -191,7 +191,7 @@ def features(
         data_folder=Path(clean.path),
     )
     columns = case.feature_set
-    return (columns.key, case.label.name, list(columns.names), list(case.slices))
+    return (columns.key, case.label.column, list(columns.names), list(case.slices))
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

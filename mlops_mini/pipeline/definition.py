@@ -19,7 +19,7 @@ from kfp import compiler, dsl
 from mlops_mini import workspace
 from mlops_mini.data import table_files
 from mlops_mini.data.periods import Calendar, Period
-from mlops_mini.errors import AlreadyExistsError, NotFoundError
+from mlops_mini.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
 from mlops_mini.model import champions, thresholds
 from mlops_mini.model.publish import Publication, published_versions
 from mlops_mini.model.registry import uri_beside
@@ -233,7 +233,8 @@ def arguments(
         Arguments of the pipeline.
 
     Raises:
-        InvalidArgumentError: The name is none of a use case, or the text none of a period.
+        InvalidArgumentError: The name is none of a use case, or the text none of a period; or
+            XGBoost is asked for where it can't learn.
         NotFoundError: The use case or the period is not there, or nothing before it to train on.
         DataIntegrityError: A file is damaged, or a version does not tell where it comes from.
     """
@@ -243,6 +244,12 @@ def arguments(
     with naming(case):
         train = _train_periods(case, test, root, n_train_periods)
         data_digest = examples.digest(case, [*train, test], data_folder=root)
+    takes_arrays = any(feature.dtype == "tensor" for feature in case.feature_set.features)
+    if with_challenger and (takes_arrays or case.label.n_classes > 2):
+        raise InvalidArgumentError(
+            f"use case {case.name}: the challenger, XGBoost, learns two classes from numbers and"
+            " texts alone: leave it out (--no-challenger)"
+        )
     folder, digest = _baseline(test, models_folder.resolve(), case.calendar)
     return {
         "use_case": use_case,

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlops_mini import files
-from mlops_mini.data import quarantine, rules, table_files
+from mlops_mini.data import quarantine, rules, table_files, tensors
 from mlops_mini.data.columns import plain
 from mlops_mini.data.integrity import contents_digest
 from mlops_mini.data.periods import Period
@@ -33,7 +33,7 @@ from mlops_mini.errors import DataIntegrityError, InvalidArgumentError
 from mlops_mini.features import events, offline
 from mlops_mini.features.events import StreamEvent
 from mlops_mini.features.feature_set import offset
-from mlops_mini.pipeline import labels
+from mlops_mini.pipeline import labels, settings
 from mlops_mini.statistics import anomalies, mergeable, schemas
 from mlops_mini.use_case import UseCase, naming
 
@@ -46,7 +46,7 @@ class PeriodOfExamples:
         period: The period.
         rows: Rows of the examples' table, with what `prepare` adds to them.
         features: Their features, one row each, as of the instant when its prediction is due.
-        labels: 1 or 0, NaN where unknown.
+        labels: 1 or 0, or the number of a class, NaN where unknown.
     """
 
     period: Period
@@ -60,7 +60,7 @@ class PeriodOfExamples:
         return int(self.labels.isna().sum())
 
     def labeled(self) -> tuple[pd.DataFrame, npt.NDArray[Any]]:
-        """Features and labels, shape [n] of 0 and 1, of the rows that have a label."""
+        """Features and labels, shape [n] of whole numbers, of the rows that have a label."""
         known = self.labels.notna()
         return self.features[known], self.labels[known].to_numpy(np.float64)
 
@@ -165,7 +165,8 @@ def clean(
         folder: Becomes a data folder of the rows kept, one file for each table.
         quarantine_file: Gets a CSV file with `quarantine.COLUMNS`, one line for each broken rule.
         partitions_file: Gets JSON: for each period of each table how many rows arrived and how many
-            were set aside, and a digest of what arrived, however it was stored.
+            were set aside, and a digest of what arrived, however it was stored; and the same of the
+            settings, for the period `all`.
         data_folder: Holds the tables.
 
     Returns:
@@ -173,8 +174,8 @@ def clean(
 
     Raises:
         NotFoundError: A period is not there.
-        DataIntegrityError: A file is damaged, a partition is refused as a whole, or its statistics
-            break the schema.
+        DataIntegrityError: A file is damaged, a partition is refused as a whole, its statistics
+            break the schema, or the settings are no JSON.
     """
     findings: list[str] = []
     errors: list[str] = []
@@ -196,7 +197,8 @@ def clean(
                 partitions.append(partition)
                 if arrived.empty:
                     kept[table.name].append(arrived)
-                    findings.append(f"no {table.name} at all in {period}")
+                    if table.name != use_case.label.corrected_in:
+                        findings.append(f"no {table.name} at all in {period}")
                     continue
                 split = _split(use_case, table, period, arrived)
                 splits.append(split)
@@ -211,11 +213,18 @@ def clean(
             )
         newest = kept[use_case.examples.name][-1]
         _check_columns(use_case, rules.prepare(use_case.examples, newest))
+    names = [f"{table.name}.parquet" for table in use_case.tables]
     folder.mkdir(parents=True)
+    if text := settings.read(use_case, data_folder):
+        (folder / use_case.settings).write_text(text)
+        names.append(use_case.settings)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        whole = {"table": Path(use_case.settings).stem, "period": "all", "n_rows": 1}
+        partitions.append({**whole, "n_quarantined": 0, "digest": digest})
     for name, parts in kept.items():
         rows = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
-        rows.to_parquet(folder / f"{name}.parquet", index=False)
-    files.write_checksums(folder, sorted(f"{table.name}.parquet" for table in use_case.tables))
+        tensors.write_parquet(rows, folder / f"{name}.parquet")
+    files.write_checksums(folder, sorted(names))
     quarantine.record(splits).to_csv(quarantine_file, index=False)
     partitions_file.write_text(json.dumps(partitions, indent=2) + "\n")
     return tuple(findings)
@@ -239,11 +248,18 @@ def read(use_case: UseCase, periods: Sequence[Period], *, data_folder: Path) -> 
     """
     features = use_case.feature_set
     needed = [*_before(use_case, periods, data_folder), *periods]
-    tables = {
-        name: [
-            rules.prepare(table, _load(use_case, table, period, data_folder)) for period in needed
-        ]
+    loaded = {
+        name: [_load(use_case, table, period, data_folder) for period in needed]
         for name, table in use_case.by_name.items()
+    }
+    if use_case.label.corrected_in:
+        corrections = pd.concat(loaded[use_case.label.corrected_in], ignore_index=True)
+        loaded[features.of] = [
+            labels.correct(use_case, part, corrections) for part in loaded[features.of]
+        ]
+    tables = {
+        name: [rules.prepare(use_case.by_name[name], part) for part in parts]
+        for name, parts in loaded.items()
     }
     rows = tables[features.of][-len(periods) :]
     _check_columns(use_case, rows[-1])
@@ -313,7 +329,8 @@ def write(
         test_period: The one after them.
         holdout_days: How many days at the end of all these periods are held out.
         train_file: Gets a parquet file of the rows before: the key, the features, the time, the
-            label, 1 or 0, and the slices that are no features.
+            label, 1 or 0 or the number of a class, and the slices that are no features; in the
+            metadata of its schema `settings`, if there are any.
         test_file: Gets the same of the days held out.
         arrivals_file: Gets JSON of how many rows there were, with or without a label: `learned`,
             those before, by slice, and `judged`, those held out, by day in the use case's zone.
@@ -322,12 +339,12 @@ def write(
     Raises:
         NotFoundError: A period is not there.
         DataIntegrityError: A file is damaged, or a period has no row.
-        InvalidArgumentError: A label is neither 0 nor 1, the same for all, or known of no row; or
-            nothing is left to train on.
+        InvalidArgumentError: A label is neither 0 nor 1 and no class, the same for all, or known of
+            no row; a class has no row; or nothing is left to train on.
     """
     parts = read(use_case, [*train_periods, test_period], data_folder=data_folder).periods
     rows = pd.concat([_with_outcomes(use_case, part) for part in parts])
-    time, label = use_case.feature_set.time, use_case.label.name
+    time, label = use_case.feature_set.time, use_case.label.column
     cut = held_out_from(test_period, holdout_days)
     is_judged = rows[time] >= cut
     if holdout_days < 1 or is_judged.all():
@@ -349,6 +366,7 @@ def write(
             for day, n in local_days(use_case, rows.loc[is_judged, time]).value_counts().items()
         },
     }
+    notes = {"settings": text} if (text := settings.read(use_case, data_folder)) else {}
     arrivals_file.write_text(json.dumps(arrivals, indent=2, sort_keys=True) + "\n")
     for file, examples in ((train_file, before), (test_file, rows[is_judged])):
         labeled = examples[examples[label].notna()]
@@ -359,7 +377,7 @@ def write(
             if (part.period.start < cut if is_train else part.period.end > cut)
         ]
         labels.check(use_case, labeled[label], asked, to_do="learn" if is_train else "judge")
-        labeled.reset_index().to_parquet(file, index=False)
+        tensors.write_parquet(labeled.reset_index(), file, notes=notes if is_train else {})
 
 
 def held_out_from(test_period: Period, holdout_days: int) -> datetime:
@@ -385,7 +403,7 @@ def _with_outcomes(use_case: UseCase, part: PeriodOfExamples) -> pd.DataFrame:
     return part.features.assign(
         **{
             use_case.feature_set.time: part.rows[use_case.feature_set.time].array,
-            use_case.label.name: part.labels.to_numpy(np.float64),
+            use_case.label.column: part.labels.to_numpy(np.float64),
         },
         **slices,
     )
@@ -468,8 +486,7 @@ def _before(use_case: UseCase, periods: Sequence[Period], data_folder: Path) -> 
 def _file_names(use_case: UseCase, periods: Sequence[Period], data_folder: Path) -> list[str]:
     """The files that some periods need, sorted."""
     needed = [*_before(use_case, periods, data_folder), *periods]
-    return sorted(
-        name
-        for table in use_case.tables
-        for name in table_files.names(table, needed, calendar=use_case.calendar, folder=data_folder)
-    )
+    names = [use_case.settings] if settings.read(use_case, data_folder) else []
+    for table in use_case.tables:
+        names += table_files.names(table, needed, calendar=use_case.calendar, folder=data_folder)
+    return sorted(names)

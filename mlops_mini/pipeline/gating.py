@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlops_mini.data import tensors
 from mlops_mini.data.periods import Calendar, Period
 from mlops_mini.errors import DataIntegrityError, FailedPreconditionError, InvalidArgumentError
 from mlops_mini.model import gate, thresholds, training
@@ -70,7 +71,7 @@ def judge(
             " asked for: the file has changed; start a new run"
         )
     columns = use_case.feature_set
-    slices, label = use_case.slices, use_case.label.name
+    slices, label = use_case.slices, use_case.label.column
     learned = training.read_examples(train_file, [columns.key, *slices])
     test = training.read_examples(test_file, [columns.key, columns.time, label, *slices])
     names = ["candidate", *(["baseline"] if baseline else [])]
@@ -90,8 +91,8 @@ def judge(
     evidence = Evidence(
         labels=test.loc[is_judged, label].to_numpy(np.float64),
         days=days[is_judged].to_numpy("datetime64[D]"),
-        candidate=answered.loc[is_judged, "candidate"].to_numpy(),
-        baseline=answered.loc[is_judged, "baseline"].to_numpy() if baseline else None,
+        candidate=tensors.to_numpy(answered.loc[is_judged, "candidate"]),
+        baseline=tensors.to_numpy(answered.loc[is_judged, "baseline"]) if baseline else None,
         slices={name: test.loc[is_judged, name] for name in slices},
         candidate_span=span,
         baseline_span=baseline_span,

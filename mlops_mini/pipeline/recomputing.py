@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from mlops_mini.data import tensors
 from mlops_mini.data.periods import Period
 from mlops_mini.features import online
 from mlops_mini.features.store import Store
@@ -61,8 +64,7 @@ def recompute(
             rows, features, known.stream, store=store, prepare=use_case.examples.prepare
         )
     names = list(features.names)
-    computed = computed.astype(chosen[names].dtypes)
-    is_other = ~((computed == chosen[names]) | (computed.isna() & chosen[names].isna()))
+    is_other = pd.DataFrame({name: _is_other(computed[name], chosen[name]) for name in names})
     n_different = int(is_other.any(axis=1).sum())
     finding = f"{len(chosen)} rows have the features that serving would have computed"
     if n_different:
@@ -72,3 +74,13 @@ def recompute(
             f" computed, most of all {worst}"
         )
     return Recomputed(n_rows=len(chosen), n_different=n_different, finding=finding)
+
+
+def _is_other(computed: pd.Series[Any], written: pd.Series[Any]) -> npt.NDArray[np.bool_]:
+    """Tell in which rows a feature has another value; missing is one value."""
+    if tensors.is_tensor(written.dtype):
+        own, others = tensors.to_numpy(computed), tensors.to_numpy(written)
+        differs: npt.NDArray[np.bool_] = (own != others).reshape(len(own), -1).any(axis=1)
+        return differs
+    same = (computed.astype(written.dtype) == written) | (computed.isna() & written.isna())
+    return ~same.to_numpy(bool)

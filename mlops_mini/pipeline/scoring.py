@@ -35,7 +35,8 @@ def score(
         data_folder: Holds the tables that features look back at; None if they look back at none.
 
     Returns:
-        One row for each of the file, in order: the key, and `probability`, that the label is 1.
+        One row for each of the file, in order: the key, and `probability`, that the label is 1, or,
+        of more classes than two, one column of probabilities for each class, by its name.
 
     Raises:
         NotFoundError: There's no such file, version or model, or no data to look back at.
@@ -62,7 +63,10 @@ def score(
             rows, features, prepare=table.prepare, history=history, observed=observed
         )
         probabilities = evaluation.predict(version, computed)
-    return pd.DataFrame({features.key: rows[features.key], "probability": probabilities})
+    keys = pd.DataFrame({features.key: rows[features.key]})
+    if probabilities.ndim == 1:
+        return keys.assign(probability=probabilities)
+    return keys.join(pd.DataFrame(probabilities, keys.index, list(use_case.label.classes)))
 
 
 def write(predictions: pd.DataFrame, file: Path) -> None:

@@ -36,12 +36,15 @@ class Attempt:
             client's fault, the stable has as many of them.
         duration_us: Microseconds from the first byte sent to the last one received, or None.
         request_id: Its `x-request-id`.
+        route: The route that sent it there, as `envoy_config.split_name` names it; `-` for a copy,
+            and if a header named its version.
     """
 
     cluster: str
     is_bad: bool
     duration_us: int | None
     request_id: str
+    route: str
 
 
 class AttemptLog:
@@ -99,10 +102,10 @@ class Watcher:
         self._n_canary = 0
 
     def look(self, policy: TrafficPolicy, router: Router, *, seconds: float) -> Look:
-        """Count what happened since the last look.
+        """Count what has become known since the last look, of requests that were split by weight.
 
         Args:
-            policy: What has held meanwhile.
+            policy: What holds; attempts under another weight are left out.
             router: Asked for the canary's health, or that of who serves alone.
             seconds: How long it was.
 
@@ -115,13 +118,19 @@ class Watcher:
         shadow = "-shadow" if policy.mirror_pct else ""
         of_canary = {f"{canary}-rest{shadow}", f"{canary}-grpc{shadow}"}
         of_stable = {f"{policy.stable.name}-rest", f"{policy.stable.name}-grpc"}
+        # A line may come a second after its attempt, so that the log still has attempts under the
+        # policy before; and who gets what by a header isn't drawn by lot.
+        split = envoy_config.split_name(policy)
         attempts = self._log.read()
-        canary_attempts = [one for one in attempts if one.cluster in of_canary]
+        drawn = [one for one in attempts if one.route == split]
+        canary_attempts = [
+            one for one in (attempts if shadow else drawn) if one.cluster in of_canary
+        ]
         if not shadow:
             # Envoy writes an attempt before the one that rescues it, perhaps a look later.
             self._failed_ids |= dict.fromkeys(a.request_id for a in canary_attempts if a.is_bad)
         stable_attempts = []
-        for attempt in attempts:
+        for attempt in drawn:
             if attempt.cluster in of_stable:
                 if attempt.request_id in self._failed_ids:
                     del self._failed_ids[attempt.request_id]
@@ -146,10 +155,6 @@ class Watcher:
             counts=counts,
         )
 
-    def skip(self) -> None:
-        """Leave out what has ended so far: attempts under a policy that holds no more."""
-        self._log.read()
-
     def _learn_limits(self, stable_attempts: Iterable[Attempt]) -> None:
         self._stable_us += [a.duration_us for a in stable_attempts if a.duration_us is not None]
         if len(self._stable_us) >= _N_FOR_LIMITS:
@@ -158,10 +163,10 @@ class Watcher:
 
 
 def _attempt(line: str) -> Attempt:
-    cluster, http_status, grpc_status, duration_us, request_id = line.split(" ")[:5]
+    cluster, http_status, grpc_status, duration_us, request_id, route = line.split(" ")[:6]
     is_ok = http_status[:1] == "2" and grpc_status in (_GRPC_OK, _GRPC_NONE)
     return Attempt(
-        cluster, not is_ok, int(duration_us) if duration_us.isdigit() else None, request_id
+        cluster, not is_ok, int(duration_us) if duration_us.isdigit() else None, request_id, route
     )
 
 

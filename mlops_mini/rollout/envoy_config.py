@@ -45,7 +45,8 @@ def bootstrap(folder: Path, *, host: str = "127.0.0.1", port: int = 0) -> Messag
     log_format = {
         "text_format_source": {
             "inline_string": "%UPSTREAM_CLUSTER_RAW% %RESPONSE_CODE% %GRPC_STATUS_NUMBER% "
-            "%COMMON_DURATION(US_TX_BEG:US_RX_END:us)% %REQ(X-REQUEST-ID)% %RESPONSE_FLAGS%\n"
+            "%COMMON_DURATION(US_TX_BEG:US_RX_END:us)% %REQ(X-REQUEST-ID)% %ROUTE_NAME% "
+            "%RESPONSE_FLAGS%\n"
         }
     }
     router = {
@@ -173,7 +174,13 @@ def routes(policy: TrafficPolicy) -> Message:
     entries = []
     for protocol, match in matches.items():
         entries += [_rule_route(policy, rule, protocol, match) for rule in policy.header_rules]
-        entries.append({"match": match, "route": _split_action(policy, protocol)})
+        entries.append(
+            {
+                "name": split_name(policy),
+                "match": match,
+                "route": _split_action(policy, protocol),
+            }
+        )
     return {
         "name": ROUTE_CONFIG,
         # Without this a route to a cluster that isn't there is taken, and answers 503.
@@ -187,6 +194,11 @@ def routes(policy: TrafficPolicy) -> Message:
             }
         ],
     }
+
+
+def split_name(policy: TrafficPolicy) -> str:
+    """Name the routes that split by weight, so that the log of attempts tells under which one."""
+    return f"split-{policy.weight_pct:g}"
 
 
 def resources(version: str, messages: list[Message], kind: str) -> str:

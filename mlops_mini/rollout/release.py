@@ -27,7 +27,7 @@ from mlops_mini.errors import (
     NotFoundError,
 )
 from mlops_mini.files import is_locked, locked, whole_file
-from mlops_mini.rollout import controller, envoy_config, guardrails
+from mlops_mini.rollout import controller, guardrails
 from mlops_mini.rollout.attempts import AttemptLog, Watcher
 from mlops_mini.rollout.controller import Phase, State, Strategy
 from mlops_mini.rollout.envoy import Router
@@ -241,8 +241,6 @@ class _Running:
                 if release.policy != applied:
                     self.router.apply(release.policy)
                     applied = release.policy
-                    self.sleep(2 * envoy_config.LOG_FLUSH_S)
-                    watcher.skip()
                 if _is_done(release):
                     return release
                 self.sleep(look_s)

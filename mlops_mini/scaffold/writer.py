@@ -318,8 +318,8 @@ def _feature_set(parts: _Parts, features: Sequence[str]) -> list[str]:
     for name in features:
         alias = _identifier(name)
         named = f", name={_quoted(alias)}" if alias != name else ""
-        is_text = ", is_text=True" if parts.columns[name].kind == "text" else ""
-        lines.append(f"            as_stored({_quoted(name)}{named}{is_text}),")
+        dtype = ', dtype="string"' if parts.columns[name].kind == "text" else ""
+        lines.append(f"            as_stored({_quoted(name)}{named}{dtype}),")
     return [*lines, "        ],", "    ),"]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mlops_mini.data_centric import plots, priorities
+from mlops_mini.data_centric import more_data, plots, priorities
 
 
 def test_a_sheet_has_every_image_in_its_place() -> None:
@@ -61,3 +61,16 @@ def test_the_map_separates_what_was_voted_for() -> None:
     assert np.round(np.asarray(orange.get_offsets()), 1).tolist() == [[50.0, 80.0]]
     assert np.round(np.asarray(gray.get_offsets()), 1).tolist() == [[90.0, 10.0]]
     assert [text.get_text() for text in ax.texts] == ["rotate"]
+
+
+def test_a_learning_curve_ends_in_its_forecast() -> None:
+    curve = pd.DataFrame({"n": [0, 0, 100, 100], "accuracy": [0.5, 0.52, 0.6, 0.66]})
+    expected = more_data.Forecast(n=200, accuracy=0.7, low=0.65, high=0.75, gain=0.07, is_sure=True)
+
+    ax = plots.learning_curve(Figure().subplots(), curve, expected)
+
+    mean, dots, dashed, square = ax.lines
+    assert np.round(mean.get_ydata(), 1).tolist() == [51.0, 63.0]
+    assert len(dots.get_xdata()) == 4
+    assert np.round(dashed.get_ydata(), 1).tolist() == [63.0, 70.0]
+    assert list(square.get_xdata()) == [200]

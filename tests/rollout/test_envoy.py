@@ -197,6 +197,31 @@ def test_a_header_names_its_version_whatever_the_weight(
     assert ask(router.router, 30, **{"x-canary": "never"}) == {"v1": 30}
 
 
+def test_a_look_counts_what_was_drawn_under_its_policy_alone(
+    router: Envoy, stable: Backend, canary: Backend
+) -> None:
+    rules = (HeaderRule(header="x-canary", value="always", side="canary"),)
+    held = policy(stable, canary, weight_pct=50, header_rules=rules)
+    n_canary = n_stable = 0
+    with closing(AttemptLog(router.router.folder, router.router)) as log:
+        watcher = Watcher(log, slow_limits_us=None)
+        router.router.apply(policy(stable, canary, weight_pct=5))
+        ask(router.router, 40)  # their lines may come later
+        router.router.apply(held)
+        assert ask(router.router, 30, **{"x-canary": "always"}) == {"v2": 30}
+        answers = ask(router.router, 50)
+
+        def all_seen() -> bool:
+            nonlocal n_canary, n_stable
+            error = watcher.look(held, router.router, seconds=1).counts["error"]
+            n_canary, n_stable = n_canary + error.n_canary, n_stable + error.n_stable
+            return n_canary + n_stable >= 50
+
+        wait_until(all_seen, "the attempts in the log")
+
+    assert answers == {"v1": n_stable, "v2": n_canary}
+
+
 def test_a_canary_that_is_not_there_gets_nothing_and_the_old_policy_holds(
     router: Envoy, stable: Backend, canary: Backend
 ) -> None:

@@ -31,6 +31,7 @@ NOTEBOOKS = {
     "12": ("canary",),
     "14": ("new data", "evaluate"),
     "15": ("new data", "train"),
+    "16": ("new data", "train", "evaluate"),
 }
 _N_TOP = 6
 _WIDTH, _HEIGHT = 900, 216
