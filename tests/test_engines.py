@@ -1,4 +1,4 @@
-"""Engines know no flight: whoever has a table of their own gets all of them."""
+"""Engines know no flight and no shirt: whoever has a table of their own gets all of them."""
 
 import ast
 import re
@@ -15,7 +15,9 @@ ENGINES = sorted(
     for path in PACKAGE.rglob("*.py")
     if path.relative_to(PACKAGE).parts[0] not in TENANTS | FRONT
 )
-WORDS = re.compile(r"\b([cC]arriers?|dest|[fF]lights?|origins?|New York)\b")
+WORDS = re.compile(
+    r"\b([cC]arriers?|dest|[fF]lights?|origins?|New York|[cC]loth(es|ing)|[sS]hirts?|Fashion)\b"
+)
 
 
 def named_in(text: str) -> str | None:
@@ -60,6 +62,8 @@ def test_an_engine_names_no_subject(path: Path) -> None:
         "from mlops_mini.flights import times",
         "zone = 'America/New_York'",
         "class FlightEvent:\n    dest: str",
+        "SLICES = ('condition', 'clothing')",
+        "CLASSES = ('T-shirt', 'Coat')",
     ],
 )
 def test_a_planted_subject_is_found(source: str) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+_BATCH_SIZE = 512  # of images that are asked about together
+
 
 def fit(
     images: npt.NDArray[np.uint8],
@@ -69,4 +71,7 @@ def probabilities(model: Any, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.f
     Returns:
         Of each class, shape [n, n_classes].
     """
-    return np.asarray(model.predict(images, batch_size=512, verbose=0))
+    # `model.predict` would trace every new model, and warn once it has traced five.
+    starts = range(0, max(len(images), 1), _BATCH_SIZE)
+    batches = [model(images[at : at + _BATCH_SIZE], training=False) for at in starts]
+    return np.concatenate([np.asarray(batch) for batch in batches])
