@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlops_mini.data import tensors
-from mlops_mini.errors import DataIntegrityError, InvalidArgumentError, NotFoundError
-from mlops_mini.model import training
+from mlops_mini.errors import InvalidArgumentError
+from mlops_mini.model import signatures, training
 from mlops_mini.model.digest import check_digest
 
 # Keras' own epsilon, and about what float32 can tell from 1: a sure and wrong answer costs 16.1.
@@ -25,7 +25,6 @@ _MIN_PROBABILITY = 1e-7
 # A softmax in float32 over many classes sums to 1 within less than this.
 _SUM_TOLERANCE = 1e-3
 _OVERALL, _ALL = "overall", "all"
-DEFAULT_SIGNATURE = "serving_default"
 
 SliceMetrics = dict[str, dict[str, "Metrics"]]
 
@@ -57,54 +56,12 @@ _NO_METRICS = Metrics(
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Signature:
-    """What a model takes and answers, by name.
-
-    Attributes:
-        inputs: Type of each input, such as `float32`, `string` or `uint8[28,28]`.
-        outputs: Type of each output.
-    """
-
-    inputs: dict[str, str]
-    outputs: dict[str, str]
-
-
-def signatures(version_folder: Path) -> dict[str, Signature]:
-    """Read what callers of an exported model may send, and what they get, by signature.
-
-    Args:
-        version_folder: A SavedModel with the signature `serving_default`.
-
-    Raises:
-        NotFoundError: There's no SavedModel in the folder.
-        DataIntegrityError: Its files are damaged.
-        InvalidArgumentError: It has no such signature.
-    """
-    return {
-        name: Signature(
-            inputs={
-                alias: _type(spec) for alias, spec in function.structured_input_signature[1].items()
-            },
-            outputs={alias: _type(spec) for alias, spec in function.structured_outputs.items()},
-        )
-        for name, function in _load(version_folder).signatures.items()
-    }
-
-
-def _type(values: Any) -> str:
-    """Name dtype and shape of each row, as the kind of a tensor column does."""
-    name = "string" if values.dtype == object else values.dtype.name
-    lengths = ",".join(map(str, values.shape[1:]))
-    return f"{name}[{lengths}]" if lengths else str(name)
-
-
 def predict(
     version_folder: Path,
     features: pd.DataFrame,
     *,
     batch_size: int = 8192,
-    signature_name: str = DEFAULT_SIGNATURE,
+    signature_name: str = signatures.DEFAULT,
 ) -> npt.NDArray[np.float32]:
     """Run an exported model over rows.
 
@@ -128,15 +85,15 @@ def predict(
     """
     import tensorflow as tf
 
-    loaded = _load(version_folder)  # its variables live as long as it does
+    loaded = signatures.load(version_folder)  # its variables live as long as it does
     function = loaded.signatures[signature_name]
     wanted = function.structured_input_signature[1]
     inputs = training.as_inputs(features[[name for name in wanted if name in features]])
-    given = {name: _type(values) for name, values in inputs.items()}
+    given = {name: signatures.type_of(values) for name, values in inputs.items()}
     unfit = [
-        f"{name} ({_type(spec)})"
+        f"{name} ({signatures.type_of(spec)})"
         for name, spec in sorted(wanted.items())
-        if given.get(name) != _type(spec)
+        if given.get(name) != signatures.type_of(spec)
     ]
     if unfit:
         raise InvalidArgumentError(
@@ -151,27 +108,6 @@ def predict(
         for i in starts
     ]
     return np.concatenate([batch["probability"].numpy() for batch in batches])
-
-
-def _load(version_folder: Path) -> Any:
-    """Load a model that answers `probability`."""
-    import tensorflow as tf
-
-    if not (version_folder / "saved_model.pb").is_file():
-        raise NotFoundError(f"no SavedModel in {version_folder}: export or publish one there first")
-    try:
-        loaded = tf.saved_model.load(str(version_folder))
-    except (tf.errors.OpError, OSError, ValueError, RuntimeError, LookupError) as exc:
-        raise DataIntegrityError(
-            f"{version_folder} does not load ({str(exc).splitlines()[0]}): export the model again"
-        ) from exc
-    function = loaded.signatures.get(DEFAULT_SIGNATURE)
-    if function is None or "probability" not in function.structured_outputs:
-        raise InvalidArgumentError(
-            f"{version_folder} answers no `probability` in a signature `serving_default`: "
-            "export it with training.export"
-        )
-    return loaded
 
 
 def are_probabilities(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -403,7 +339,7 @@ def evaluate(
             }
         else:
             reports[name] = _report(probabilities, examples, label=label, slices=slices)
-    if training.FALLBACK_SIGNATURE in signatures(model):
+    if training.FALLBACK_SIGNATURE in signatures.read(model):
         predictions[training.FALLBACK_SIGNATURE] = predict(
             model, examples[list(features)], signature_name=training.FALLBACK_SIGNATURE
         )

@@ -22,7 +22,8 @@ import pandas as pd
 
 from mlops_mini.errors import MlopsMiniError
 from mlops_mini.local_server import LocalServer, Transport
-from mlops_mini.model import evaluation, training
+from mlops_mini.model import evaluation, signatures, training
+from mlops_mini.model.signatures import Signature
 
 _TRANSPORTS: tuple[Transport, ...] = ("rest", "grpc")
 
@@ -78,12 +79,12 @@ def check(
     asked = examples.iloc[positions]
     differences: dict[str, float] = {}
     misfit = ""
-    default, fallback = evaluation.DEFAULT_SIGNATURE, training.FALLBACK_SIGNATURE
-    taken = evaluation.signatures(baseline)[default] if baseline else None
+    default, fallback = signatures.DEFAULT, training.FALLBACK_SIGNATURE
+    taken = signatures.read(baseline)[default] if baseline else None
     try:
         own = {default: evaluation.predict(model, asked)}
         sent = {default: asked}
-        described = evaluation.signatures(model)
+        described = signatures.read(model)
         if fallback in described:  # whoever has no recent features asks it
             own[fallback] = evaluation.predict(model, asked, signature_name=fallback)
             sent[fallback] = asked[list(described[fallback].inputs)]
@@ -119,7 +120,7 @@ def check(
     )
 
 
-def _misfit(signature: evaluation.Signature, taken: evaluation.Signature) -> str:
+def _misfit(signature: Signature, taken: Signature) -> str:
     """Say what callers of one signature would miss in another."""
     named = {
         "takes": (signature.inputs, taken.inputs),

@@ -10,7 +10,7 @@ import pytest
 
 from mlops_mini.data import tensors
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.model import evaluation, gate, serving_check, thresholds, training
+from mlops_mini.model import evaluation, gate, serving_check, signatures, thresholds, training
 from mlops_mini.model.gate_rules import Evidence
 from mlops_mini.model.thresholds import GateRules, SliceMargin, Thresholds
 
@@ -179,7 +179,7 @@ def test_the_default_network_learns_several_classes_and_is_served(learned) -> No
         learned / "1", learned / "rows.parquet", features=["x", "plan"], baseline=learned / "1"
     )
     assert (checked.is_servable, checked.misfit) == (True, "")
-    assert evaluation.signatures(learned / "1")["serving_default"].outputs == {
+    assert signatures.read(learned / "1")["serving_default"].outputs == {
         "probability": "float32[3]"
     }
 
