@@ -26,8 +26,8 @@ from mlops_mini.errors import MlopsMiniError, UnavailableError
 FOLDER = Path(__file__).resolve().parents[1] / ".cache" / "docker"
 # Addresses of its own, since the usual ones may be those of the machine's network.
 BRIDGE = "172.30.99.1/24"
-KEPT_CACHE = "3GB"
-_START_S, _END_S = 60.0, 15.0
+KEPT_CACHE = "6GB"
+_START_S, _END_S = 60.0, 300.0  # removing layers of the build cache may take minutes
 
 
 def _answers() -> bool:
