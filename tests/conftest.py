@@ -20,6 +20,9 @@ hypothesis.settings.load_profile("busy")
 StartServer = Callable[..., Server]
 # Files that take longest, begun first so that no worker is left alone with one at the end.
 LONGEST = (
+    "tests/deploy/test_server_image.py",
+    "tests/pipeline/test_in_containers.py",
+    "tests/deploy/test_compose.py",
     "tests/loop/test_play.py",
     "tests/runner/test_runner_crashes.py",
     "tests/flights/test_worth.py",

@@ -65,6 +65,7 @@ def base() -> str:
                 *(f"--dpkgopt=path-exclude=/usr/share/{each}/*" for each in _LEFT_OUT),
                 # The machine's own mirror is nobody else's business.
                 f"--customize-hook=echo '{EVERYBODYS}' > $1/etc/apt/sources.list",
+                "--customize-hook=for each in hostname resolv.conf; do : > $1/etc/$each; done",
                 "bookworm", tar, mirror(),
             ],
             check=True,
