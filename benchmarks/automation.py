@@ -28,7 +28,7 @@ from mlops_mini.local_server import LocalServer
 from mlops_mini.photos import datasets
 from mlops_mini.review.queue import Item, ReviewQueue
 
-SEED, N_DRAWS, N_STREAMS, MAX_ERROR = 7, 500, 300, 0.02
+SEED, N_DRAWS, N_STREAMS, MAX_ERROR = 7, 200, 150, 0.02
 NOW = datetime(2026, 5, 20, tzinfo=UTC)
 SCOPE = Scope(
     model_version=1,
@@ -163,7 +163,11 @@ def _timed(
                 )
 
             repeats = 100 if n == 1 else 20
-            alone = 1e3 * seconds(lambda n=n: client.predict({"image": images[:n]}), repeats) / n
+            alone = (
+                1e3
+                * seconds(lambda n=n: client.predict({"image": images[:n]}, timeout_s=60), repeats)
+                / n
+            )
             both = 1e3 * seconds(decide, repeats) / n
             times = f"{alone:.3f} | {both:.3f} | {both - alone:.3f}"
             lines.append(f"| {transport} | {n} | {n_open:,} | {times} |")

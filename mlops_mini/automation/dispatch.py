@@ -236,10 +236,10 @@ class Dispatcher:
                 ):
                     self._monitor.update([outcome.label != outcome.answer])
             alarm = self._monitor.alarm
-            if alarm is None:
-                return None
-            if self._on_alarm is not None:
-                self._on_alarm(alarm)
+        if alarm is None:
+            return None
+        if self._on_alarm is not None:
+            self._on_alarm(alarm)
         self.step_down(alarm.sentence())
         return alarm
 

@@ -17,7 +17,10 @@ from tools.notebooks import document, solutions
 
 ROOT = Path(__file__).resolve().parents[2]
 # Rooms of the package in which models are trained; a test looks for others.
-TRAINING_ROOMS = ("mlops_mini.loop", "mlops_mini.model", "mlops_mini.pipeline", "mlops_mini.runner")
+TRAINING_ROOMS = (
+    "mlops_mini.loop", "mlops_mini.model", "mlops_mini.photos", "mlops_mini.pipeline",
+    "mlops_mini.runner",
+)  # fmt: skip
 VARIABLES = {
     "plain": {},
     # What oneDNN does on processors without AVX-512; on one of these it changes nothing.
