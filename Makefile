@@ -19,7 +19,7 @@ SELECT = -m "not slow and not docker"
 WORKSPACE := runs/pipeline
 PORT := 5000
 
-.PHONY: help loop test lab check unit notebooks portable refresh render bench image compose mlflow lock clean \
+.PHONY: help loop test lab check unit notebooks portable refresh render bench image containers compose mlflow lock clean \
 	ready
 
 help:  ## list the targets
@@ -28,7 +28,7 @@ help:  ## list the targets
 loop: ready  ## play the loop: train, publish, serve, ask, judge, replace
 	@$(BIN)/mlops-mini loop
 
-test: SELECT :=
+test: SELECT := -m "not docker"
 test: check unit notebooks render  ## everything that must hold: check, all tests, notebooks
 
 lab: ready  ## JupyterLab, at the index
@@ -65,6 +65,9 @@ bench: ready  ## side-by-side measurements; not part of the tests
 
 image: ready  ## the Docker images: the model server's and those of the pipeline's components
 	@$(RUN) tools.image
+
+containers: ready  ## the tests that need a Docker engine; they build the images first
+	@$(RUN) tools.docker_engine $(PYTEST) -m docker
 
 compose: ready  ## two versions behind Envoy by Docker Compose: a canary gets one request in ten
 	@$(RUN) tools.compose
