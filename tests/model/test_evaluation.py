@@ -116,7 +116,7 @@ def test_a_single_class_has_a_log_loss_but_no_auc() -> None:
         ([0.1, 0.2], [0, np.nan], "1 of 2 labels are missing"),
         ([0.1, 0.2, 0.3], [0, 1], "got 3 rows and labels of shape [2]"),
         ([], [], "got 0 rows"),
-        ([[0.1], [0.2]], [0, 1], "must have shape [n_rows], got [2, 1]"),
+        ([[0.1], [0.2]], [0, 1], "classes than two, got [2, 1]"),
     ],
 )
 def test_refuses_what_cannot_be_measured(probabilities, labels, message) -> None:
