@@ -29,7 +29,7 @@ Folder = Annotated[
 ]
 Reason = Annotated[str, typer.Option(help="Why, for the log of decisions.")]
 ModelName = Annotated[str, typer.Option("--model", help="Name of the model, as in its URL.")]
-_WHERE = "a name and where its model is, such as v1=gs://shop-models/clothes-v1"
+_WHERE = "a name and where its model is, such as v1=gs://shop-models/ranking-v1"
 _WHO = "a name and the addresses of its REST and gRPC API, such as v1=127.0.0.1:8501,127.0.0.1:8500"
 
 

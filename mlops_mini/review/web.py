@@ -1,7 +1,7 @@
 """The page on which people decide what waits in a review queue, as a small FastAPI application.
 
 On this machine anybody may use it who can reach its port; anywhere else a token is needed. Answers
-to pages of other origins are refused, and the page loads nothing from anywhere else.
+to pages of other sites are refused, and the page loads nothing from anywhere else.
 """
 
 from __future__ import annotations
@@ -189,9 +189,9 @@ def _state(queue: ReviewQueue, annotator: str) -> dict[str, Any]:
 def _refusal(request: Request, token: str) -> tuple[int, str] | None:
     """Say why a request isn't answered, with a status; None if it is."""
     host = request.headers.get("host", "")
-    origin = request.headers.get("origin")
-    if origin is not None and origin != f"{request.url.scheme}://{host}":
-        return 403, f"a page of {origin} may not use this one"
+    asking_page = request.headers.get("Origin")
+    if asking_page is not None and asking_page != f"{request.url.scheme}://{host}":
+        return 403, f"a page of {asking_page} may not use this one"
     # Another name may be one that a page elsewhere has made point to this machine.
     if not token and (request.url.hostname or "") not in ("127.0.0.1", "localhost", "::1"):
         return 403, "without a token, open this page as 127.0.0.1 or localhost"

@@ -69,7 +69,7 @@ def render(policy: TrafficPolicy, workload: Workload) -> Rendering:
             isn't a whole percentage.
 
     >>> v1, v2 = Backend(name="v1"), Backend(name="v2")
-    >>> policy = TrafficPolicy(model="clothes", stable=v1, canary=v2, weight_pct=30)
+    >>> policy = TrafficPolicy(model="ranking", stable=v1, canary=v2, weight_pct=30)
     >>> paths = {"v1": "gs://shop/v1", "v2": "gs://shop/v2"}
     >>> workload = Workload(model_paths=paths, image="tensorflow/serving:2.8.0", host="c.shop.com")
     >>> [part["kind"] for part in render(policy, workload).interface]

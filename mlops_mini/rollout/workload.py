@@ -31,10 +31,10 @@ class Workload:
 
     Attributes:
         model_paths: Where each version's model is, by the version's name, such as
-            `{"v1": "gs://shop-models/clothes-v1"}`. A server takes the highest number that it finds
+            `{"v1": "gs://shop-models/ranking-v1"}`. A server takes the highest number that it finds
             there, so versions mustn't share a path.
         image: Image of the model server, with a tag or a digest.
-        host: Name under which clients outside of the cluster ask, such as `clothes.example.com`.
+        host: Name under which clients outside of the cluster ask, such as `ranking.example.com`.
         server: Command in the image. TensorFlow Serving reads buckets itself; for ours the bucket
             is mounted by GKE's driver for Cloud Storage.
         namespace: Where the objects belong.
@@ -69,7 +69,7 @@ class Workload:
             )
         if not _HOST.fullmatch(self.host):
             raise InvalidArgumentError(
-                f"host is a DNS name such as clothes.example.com, got {self.host!r}: with '*' the "
+                f"host is a DNS name such as ranking.example.com, got {self.host!r}: with '*' the "
                 "rules couldn't hold for calls inside the mesh"
             )
         if not 0 < self.min_replicas <= self.max_replicas:
