@@ -164,7 +164,7 @@ def test_export_is_silent(model, tmp_path: Path, capfd) -> None:
         ({}, [0, 1, np.nan, np.nan], "2 of 4 labels are missing"),
         ({}, [0, 1], "got 4 rows and labels of shape [2]"),
         ({}, [1, 1, 1, 1], "all 4 labels are 1"),
-        ({}, [0, 1, 2, 0.5], "got also [0.5, 2.0]"),
+        ({}, [0, 1, 2, 0.5], "labels must be 0 to 2, got also [0.5]"),
         ({"mins": [1, np.inf, np.nan, 2]}, [0, 1, 0, 1], "infinite values in ['mins']"),
     ],
 )
