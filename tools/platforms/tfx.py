@@ -1,0 +1,222 @@
+"""TFX whole, beside a newer libc: a module from our pipeline, eight components, a pushed model.
+
+Two of TFX's parts have wheels for glibc 2.39 and later alone, and none for Python 3.13. So a root
+file system is made of Debian 13 with the Python 3.11 of Debian 12, TFX is installed into it from
+outside, and what runs there sees nothing of this machine but one folder. It's kept in `.cache`.
+"""
+
+import base64
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from mlops_mini import local_server, workspace
+from mlops_mini.errors import MlopsMiniError
+from mlops_mini.flights import datasets, tables
+from mlops_mini.flights.use_case import FLIGHTS
+from mlops_mini.pipeline import examples, tfx
+from mlops_mini.statistics import mergeable, protos, schemas
+from tools import image
+from tools.platforms import environments
+from tools.platforms.piece import Piece
+
+FOLDER = environments.REPOSITORY / ".cache" / "tfx"
+SITE = "opt/tfx"
+# The trap: what one would write without knowing of it. It stands after the module's own `export`.
+TRAP = """
+
+def export(model, transform, serve, folder):
+    module = tf.Module()
+    module.model, module.transform = model, transform
+    signature = [tf.TensorSpec([None], tf.string, name="examples")]
+    module.serve = tf.function(serve, input_signature=signature)
+    tf.saved_model.save(module, folder, signatures={"serving_default": module.serve})
+"""
+_IN_ROOT = """
+for each in proc dev; do mount --rbind /$each "$1/$each"; done
+mkdir -p "$1/work"
+mount --bind "$2" "$1/work"
+root=$1; shift 2
+exec chroot "$root" /usr/bin/env -i HOME=/work PATH=/usr/bin:/bin PYTHONPATH=/opt/tfx \
+    TF_CPP_MIN_LOG_LEVEL=3 CUDA_VISIBLE_DEVICES=-1 LC_ALL=C.UTF-8 python3.11 "$@"
+"""
+_WHAT: dict[str, Any] = {
+    "name": "TFX",
+    "notes_tool": "TFX",
+    "our_object": "`pipeline.tfx.module`, and our statistics and schema",
+    "command": "python -m tools.platforms --only tfx",
+}
+
+
+def missing() -> str:
+    """Say in one line why the root file system can't be made here; empty if it can."""
+    machine = (platform.system(), platform.machine())
+    if machine != ("Linux", "x86_64"):
+        return f"TFX's wheels are for Linux on x86-64, and this is {' on '.join(machine)}"
+    if os.getuid() != 0:
+        return "only root can make and enter another root file system"
+    if sys.version_info[:2] != (3, 11):
+        return "pyfarmhash is built by the Python 3.11 that it will run on, and this is another one"
+    for program, package in {
+        "mmdebstrap": "mmdebstrap",
+        "unshare": "util-linux",
+        "c++": "g++",
+    }.items():
+        if not shutil.which(program):
+            return f"there's no {program} here (on Debian: apt-get install {package})"
+    return ""
+
+
+def run(folder: Path) -> Piece:
+    """Run TFX's pipeline twice, rightly and into the trap, and serve what it pushed."""
+    (folder / "module").mkdir()
+    _write_statistics(folder)
+    if why := missing():
+        return _lighter(folder, why)
+    began = time.monotonic()
+    root = _root()
+    made_s = time.monotonic() - began
+    read = _in_root(root, folder, "tfdv_reads")
+    n_rows = _write_examples(folder / "data")
+    text = tfx.module(FLIGHTS)
+    facts = {}
+    for export, source in (("right", text), ("trap", text + TRAP)):
+        (folder / "module" / "flights_tfx.py").write_text(source)
+        began = time.monotonic()
+        found = _in_root(root, folder, "tfx_pipeline", export)
+        seconds = time.monotonic() - began
+        pushed = folder / export / "pushed" / "flights"
+        if export == "right":
+            served = _served(pushed, found["asked"])
+            largest = max(abs(a - b) for a, b in zip(served, found["answers"], strict=True))
+            facts |= {
+                "TFX, TensorFlow, Keras": ", ".join(found["versions"]),
+                "components": ", ".join(found["states"]),
+                "executions": ", ".join(
+                    f"{n} {state}" for state, n in _counted(found["states"]).items()
+                ),
+                "flights": f"{n_rows:,}",
+                "blessed by the Evaluator": "yes" if found["is_blessed"] else "no",
+                "AUC": f"{found['auc']:.3f}",
+                "answers of our server to tf.Examples": (
+                    f"{len(served)}, at most {largest:.1e} from TensorFlow's own"
+                ),
+                "time, start included": f"{seconds:.0f} s",
+            }
+        else:
+            facts["the trap: blessed by the Evaluator"] = "yes" if found["is_blessed"] else "no"
+            facts["the trap: in our server"] = _refused(pushed, found["asked"])
+    return Piece(
+        state="ran",
+        facts={
+            **facts,
+            **_read_facts(read),
+            "root file system": f"{environments.size_mb(root)}, made or found in {made_s:.0f} s",
+        },
+        **_WHAT,
+    )
+
+
+def _counted(states: dict[str, str]) -> dict[str, int]:
+    return {state: list(states.values()).count(state) for state in sorted(set(states.values()))}
+
+
+def _read_facts(read: dict[str, Any]) -> dict[str, str]:
+    return {
+        f"TFDV {read['version']}: anomalies of our statistics by our schema": str(
+            read["n_anomalies"]
+        ),
+        "TFDV: anomalies of February against January": str(read["n_drifted"]),
+        "TFDV's own statistics that differ from ours beyond 6 decimals": (
+            f"{len(read['differing'])} of {read['n_compared']}"
+        ),
+    }
+
+
+def _lighter(folder: Path, why: str) -> Piece:
+    """Have our files read by an older TFDV, which any libc can run."""
+    environment = environments.made("tfdv")
+    read = environments.ask(environment, "tfdv_reads", folder)
+    facts = {"TFX itself": f"not run: {why}", **_read_facts(read)}
+    return Piece(state="ran", facts=facts, **_WHAT)
+
+
+def _root() -> Path:
+    """Make the root file system, or find the one that was made of the same lock."""
+    lock = environments.REPOSITORY / "environments" / "tfx.txt"
+    root, stamp = FOLDER / "root", FOLDER / "lock.txt"
+    if stamp.exists() and stamp.read_text() == lock.read_text():
+        return root
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    mirror = image.mirror()
+    sources = [f"deb {mirror} {suite} main" for suite in ("trixie", "bookworm")]
+    included = "--include=python3.11/bookworm,libstdc++6"
+    command = ["mmdebstrap", "--quiet", "--variant=essential", included, "trixie", str(root)]
+    environments.run([*command, *sources])
+    environments.run(
+        [
+            str(environments.made("uv") / "bin" / "uv"), "pip", "install", "--quiet", "--no-deps",
+            "--python", sys.executable, "--python-platform", "x86_64-manylinux_2_40",
+            "--target", str(root / SITE), "--requirements", str(lock),
+        ]
+    )  # fmt: skip
+    stamp.write_text(lock.read_text())
+    return root
+
+
+def _in_root(root: Path, folder: Path, script: str, *arguments: str) -> dict[str, Any]:
+    """Run one of our scripts in the root file system, and return what it found out."""
+    shutil.copy(environments.INSIDE / f"{script}.py", folder)
+    command = ["unshare", "--mount", "--propagation=private", "sh", "-ec", _IN_ROOT, "sh"]
+    environments.run([*command, str(root), str(folder), f"/work/{script}.py", "/work", *arguments])
+    found: dict[str, Any] = json.loads((folder / "found.json").read_text())
+    return found
+
+
+def _write_statistics(folder: Path) -> None:
+    """Write our statistics of two months and our schema, and the first month for TFDV to count."""
+    shutil.copy(tables.FLIGHTS.schema, folder / "schema.pbtxt")
+    schema = schemas.read(tables.FLIGHTS.schema)
+    for month in ("2013-01", "2013-02"):
+        rows = datasets.flights(month)
+        counted = mergeable.add(mergeable.create(), rows)
+        message = protos.to_proto(counted, name=month, schema=schema)
+        (folder / f"{month}.pb").write_bytes(message.SerializeToString())
+        rows.to_csv(folder / f"{month}.csv", index=False)
+
+
+def _write_examples(folder: Path) -> int:
+    """Write January's examples as our pipeline trains on them, CSV."""
+    folder.mkdir()
+    january = tables.CALENDAR.period("2013-01")
+    read = examples.read(FLIGHTS, [january], data_folder=workspace.existing_data_folder(None))
+    features, labels = read.periods[0].labeled()
+    features.assign(**{FLIGHTS.label.column: labels.astype(int)}).to_csv(
+        folder / "flights.csv", index=False
+    )
+    return len(features)
+
+
+def _served(pushed: Path, asked: list[str]) -> list[float]:
+    """Ask a server of ours for the probabilities of serialized `tf.Example`s, in base64."""
+    with local_server.LocalServer(pushed, pushed.parent / "server") as server:
+        server.wait_until_served(max(int(version.name) for version in pushed.iterdir()))
+        with server.client("rest") as client:
+            examples = [base64.b64decode(each) for each in asked]
+            answer = client.predict({"examples": examples})
+    return [float(each) for each in answer.outputs["probability"]]
+
+
+def _refused(pushed: Path, asked: list[str]) -> str:
+    """Say why a server of ours doesn't answer from what was pushed."""
+    try:
+        _served(pushed, asked)
+    except MlopsMiniError as exc:
+        return f"{type(exc).__name__}: {str(exc).splitlines()[0][:200]}"
+    return "it answers"
