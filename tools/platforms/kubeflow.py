@@ -10,9 +10,8 @@ from typing import Any
 
 from kfp import compiler, dsl
 
-from mlops_mini import containers
 from mlops_mini.errors import UnavailableError
-from mlops_mini.pipeline import components, definition, kubeflow
+from mlops_mini.pipeline import challenger, components, definition, kubeflow
 from mlops_mini.runner import spec
 from mlops_mini.runner.digests import content_digest
 from mlops_mini.runner.runner import Runner
@@ -60,11 +59,13 @@ def run(folder: Path) -> Piece:
         except UnavailableError as exc:
             return Piece(state="skipped", reason=str(exc), **_WHAT)
         image.build_all(["components"])
-        debian = containers.image(image.DEBIAN, f"{containers.LOCAL}/{image.DEBIAN}").name
         began = time.monotonic()
+        # The base is Debian with Python, so the shell script and the challenger can stand on it.
+        base = registry.pushed(image.base(), address)
         digests = {
             components.IMAGE: registry.pushed(image.COMPONENTS, address),
-            image.DEBIAN: registry.pushed(debian, address),
+            image.DEBIAN: base,
+            challenger.IMAGE: base,
         }
         push_s = time.monotonic() - began
         whole = definition.write_package(folder / "continuous-training.yaml")
