@@ -104,7 +104,7 @@ def main(folder: Path, export: str) -> None:
     }
     blessings = sorted(store.get_artifacts_by_type("ModelBlessing"), key=lambda each: each.id)
     evaluations = sorted(store.get_artifacts_by_type("ModelEvaluation"), key=lambda each: each.id)
-    overall = tfma.load_eval_result(evaluations[-1].uri).slicing_metrics[0][1]
+    evaluated = dict(tfma.load_eval_result(evaluations[-1].uri).slicing_metrics)
     rows = pd.read_csv(folder / "data" / "flights.csv", nrows=N_ASKED).to_dict("records")
     asked = [serialized(row) for row in rows]
     answers = []
@@ -117,7 +117,7 @@ def main(folder: Path, export: str) -> None:
         "versions": [tfx_package.__version__, tf.__version__, keras.__version__],
         "states": states,
         "is_blessed": (Path(blessings[-1].uri) / "BLESSED").exists(),
-        "auc": next(iter(overall[""][""].values()))["doubleValue"],
+        "auc": evaluated[()][""][""]["auc"]["doubleValue"],
         "asked": [base64.b64encode(each).decode() for each in asked],
         "answers": answers,
     }
