@@ -10,6 +10,7 @@ SDK, the libraries of `environments/beam.txt` and this package, since workers im
 
 import argparse
 import difflib
+import logging
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -116,8 +117,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--input", required=True, help="Parquet files, such as 'flights/*.parquet'")
     parser.add_argument("--output", required=True, help="the file of statistics")
     given, others = parser.parse_known_args(argv)
+    # Beam warns of libraries that aren't there, whether or not they're needed.
+    logging.basicConfig(level=logging.ERROR)
     try:
         options: Any = checked_options(others)
+        logging.getLogger().setLevel(logging.WARNING)
         count(given.input, given.output, options)
     except InvalidArgumentError as exc:
         sys.stderr.write(f"beam_job: {exc}\n")

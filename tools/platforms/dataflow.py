@@ -23,6 +23,7 @@ RUNNERS = {
     ],
 }  # fmt: skip
 N_ROWS = 10_000_000
+MOST_MB = 400
 ON_DATAFLOW = dataflow_arguments(
     project="flights-prod",
     region="us-central1",
@@ -49,13 +50,21 @@ def run(folder: Path) -> Piece:
         job = [python, "-m", "mlops_mini.statistics.beam_job", *files, *options]
         environments.run(job, more={"PYTHONPATH": str(environments.REPOSITORY)})
         theirs = protos.read(output)
+        different = differing(ours, theirs)
+        environments.require(not different, f"under {name} {different} are counted otherwise")
         facts[f"{len(MONTHS)} months, {name}"] = (
             f"{theirs.n_rows:,} rows in {time.monotonic() - began:.0f} s, start included; columns"
-            f" that differ from pandas: {len(differing(ours, theirs))} of {len(ours.columns)}"
+            f" that differ from pandas: {len(different)} of {len(ours.columns)}"
         )
     found = environments.ask(
         environment, "beam_rows", folder, str(N_ROWS), *ON_DATAFLOW, sees_package=True
     )
+    environments.require(
+        found["n_rows"] == N_ROWS and found["peak_mb"] < MOST_MB,
+        f"{found['n_rows']} rows took {found['peak_mb']:.0f} MB, expected {N_ROWS} under {MOST_MB}",
+    )
+    said = [found[name].partition(":")[0] for name in ("accepted", "unknown", "missing")]
+    environments.require(said == ["accepted", "refused", "refused"], f"options were {said}")
     return Piece(
         name="Dataflow",
         notes_tool="Dataflow (Apache Beam)",

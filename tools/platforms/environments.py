@@ -62,6 +62,16 @@ def ask(
     return found
 
 
+def require(holds: bool, otherwise: str) -> None:
+    """Fail a piece unless something holds.
+
+    Raises:
+        FailedPreconditionError: It doesn't.
+    """
+    if not holds:
+        raise FailedPreconditionError(otherwise)
+
+
 def size_mb(folder: Path) -> str:
     """Say how large a folder is."""
     n_bytes = sum(file.lstat().st_size for file in folder.rglob("*"))

@@ -71,6 +71,15 @@ def run(folder: Path) -> Piece:
     history_differs = _n_different(pd.read_parquet(folder / "duckdb" / "history.parquet"), ours)
     online_differs = _online_differs(folder / "duckdb")
     lost = pd.read_parquet(folder / "file" / "history.parquet")
+    environments.require(
+        (found["n_rows"], history_differs, online_differs) == (len(asked), 0, 0),
+        f"of {len(asked)} rows {found['n_rows']} came back; values that differ: {history_differs}"
+        f" of the history, {online_differs} online",
+    )
+    environments.require(
+        found["at_the_edge"] == ["there", "missing"],
+        f"at the end of the time to live Feast has {found['at_the_edge']}",
+    )
     return Piece(
         name="Feast",
         notes_tool="a feature store",
