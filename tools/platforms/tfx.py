@@ -133,7 +133,7 @@ def _read_facts(read: dict[str, Any]) -> dict[str, str]:
         ),
         "TFDV: anomalies of February against January": str(read["n_drifted"]),
         "TFDV's own statistics that differ from ours beyond 6 decimals": (
-            f"{len(read['differing'])} of {read['n_compared']}"
+            f"{len(read['differing'])} of {read['n_compared']} ({', '.join(read['differing'])})"
         ),
     }
 
@@ -210,7 +210,7 @@ def _served(pushed: Path, asked: list[str]) -> list[float]:
         with server.client("rest") as client:
             examples = [base64.b64decode(each) for each in asked]
             answer = client.predict({"examples": examples})
-    return [float(each) for each in answer.outputs["probability"]]
+    return [float(each) for each in answer["probability"]]
 
 
 def _refused(pushed: Path, asked: list[str]) -> str:
