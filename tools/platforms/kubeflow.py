@@ -58,7 +58,7 @@ def run(folder: Path) -> Piece:
             address = stack.enter_context(registry.running(folder))
         except UnavailableError as exc:
             return Piece(state="skipped", reason=str(exc), **_WHAT)
-        image.build_all(["components"])
+        image.build("components", image.COMPONENTS, base_image=image.base())
         began = time.monotonic()
         # The base is Debian with Python, so the shell script and the challenger can stand on it.
         base = registry.pushed(image.base(), address)
@@ -86,6 +86,7 @@ def run(folder: Path) -> Piece:
         if content_digest(next((folder / "outputs").glob(f"*/{task}/{name}")))
         != ours.tasks[task].outputs["artifacts"][name]["digest"]
     ]
+    environments.require(not differ, f"{differ} aren't what our runner makes")
     recurring = _recurring(whole, arguments)
     return Piece(
         state="ran",
