@@ -129,7 +129,8 @@ def pinned(package: Path, images: Mapping[str, str]) -> str:
                 )
     lines = package.read_text().splitlines(keepends=True)
     comments = "".join(itertools.takewhile(lambda line: line.startswith("#"), lines))
-    return comments + yaml.safe_dump_all([document, *loaded.others])
+    text: str = yaml.safe_dump_all([document, *loaded.others])
+    return comments + text
 
 
 def submit(

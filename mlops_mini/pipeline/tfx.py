@@ -139,8 +139,7 @@ def module(case: UseCase, *, epochs: int = 5, seed: int = 0) -> str:
             f"use case {case.name} has no module for TFX: that is made for the network of"
             " model.training, for two classes, and features that are numbers and categories"
         )
-    constants = {
-        "NAME": case.name,
+    constants: dict[str, object] = {
         "CATEGORIES": [name for name, dtype in dtypes.items() if dtype == "string"],
         "NUMBERS": [name for name, dtype in dtypes.items() if dtype == "float32"],
         "LABEL": case.label.column,
@@ -152,7 +151,7 @@ def module(case: UseCase, *, epochs: int = 5, seed: int = 0) -> str:
         "EPOCHS": epochs,
         "SEED": seed,
     }
-    text = _MODULE
+    text = _MODULE.replace("@NAME@", case.name)
     for name, value in constants.items():
-        text = text.replace(f"@{name}@", value if name == "NAME" else repr(value))
+        text = text.replace(f"@{name}@", repr(value))
     return text

@@ -140,7 +140,7 @@ def _checked(read: dict[str, Any]) -> dict[str, Any]:
     others = [name for name in read["differing"] if not name.endswith(" median")]
     environments.require(
         not (read["n_anomalies"] or read["n_drifted"] or others),
-        f"TFDV finds {read['anomalies']}, {read['n_drifted']} drifted; it counts {others} otherwise",
+        f"TFDV finds {read['anomalies']}, {read['n_drifted']} drifted, {others} otherwise",
     )
     return read
 
