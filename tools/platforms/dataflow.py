@@ -52,10 +52,12 @@ def run(folder: Path) -> Piece:
         theirs = protos.read(output)
         different = differing(ours, theirs)
         environments.require(not different, f"under {name} {different} are counted otherwise")
-        facts[f"{len(MONTHS)} months, {name}"] = (
-            f"{theirs.n_rows:,} rows in {time.monotonic() - began:.0f} s, start included; columns"
-            f" that differ from pandas: {len(different)} of {len(ours.columns)}"
-        )
+        seconds = time.monotonic() - began
+        what = f"{theirs.n_rows:,} rows, {name}"
+        facts |= {
+            f"{what}: columns that differ from pandas": f"{len(different)} of {len(ours.columns)}",
+            f"{what}: time": f"{seconds:.0f} s, start included",
+        }
     found = environments.ask(
         environment, "beam_rows", folder, str(N_ROWS), *ON_DATAFLOW, sees_package=True
     )
@@ -69,16 +71,16 @@ def run(folder: Path) -> Piece:
         name="Dataflow",
         notes_tool="Dataflow (Apache Beam)",
         our_object="`statistics.beam_job`: the mergeable statistics as a `CombineFn`",
-        command="python -m tools.platforms --only dataflow",
+        command="make platforms ONLY=dataflow",
         state="ran",
         facts={
             "Apache Beam": found["version"],
             **facts,
-            f"{found['n_rows']:,} rows, DirectRunner": f"{found['seconds']:.0f} s",
-            "their peak memory": f"{found['peak_mb']:.0f} MB",
-            "Dataflow's options, checked": found["accepted"],
-            "with an unknown one": found["unknown"],
-            "without a project": found["missing"],
+            f"{found['n_rows']:,} rows, DirectRunner: time": f"{found['seconds']:.0f} s",
+            f"{found['n_rows']:,} rows, DirectRunner: peak memory": f"{found['peak_mb']:.0f} MB",
+            "options for Dataflow": found["accepted"],
+            "options with an unknown one": found["unknown"],
+            "options without a project": found["missing"],
             "environment": environments.size_mb(environment),
         },
     )

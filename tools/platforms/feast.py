@@ -84,7 +84,7 @@ def run(folder: Path) -> Piece:
         name="Feast",
         notes_tool="a feature store",
         our_object="`features.feast`: the flights' 18 features of events and weather",
-        command="python -m tools.platforms --only feast",
+        command="make platforms ONLY=feast",
         state="ran",
         facts={
             "Feast": found["version"],

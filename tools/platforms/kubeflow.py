@@ -27,7 +27,7 @@ _WHAT: dict[str, Any] = {
     "name": "Kubeflow",
     "notes_tool": "Kubeflow Pipelines",
     "our_object": "`pipeline.components` and `pipeline.definition`, compiled, images by digest",
-    "command": "python -m tools.platforms --only kubeflow",
+    "command": "make platforms ONLY=kubeflow",
 }
 
 

@@ -51,7 +51,7 @@ _WHAT: dict[str, Any] = {
     "name": "TFX",
     "notes_tool": "TFX",
     "our_object": "`pipeline.tfx.module`, and our statistics and schema",
-    "command": "python -m tools.platforms --only tfx",
+    "command": "make platforms ONLY=tfx",
 }
 
 
@@ -237,5 +237,6 @@ def _refused(pushed: Path, asked: list[str]) -> str:
     try:
         _served(pushed, asked)
     except InvalidArgumentError as exc:
-        return f"refused: {str(exc).partition('. ')[0]}"
+        # Which variable is missed first may be another one next time.
+        return f"refused: {str(exc).partition(' dense')[0]}"
     raise FailedPreconditionError(f"{pushed} is the trap, and our server answers from it")
