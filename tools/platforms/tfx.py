@@ -55,15 +55,20 @@ _WHAT: dict[str, Any] = {
 }
 
 
-def missing() -> str:
-    """Say in one line why the root file system can't be made here; empty if it can."""
+def missing_wheels() -> str:
+    """Say in one line why nothing of TFX can be installed here; empty if something can."""
     machine = (platform.system(), platform.machine())
     if machine != ("Linux", "x86_64"):
         return f"TFX's wheels are for Linux on x86-64, and this is {' on '.join(machine)}"
+    if sys.version_info[:2] != (3, 11):
+        return f"its lock is for Python 3.11, and this is {platform.python_version()}"
+    return ""
+
+
+def missing() -> str:
+    """Say in one line why the root file system can't be made here; empty if it can."""
     if os.getuid() != 0:
         return "only root can make and enter another root file system"
-    if sys.version_info[:2] != (3, 11):
-        return "pyfarmhash is built by the Python 3.11 that it will run on, and this is another one"
     for program, package in {
         "mmdebstrap": "mmdebstrap",
         "unshare": "util-linux",
@@ -78,6 +83,8 @@ def run(folder: Path) -> Piece:
     """Run TFX's pipeline twice, rightly and into the trap, and serve what it pushed."""
     (folder / "module").mkdir()
     _write_statistics(folder)
+    if why := missing_wheels():
+        return Piece(state="skipped", reason=why, **_WHAT)
     if why := missing():
         return _lighter(folder, why)
     began = time.monotonic()
@@ -161,8 +168,9 @@ def _lighter(folder: Path, why: str) -> Piece:
     """Have our files read by an older TFDV, which any libc can run."""
     environment = environments.made("tfdv")
     read = _checked(environments.ask(environment, "tfdv_reads", folder))
-    facts = {"TFX itself": f"not run: {why}", **_read_facts(read)}
-    return Piece(state="ran", facts=facts, **_WHAT)
+    facts = _read_facts(read)
+    read_here = "; ".join(f"{what}: {value}" for what, value in facts.items())
+    return Piece(state="skipped", reason=f"{why}. In its place, {read_here}", facts=facts, **_WHAT)
 
 
 def _root() -> Path:
