@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import sys
+import sysconfig
 import time
 from collections import Counter
 from pathlib import Path
@@ -76,6 +77,8 @@ def missing() -> str:
     }.items():
         if not shutil.which(program):
             return f"there's no {program} here (on Debian: apt-get install {package})"
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return "this Python's headers aren't here (on Debian: apt-get install python3-dev)"
     return ""
 
 
