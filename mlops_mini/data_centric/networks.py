@@ -44,7 +44,7 @@ def convolutional(shape: tuple[int, ...], n_classes: int) -> Any:
 def learn(
     model: Any,
     images: npt.NDArray[np.uint8],
-    labels: npt.NDArray[np.integer],
+    labels: npt.NDArray[Any],
     *,
     epochs: int,
     batch_size: int = 64,
