@@ -364,12 +364,8 @@ class _Connection(asyncio.Protocol):
         if not self._is_quiet or self._listener.is_draining or len(body) > _COPIED_BYTES:
             self.send(Answer(200, JSON_HEADERS, body, request_id=request_id))
             return False
-        head = self._listener.json_head
-        if request_id:
-            line = id_line(request_id)
-            self.transport.write(b"%b%d\r\n%b\r\n%b" % (head, len(body), line, body))
-        else:
-            self.transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+        head, line = self._listener.json_head, id_line(request_id) if request_id else b""
+        self.transport.write(b"%b%d\r\n%b\r\n%b" % (head, len(body), line, body))
         is_sent, self._replying = self._replying is not None, None
         if self._writable.is_set():
             self._is_quiet, self._is_idle, self._deadline = False, True, math.inf
