@@ -239,14 +239,15 @@ class Notebook:
             NotFoundError: There's no such record; it's in a checkout of mlops_mini alone.
         """
         known = json.loads(_PLATFORMS.read_text()) if _PLATFORMS.exists() else {}
-        there = known.get(platform, {}).get("facts", {})
+        entry = known.get(platform, {"name": platform, "facts": {}})
+        there = entry["facts"]
         if missing_facts := [fact for fact in facts if fact not in there]:
             raise NotFoundError(
                 f"{_PLATFORMS} has nothing of {platform} under {missing_facts}, but {list(there)}:"
                 f" work in a checkout, and run `make platforms ONLY={platform}`"
             )
         for fact in facts:
-            self.message(f"{fact}: {there[fact]}")
+            self.message(f"{entry['name']}: {fact}: {there[fact]}")
 
     def pipeline(self, package: Path | Any, states: Mapping[str, str] | None = None) -> "Axes":
         """Draw a compiled pipeline.

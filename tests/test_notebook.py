@@ -327,7 +327,7 @@ def test_what_is_recorded_of_a_platform_is_printed(capsys):
 
     NB.recorded("feast", fact)
 
-    assert capsys.readouterr().out == f"{fact}: {value}\n"
+    assert capsys.readouterr().out == f"Feast: {fact}: {value}\n"
     with pytest.raises(NotFoundError, match=r"nothing of feast under \['its price'\], but"):
         NB.recorded("feast", "its price")
 
