@@ -191,7 +191,7 @@ class RestApi:
         try:
             body = await self._write(outputs, is_rows)
         except MlopsMiniError as exc:
-            self.send(reply, _error(exc))
+            self.send(reply, error_answer(exc))
         else:
             self.send(reply, Answer(200, _JSON, body))
 
@@ -243,7 +243,7 @@ class RestApi:
         except _EmptyBadRequestError:
             return Answer(400, _JSON, code=InvalidArgumentError.code)
         except MlopsMiniError as exc:
-            return _error(exc)
+            return error_answer(exc)
 
     async def _ask(
         self,
@@ -404,7 +404,7 @@ class _Predict:
                 prepared = results.shared = PreparedOutputs(outputs)
             body = prepared.encode(start, stop, self._is_rows)
         except MlopsMiniError as exc:
-            self._api.send(self._reply, _error(exc))
+            self._api.send(self._reply, error_answer(exc))
         else:
             if self._api.cors:
                 self._api.send(self._reply, Answer(200, _JSON, body))
@@ -417,7 +417,7 @@ class _Predict:
             return
         if isinstance(error, InvalidArgumentError):
             error.hint = json_hint.predict_hint(self.servable, self._key)
-        self._api.send(self._reply, _error(error))
+        self._api.send(self._reply, error_answer(error))
 
 
 def _is_large(outputs: Mapping[str, Array]) -> bool:
@@ -470,7 +470,8 @@ async def _inflate(body: bytes) -> bytes:
     return inflated if inflater.eof else b""
 
 
-def _error(exc: MlopsMiniError) -> Answer:
+def error_answer(exc: MlopsMiniError) -> Answer:
+    """Turn an error into its status and TensorFlow Serving's JSON."""
     document = {"error": str(exc)}
     if exc.hint:
         document["hint"] = exc.hint
