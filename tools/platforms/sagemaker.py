@@ -61,7 +61,7 @@ BROKEN: tuple[tuple[str, dict[str, Any], str], ...] = (
         {"MonitoringScheduleConfig": {"MonitoringType": "All"}},
         "that are allowed",
     ),
-    ("CreateTrainingJob", {"StoppingCondition": {"MaxRuntimeInSeconds": 10**9}}, "is more than"),
+    ("CreateTrainingJob", {"HyperParameters": {"seed": "0" * 3000}}, "is more than"),
 )
 
 

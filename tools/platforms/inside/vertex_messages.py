@@ -49,7 +49,8 @@ def main(folder: Path, package: str) -> None:
         parameter_values=ours["job"]["runtimeConfig"]["parameterValues"],
         pipeline_root=ours["job"]["runtimeConfig"]["gcsOutputDirectory"],
     )
-    theirs = json_format.MessageToDict(types.PipelineJob.pb(made.gca_resource))
+    resource = made._gca_resource  # noqa: SLF001 - what it would send; the public name wants it sent
+    theirs = json_format.MessageToDict(types.PipelineJob.pb(resource))
     same = {part: theirs[part] == job[part] for part in ("displayName", "pipelineSpec")}
     for part in ("gcsOutputDirectory", "parameterValues"):
         same[part] = theirs["runtimeConfig"][part] == job["runtimeConfig"][part]
