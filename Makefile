@@ -19,8 +19,8 @@ SELECT = -m "not slow and not docker"
 WORKSPACE := runs/pipeline
 PORT := 5000
 
-.PHONY: help loop test lab check unit notebooks portable refresh render bench image containers compose mlflow lock clean \
-	ready
+.PHONY: help loop test lab check unit notebooks portable refresh render bench image containers compose platforms mlflow \
+	lock clean ready
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ containers: ready  ## the tests that need a Docker engine; they build the images
 
 compose: ready  ## two versions behind Envoy by Docker Compose: a canary gets one request in ten
 	@$(RUN) tools.compose
+
+platforms: ready  ## the notes' platforms given our objects, into docs/platforms.md; one: ONLY=feast
+	@$(RUN) tools.docker_engine $(RUN) tools.platforms $(ONLY:%=--only %) $(UNTIL:%=--until %)
 
 mlflow: ready  ## MLflow's web page of runs and versions, on loopback: of WORKSPACE=runs/pipeline
 	@$(BIN)/mlops-mini reconcile --workspace $(WORKSPACE)

@@ -375,6 +375,9 @@ def run_pipeline(  # noqa: PLR0917 - typer passes them by name
 @pipeline_app.command("compile")
 def compile_pipeline(
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("pipeline.yaml"),
+    image: Annotated[
+        list[str] | None, typer.Option(help="NAME=NAME@sha256:..., for each image in it.")
+    ] = None,
 ) -> None:
     """Write the pipeline as Kubeflow takes it, after checking that it would.
 
@@ -383,7 +386,11 @@ def compile_pipeline(
     from mlops_mini.pipeline import definition, kubeflow
 
     kubeflow.check(definition.continuous_training)
-    typer.echo(definition.write_package(out))
+    file = definition.write_package(out)
+    if image:
+        pairs = [each.partition("=") for each in image]
+        file.write_text(kubeflow.pinned(file, {name: digest for name, _, digest in pairs}))
+    typer.echo(file)
 
 
 @pipeline_app.command()

@@ -13,10 +13,12 @@ cells write below `nb.workspace`, and leave plumbing to these helpers:
 | `with nb.expecting(SomeError):` | the message of an error that's raised on purpose |
 | `nb.run_tests(file)` | what pytest says about each test of a file, and its exit code |
 | `nb.pipeline(package, states)` | a drawing of a compiled pipeline, with what became of each task |
+| `nb.recorded(platform, *facts)` | what `make platforms` has recorded of a platform |
 """
 
 import ast
 import inspect
+import json
 import logging
 import math
 import os
@@ -37,7 +39,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from mlops_mini import workspace
-from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError
+from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -63,6 +65,7 @@ _THIS_MACHINE = "127.0.0.1,localhost,::1"
 # A line of pytest's summary.
 _TEST = re.compile(r"^(PASSED|FAILED) \S+::(\S+)(?: - (.*))?$", re.MULTILINE)
 _MARK = ".mlops-mini-notebook"
+_PLATFORMS = Path(__file__).resolve().parents[1] / "docs" / "platforms.json"
 _held = ExitStack()  # this process's workspace, until it ends
 _REFRESH = "MLOPS_MINI_REFRESH"  # set while outputs are being committed
 
@@ -224,6 +227,27 @@ class Notebook:
             said = reason.partition("assert ")[2].removeprefix("FAILED: ") or reason
             self.message(f"{name} {verdict.lower()}{': ' if said else ''}{said}")
         sys.stdout.write(f"exit code {ran.returncode}\n")
+
+    def recorded(self, platform: str, *facts: str) -> None:
+        """Print what was recorded when a platform that a notebook can't run ran last.
+
+        Args:
+            platform: Such as `feast`.
+            facts: Which, as docs/platforms.md names them.
+
+        Raises:
+            NotFoundError: There's no such record; it's in a checkout of mlops_mini alone.
+        """
+        known = json.loads(_PLATFORMS.read_text()) if _PLATFORMS.exists() else {}
+        entry = known.get(platform, {"name": platform, "facts": {}})
+        there = entry["facts"]
+        if missing_facts := [fact for fact in facts if fact not in there]:
+            raise NotFoundError(
+                f"{_PLATFORMS} has nothing of {platform} under {missing_facts}, but {list(there)}:"
+                f" work in a checkout, and run `make platforms ONLY={platform}`"
+            )
+        for fact in facts:
+            self.message(f"{entry['name']}: {fact}: {there[fact]}")
 
     def pipeline(self, package: Path | Any, states: Mapping[str, str] | None = None) -> "Axes":
         """Draw a compiled pipeline.

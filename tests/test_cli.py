@@ -1,6 +1,7 @@
 """The command as a person types it: exit status, one-line errors, JSON for scripts."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -178,11 +179,20 @@ def test_sigterm_cancels_a_pipeline_in_good_order_and_resumed_it_fills_the_cache
     assert "excess log loss" in shown.partition("Gate")[2]
 
 
-def test_the_pipeline_compiles_to_a_file(tmp_path):
-    written = run("pipeline", "compile", "--out", str(tmp_path / "flights.yaml"))
+def test_the_pipeline_compiles_to_a_file_with_images_by_digest(tmp_path):
+    file = tmp_path / "flights.yaml"
+    digests = {
+        name: f"r.example/{name}@sha256:{64 * '0'}"
+        for name in ("mlops-mini:0.1.0", "debian:12", "python:3.11")
+    }
+    images = [f"--image={name}={digest}" for name, digest in digests.items()]
 
-    assert written.stdout.strip() == str(tmp_path / "flights.yaml")
-    assert "continuous-training" in (tmp_path / "flights.yaml").read_text()
+    written = run("pipeline", "compile", "--out", str(file), *images)
+
+    assert written.stdout.strip() == str(file)
+    named = re.findall(r"^ +image: (\S+)$", file.read_text(), re.MULTILINE)
+    assert "continuous-training" in file.read_text()
+    assert set(named) == set(digests.values())
 
 
 def test_a_file_that_is_something_else_is_not_compiled_over(tmp_path):

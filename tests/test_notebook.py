@@ -15,7 +15,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from mlops_mini import notebook
-from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError
+from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from tools.notebooks import document, refresh
 
 NB = notebook.Notebook(workspace=Path("runs/05"), hash_seed="0")
@@ -319,6 +319,17 @@ def test_each_test_of_a_file_says_whether_it_passed_and_why_not(tmp_path, capsys
     assert said[1].startswith("test_possible failed: ")
     assert "1 of 1 values are not in 0 to 100, such as 1048.0" in " ".join(said)
     assert said[-2:] == ["test_added failed: ValueError: no sum", "exit code 1"]
+
+
+def test_what_is_recorded_of_a_platform_is_printed(capsys):
+    entries = json.loads((Path(__file__).parents[1] / "docs" / "platforms.json").read_text())
+    fact, value = next(iter(entries["feast"]["facts"].items()))
+
+    NB.recorded("feast", fact)
+
+    assert capsys.readouterr().out == f"Feast: {fact}: {value}\n"
+    with pytest.raises(NotFoundError, match=r"nothing of feast under \['its price'\], but"):
+        NB.recorded("feast", "its price")
 
 
 def test_a_file_without_tests_is_refused(tmp_path):

@@ -25,15 +25,15 @@ KERAS_FILE = "assets.extra/model.keras"
 # Beside it lies what a later training of the fallback can start from, in a folder like a version's.
 _FALLBACK = "assets.extra/fallback"
 FALLBACK_SIGNATURE = "fallback"
-_HIDDEN_UNITS = (64, 32)
-_LEARNING_RATE = 5e-3
-_BATCH_SIZE = 512
+HIDDEN_UNITS = (64, 32)
+LEARNING_RATE = 5e-3
+BATCH_SIZE = 512
 # Trained on January and judged on February to May, log loss is the same to .002 after 2 and after
 # 10 epochs; without the penalty March gets worse with every epoch, .5185 to .536.
-_L2 = 1e-3
+L2_PENALTY = 1e-3
 # Beyond what training saw a network only extrapolates: with weather, trained on January and judged
 # on July, log loss is .65 without this limit and .60 with it, and the same in months alike.
-_MAX_DEVIATIONS = 3.0
+MAX_DEVIATIONS = 3.0
 
 
 def as_inputs(features: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
@@ -170,7 +170,7 @@ def train(
     )
     matrix = preprocessing({name: keras.ops.convert_to_tensor(a) for name, a in inputs.items()})
     loss = "binary_crossentropy" if n_classes == 2 else "sparse_categorical_crossentropy"
-    core.compile(keras.optimizers.Adam(_LEARNING_RATE), loss, jit_compile=False)
+    core.compile(keras.optimizers.Adam(LEARNING_RATE), loss, jit_compile=False)
 
     callbacks = []
     if on_epoch:
@@ -181,7 +181,7 @@ def train(
     core.fit(
         np.asarray(matrix),
         targets,
-        batch_size=_BATCH_SIZE,
+        batch_size=BATCH_SIZE,
         epochs=epochs,
         verbose=0,
         callbacks=callbacks,
@@ -372,7 +372,7 @@ def _preprocessing(inputs: dict[str, npt.NDArray[Any]]) -> Any:
         raw = keras.ops.stack([fields[name] for name in numbers], axis=-1)  # noqa: PD013
         z = standardize(raw)
         known = keras.ops.where(keras.ops.isnan(z), 0.0, z)
-        encoded.append(keras.ops.clip(known, -_MAX_DEVIATIONS, _MAX_DEVIATIONS))
+        encoded.append(keras.ops.clip(known, -MAX_DEVIATIONS, MAX_DEVIATIONS))
     return keras.Model(fields, keras.ops.concatenate(encoded, axis=-1), name="preprocessing")
 
 
@@ -380,7 +380,7 @@ def _core(width: int, n_classes: int) -> Any:
     """Make the network proper, from [batch, width] to [batch], or [batch, n_classes]."""
     import keras
 
-    penalty = keras.regularizers.L2(_L2)
+    penalty = keras.regularizers.L2(L2_PENALTY)
     last = [
         keras.layers.Dense(1, "sigmoid", kernel_regularizer=penalty),
         keras.layers.Reshape(()),
@@ -390,7 +390,7 @@ def _core(width: int, n_classes: int) -> Any:
     return keras.Sequential(
         [
             keras.Input((width,)),
-            *(keras.layers.Dense(n, "relu", kernel_regularizer=penalty) for n in _HIDDEN_UNITS),
+            *(keras.layers.Dense(n, "relu", kernel_regularizer=penalty) for n in HIDDEN_UNITS),
             *last,
         ],
         name="network",

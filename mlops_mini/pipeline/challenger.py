@@ -11,6 +11,7 @@ into a plain Python image, our runner makes an environment of them.
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Model, Output
 
+IMAGE = "python:3.11"
 # The same as environments/xgboost.txt.
 PACKAGES = [
     "numpy==2.4.6",
@@ -21,7 +22,7 @@ PACKAGES = [
 ]
 
 
-@dsl.component(base_image="python:3.11", packages_to_install=PACKAGES)
+@dsl.component(base_image=IMAGE, packages_to_install=PACKAGES)
 def challenger(  # noqa: PLR0917, a component's parameters are named when it is used
     train_examples: Input[Dataset],
     test_examples: Input[Dataset],

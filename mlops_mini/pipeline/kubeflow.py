@@ -4,6 +4,8 @@
 would only find hours later, in the middle of a run.
 """
 
+import copy
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -22,6 +24,7 @@ from mlops_mini.runner import conditions, spec
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.parameters\['(.*?)'\]\}\}")
+_BY_DIGEST = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
 _COMPARISONS = {"==", "!=", "<", "<=", ">", ">="}
 # One value of each type that a condition may be given, to try the condition with.
 _EXAMPLES: dict[str, Any] = {
@@ -92,6 +95,42 @@ def check(package: Path | Any) -> spec.Package:
     if not isinstance(package, Path):
         _check_source(package)
     return loaded
+
+
+def pinned(package: Path, images: Mapping[str, str]) -> str:
+    """Name the images of a pipeline by digest, so that a run tomorrow has those of today.
+
+    Args:
+        package: A compiled file.
+        images: What each name in it stands for, such as
+            `{"mlops-mini:0.1.0": "registry.example/mlops-mini@sha256:..."}`.
+
+    Returns:
+        The same pipeline, YAML with the comments at its top.
+
+    Raises:
+        NotFoundError: There is no such file.
+        InvalidArgumentError: It's no pipeline, an image in it is left without a digest, or a digest
+            is malformed.
+    """
+    import yaml
+
+    loaded = spec.load(package)
+    document = copy.deepcopy(loaded.spec)
+    for executor in document["deploymentSpec"]["executors"].values():
+        if "container" in executor:
+            name = executor["container"]["image"]
+            executor["container"]["image"] = images.get(name, name)
+            if not _BY_DIGEST.fullmatch(executor["container"]["image"]):
+                raise InvalidArgumentError(
+                    f"image {name} of pipeline {loaded.name!r} is given as"
+                    f" {images.get(name)!r}, expected NAME@sha256: and 64 digits: push it to a"
+                    " registry, and say which digest it has there"
+                )
+    lines = package.read_text().splitlines(keepends=True)
+    comments = "".join(itertools.takewhile(lambda line: line.startswith("#"), lines))
+    text: str = yaml.safe_dump_all([document, *loaded.others])
+    return comments + text
 
 
 def submit(

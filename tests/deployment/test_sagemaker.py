@@ -1,4 +1,4 @@
-"""Requests to SageMaker; `python -m tools.platforms.sagemaker` checks them by its service model."""
+"""Requests to SageMaker; `make platforms ONLY=sagemaker` checks them by its service model."""
 
 import dataclasses
 

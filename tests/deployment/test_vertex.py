@@ -1,4 +1,4 @@
-"""Messages to Vertex AI; `python -m tools.platforms.vertex` has Google's own classes read them."""
+"""Messages to Vertex AI; `make platforms ONLY=vertex` has Google's own classes read them."""
 
 import dataclasses
 from typing import Any

@@ -262,6 +262,33 @@ def test_refuses_a_pipeline_named_as_its_own_importer() -> None:
         kubeflow.check(pipeline)
 
 
+# Images by digest.
+
+
+def test_images_are_pinned_to_digests_and_nothing_else_changes(package: Path) -> None:
+    before = kubeflow.check(package)
+    names = {container["image"] for container in before.containers}
+    digests = {name: f"registry.example/{n}@sha256:{n:064x}" for n, name in enumerate(names)}
+
+    package.write_text(kubeflow.pinned(package, digests))
+
+    after = kubeflow.check(package)
+    assert {container["image"] for container in after.containers} == set(digests.values())
+    assert package.read_text().startswith("# PIPELINE DEFINITION\n# Name: ten-tasks\n")
+    unpinned = json.dumps(after.spec, sort_keys=True)
+    for name, pinned in digests.items():
+        unpinned = unpinned.replace(pinned, name)
+    assert unpinned == json.dumps(before.spec, sort_keys=True)
+
+
+@pytest.mark.parametrize("digest", [None, "a:1", "a@sha256:12", f"a@sha256:{64 * 'A'}"])
+def test_an_image_without_a_digest_is_named(package: Path, digest: str | None) -> None:
+    name = kubeflow.check(package).containers[0]["image"]
+
+    with pytest.raises(InvalidArgumentError, match=f"image {name} of pipeline 'ten-tasks' is"):
+        kubeflow.pinned(package, {name: digest} if digest else {})
+
+
 # What kfp compiles wrongly.
 
 

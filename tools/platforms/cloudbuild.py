@@ -41,7 +41,7 @@ _WHAT: dict[str, Any] = {
     "name": "Cloud Build",
     "notes_tool": "Cloud Build: CI/CD of the pipeline",
     "our_object": "`deploy/cloudbuild.yaml`, and `deployment.cloud_build`, which checks it",
-    "command": "python -m tools.platforms --only cloudbuild",
+    "command": "make platforms ONLY=cloudbuild",
 }
 
 

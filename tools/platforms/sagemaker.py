@@ -28,7 +28,7 @@ _WHAT: dict[str, Any] = {
     "notes_tool": "Amazon SageMaker: training jobs, endpoints with variants, Model Monitor",
     "our_object": "the image's verbs `train` and `serve`, `serving.sagemaker`, and"
     " `deployment.sagemaker*`, from the pipeline, a `TrafficPolicy`, statistics and schema",
-    "command": "python -m tools.platforms --only sagemaker",
+    "command": "make platforms ONLY=sagemaker",
 }
 # February judges what January has taught: a model that the gate blesses.
 HYPERPARAMETERS = {"period": "2013-02", "train_periods": "1", "seed": "0"}

@@ -20,7 +20,7 @@ _WHAT: dict[str, Any] = {
     "notes_tool": "Vertex AI: endpoints, Pipelines, schedules",
     "our_object": "the image of the model server, and `deployment.vertex`, from the compiled"
     " pipeline and a `Schedule`",
-    "command": "python -m tools.platforms --only vertex",
+    "command": "make platforms ONLY=vertex",
 }
 # What the endpoint is asked, and the status of its answer.
 ASKED = {

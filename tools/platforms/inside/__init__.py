@@ -1,0 +1,1 @@
+"""What pieces run in environments of their own, which know nothing of ours."""
