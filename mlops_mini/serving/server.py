@@ -52,7 +52,7 @@ from mlops_mini.serving.predict import Predictor
 from mlops_mini.serving.profiler import Profiler
 from mlops_mini.serving.request_log import RequestLog
 from mlops_mini.serving.rest_api import RestApi
-from mlops_mini.serving.sagemaker import SageMakerRoutes
+from mlops_mini.serving.sagemaker_routes import SageMakerRoutes
 from mlops_mini.serving.servables import Servable
 from mlops_mini.serving.server_metrics import ServerMetrics
 from mlops_mini.serving.workers import Workers

@@ -26,7 +26,7 @@ from tools.platforms.piece import Piece
 _WHAT: dict[str, Any] = {
     "name": "SageMaker",
     "notes_tool": "Amazon SageMaker: training jobs, endpoints with variants, Model Monitor",
-    "our_object": "the image's verbs `train` and `serve`, `serving.sagemaker`, and"
+    "our_object": "the image's verbs `train` and `serve`, `serving.sagemaker_routes`, and"
     " `deployment.sagemaker*`, from the pipeline, a `TrafficPolicy`, statistics and schema",
     "command": "make platforms ONLY=sagemaker",
 }

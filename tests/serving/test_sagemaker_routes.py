@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.serving import sagemaker
+from mlops_mini.serving import sagemaker_routes
 from tests.serving.servers import Server
 
 JSON, LINES, SEVERAL, CSV = (
@@ -42,7 +42,7 @@ JSON, LINES, SEVERAL, CSV = (
     ],
 )
 def test_bodies_become_predict_requests(content_type: str, body: str, converted: str) -> None:
-    assert sagemaker.convert(content_type, body.encode()).decode() == converted
+    assert sagemaker_routes.convert(content_type, body.encode()).decode() == converted
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_bodies_become_predict_requests(content_type: str, body: str, converted:
 )
 def test_what_is_wrong_with_a_body_is_said(content_type: str, body: str, words: str) -> None:
     with pytest.raises(InvalidArgumentError) as raised:
-        sagemaker.convert(content_type, body.encode())
+        sagemaker_routes.convert(content_type, body.encode())
 
     assert words in str(raised.value)
 
@@ -72,7 +72,7 @@ def test_what_is_wrong_with_a_body_is_said(content_type: str, body: str, words: 
 def test_a_long_run_of_spaces_or_quotes_takes_no_longer_than_its_length() -> None:
     for body in (b" " * 10**6 + b'"', b'"' * (10**6 + 1), b'"' + b' ""' * 10**5):
         with pytest.raises(InvalidArgumentError, match="a quote"):
-            sagemaker.convert(CSV, body)
+            sagemaker_routes.convert(CSV, body)
 
 
 @pytest.fixture(scope="module")
