@@ -394,7 +394,7 @@ def compile_pipeline(
 
 
 @pipeline_app.command()
-def submit(
+def submit(  # noqa: PLR0917 - typer passes them by name
     period: PeriodText,
     host: Annotated[str, typer.Option(help="Kubeflow's address, such as http://localhost:8080.")],
     models: Annotated[
@@ -407,6 +407,9 @@ def submit(
         str, typer.Option(help="Data folder, as the tasks there see it.")
     ] = "/mnt/data",
     cron: Annotated[str, typer.Option(help="Run again and again: six fields, seconds first.")] = "",
+    package: Annotated[
+        Path | None, typer.Option(help="File that `compile` wrote; else it's compiled now.")
+    ] = None,
     data: DataFolder = None,
     use_case: UseCaseName = FLIGHTS,
 ) -> None:
@@ -420,10 +423,8 @@ def submit(
         use_case, period, models_folder=models, verdicts_folder=verdicts, data_folder=data
     )
     arguments["data_folder"] = data_there
-    found = kubeflow.submit(
-        definition.continuous_training, host=host, arguments=arguments, cron=cron or None
-    )
-    typer.echo(found)
+    handed = package or definition.continuous_training
+    typer.echo(kubeflow.submit(handed, host=host, arguments=arguments, cron=cron or None))
 
 
 @pipeline_app.command("runs")

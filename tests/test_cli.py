@@ -69,6 +69,13 @@ def test_help_shows_an_example(verb):
             ["pipeline", "submit", "--period", "2013-03", "--host", "http://127.0.0.1:9"],
             "GET experiments at http://127.0.0.1:9: no Kubeflow Pipelines answers there",
         ),
+        (
+            [
+                *("pipeline", "submit", "--period", "2013-03", "--host", "http://127.0.0.1:9"),
+                *("--package", "nowhere.yaml"),
+            ],
+            "no pipeline in nowhere.yaml: compile one",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_status_1(arguments, words, tmp_path):

@@ -28,6 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 VERSION = "0.1.0"
 SERVER = f"mlops-mini-server:{VERSION}"
 COMPONENTS = f"mlops-mini:{VERSION}"
+SAGEMAKER = f"mlops-mini-sagemaker:{VERSION}"
 PROMETHEUS = f"mlops-mini-prometheus:{VERSION}"
 OFFICIAL_BASE = "python:3.11-slim-bookworm"
 OUR_BASE = f"{containers.LOCAL}/{OFFICIAL_BASE}"
@@ -123,6 +124,9 @@ def build_all(only: Sequence[str]) -> None:
                 lines = "\n".join(map(shlex.join, installs))
                 build("component", name, base_image=base_image, installs=lines)
                 made.append(name)
+    if "sagemaker" in only:
+        build("sagemaker", SAGEMAKER, base_image=base_image)
+        made.append(SAGEMAKER)
     if "prometheus" in only:
         build("prometheus", PROMETHEUS, base_image=base_image)
         made.append(PROMETHEUS)
@@ -139,7 +143,7 @@ def say(line: str) -> None:
 def main() -> int:
     """Build; exit 1 with a line if something is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
-    choices = ("server", "components", "prometheus")
+    choices = ("server", "components", "sagemaker", "prometheus")
     usual = choices[:2]
     parser.add_argument(
         "--only", choices=choices, action="append", help=f"else {' and '.join(usual)}"

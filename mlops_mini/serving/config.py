@@ -155,6 +155,9 @@ class ServerConfig:
         2**28, "size at which the next file of a log is begun, bytes", most=2**63 - 1
     )
     request_log_rotate_s: int = _ours(3600, "age at which it is, seconds")
+    sagemaker_model: str = _ours(
+        "", "answer SageMaker's GET /ping and POST /invocations for this model, on the REST port"
+    )
     strict_version_labels: bool = _ours(
         False, "refuse a label of a version that is not available, instead of waiting for it"
     )

@@ -195,7 +195,7 @@ class RestApi:
         try:
             body = await self._write(outputs, is_rows)
         except MlopsMiniError as exc:
-            send(_error(exc))
+            send(error_answer(exc))
         else:
             send(Answer(200, _JSON, body))
 
@@ -244,7 +244,7 @@ class RestApi:
         except _EmptyBadRequestError:
             return Answer(400, _JSON, code=InvalidArgumentError.code)
         except MlopsMiniError as exc:
-            return _error(exc)
+            return error_answer(exc)
 
     async def _ask(
         self,
@@ -392,7 +392,7 @@ class _Predict:
                 prepared = results.shared = PreparedOutputs(outputs)
             body = prepared.encode(start, stop, self._is_rows)
         except MlopsMiniError as exc:
-            self._send(_error(exc))
+            self._send(error_answer(exc))
             return False
         if self._api.cors:
             self._send(Answer(200, _JSON, body))
@@ -408,7 +408,7 @@ class _Predict:
             return
         if isinstance(error, InvalidArgumentError):
             error.hint = json_hint.predict_hint(self.servable, self.key)
-        self._send(_error(error))
+        self._send(error_answer(error))
 
 
 def _is_large(outputs: Mapping[str, Array]) -> bool:
@@ -461,7 +461,8 @@ async def _inflate(body: bytes) -> bytes:
     return inflated if inflater.eof else b""
 
 
-def _error(exc: MlopsMiniError) -> Answer:
+def error_answer(exc: MlopsMiniError) -> Answer:
+    """Turn an error into its status and TensorFlow Serving's JSON."""
     document = {"error": str(exc)}
     if exc.hint:
         document["hint"] = exc.hint

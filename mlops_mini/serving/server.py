@@ -52,6 +52,7 @@ from mlops_mini.serving.predict import Predictor
 from mlops_mini.serving.profiler import Profiler
 from mlops_mini.serving.request_log import RequestLog
 from mlops_mini.serving.rest_api import RestApi
+from mlops_mini.serving.sagemaker_routes import SageMakerRoutes
 from mlops_mini.serving.servables import Servable
 from mlops_mini.serving.server_metrics import ServerMetrics
 from mlops_mini.serving.workers import Workers
@@ -329,10 +330,19 @@ async def _open(
         logger.info("Running gRPC ModelServer at %s ...", addresses["grpc"])
     if rest_socket is not None:
         port = rest_socket.getsockname()[1]
+        handler = rest.respond
+        if server_config.sagemaker_model:
+            handler = SageMakerRoutes(
+                model=server_config.sagemaker_model,
+                models=models,
+                workers=workers,
+                inner=rest.respond,
+                ended=counted.rest_ended if counted else None,
+            ).respond
         limits = Limits(body_bytes=server_config.rest_max_body_bytes or None)
         listeners.append(
             await http_protocol.serve(
-                rest.respond,
+                handler,
                 rest_socket,
                 limits,
                 find_taker=rest.find_taker,

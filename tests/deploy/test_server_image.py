@@ -352,6 +352,62 @@ def test_flags_after_the_image_win(run: Run, models: Path) -> None:
     assert container.predict("another", [2.0]) == [3.0]
 
 
+# As SageMaker and Vertex AI call a container. SageMaker starts it as root.
+
+
+def test_as_sagemaker_calls_it(run: Run, models: Path) -> None:
+    shutil.copytree(models / "half_plus_two", models / "job" / "model" / "half_plus_two")
+    container = run(
+        "--user=0", "--publish=127.0.0.1::8080", f"--volume={models}/job:/opt/ml:ro",
+        arguments=("serve",),
+    )  # fmt: skip
+
+    def invoke(body: str, content_type: str) -> tuple[int, Any]:
+        with closing(http.client.HTTPConnection(container.address(8080), timeout=60)) as connection:
+            connection.request("POST", "/invocations", body, {"Content-Type": content_type})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+
+    def pings() -> bool:
+        with closing(http.client.HTTPConnection(container.address(8080), timeout=60)) as connection:
+            try:
+                connection.request("GET", "/ping")
+                return connection.getresponse().status == 200
+            except (OSError, http.client.HTTPException):
+                assert container.inspect("{{.State.Running}}") == "true", container.log()
+                return False
+
+    wait_until(pings, "/ping", pace_s=0.1)
+    expected = (200, {"predictions": [2.5, 3.0]})
+    assert invoke("1.0\n2.0", "text/csv") == invoke("1 2", "application/jsons") == expected
+    assert invoke("1", "image/png")[0] == 415
+
+
+def test_what_only_another_image_can_is_said(run: Run) -> None:
+    container = run("--user=0", arguments=("train",))
+    wait_until(lambda: container.inspect("{{.State.Running}}") == "false", "its end", pace_s=0.1)
+
+    assert container.inspect("{{.State.ExitCode}}") == "1"
+    assert container.log() == "serve: this image only serves; mlops-mini-sagemaker also trains\n"
+
+
+def test_as_vertex_ai_calls_it(run: Run, written: Path) -> None:
+    told = {
+        "MODEL_NAME": "half_plus_two",
+        "AIP_HTTP_PORT": "8501",
+        "AIP_PREDICT_ROUTE": "/v1/models/half_plus_two:predict",
+        "AIP_HEALTH_ROUTE": "/readyz",
+        "AIP_STORAGE_URI": "/artifacts",
+    }
+    variables = [f"--env={name}={value}" for name, value in told.items()]
+    container = run(*variables, f"--volume={written}/half_plus_two:/artifacts:ro")
+    container.wait_until_ready()
+
+    body = {"instances": [1.0, 2.0], "parameters": {"confidence": 0.5}}
+    answer = container.ask(told["AIP_PREDICT_ROUTE"], body)
+    assert answer == (200, {"predictions": [2.5, 3.0]})
+
+
 # What the image is, without starting it.
 
 
