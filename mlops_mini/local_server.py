@@ -1,4 +1,4 @@
-"""Our model server as a child process on free ports, ready to be asked.
+"""A model server as a child process on free ports, ready to be asked; ours, unless told otherwise.
 
 Loops, tests and notebooks start servers through this module, so that none outlives them and no port
 has to be chosen or known.
@@ -23,32 +23,39 @@ _START_TIMEOUT_S = 300.0  # the ports open after the first load
 _LOAD_TIMEOUT_S = 180.0  # on a busy machine TensorFlow alone may take a minute
 _DIED_S = 2.0
 
+OURS = (sys.executable, "-m", "mlops_mini.serving.server", "--port=0")
 Transport = Literal["rest", "grpc"]
 C = TypeVar("C", bound=Client)
 
 
 class LocalServer:
-    """Our model server as a child process, on free ports; it ends with the `with`, or with us."""
+    """A model server as a child process, on free ports; it ends with the `with`, or with us."""
 
-    def __init__(self, model_folder: Path, folder: Path, *, flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        model_folder: Path,
+        folder: Path,
+        *,
+        flags: Sequence[str] = (),
+        program: Sequence[str] = OURS,
+    ) -> None:
         """Start it and wait until it listens.
 
         Args:
             model_folder: The model's folder of versions; its name is the model's.
             folder: Receives the server's log, `server.log`, appended.
             flags: More of the server's flags, such as `--model_config_file=/models/models.config`.
+            program: Starts the server, ours by default. Any program will do that understands
+                `--model_name`, `--model_base_path`, `--rest_api_port` and `--address_file`.
         """
         folder.mkdir(parents=True, exist_ok=True)
         # A name that nothing else has: whose it is need not be asked when it goes.
         address_file = folder / f".addresses-{secrets.token_hex(8)}.json"
         self.process = ChildProcess(
             [
-                sys.executable,
-                "-m",
-                "mlops_mini.serving.server",
+                *program,
                 f"--model_name={model_folder.name}",
                 f"--model_base_path={model_folder}",
-                "--port=0",
                 "--rest_api_port=0",
                 f"--address_file={address_file}",
                 *flags,

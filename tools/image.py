@@ -29,6 +29,7 @@ VERSION = "0.1.0"
 SERVER = f"mlops-mini-server:{VERSION}"
 COMPONENTS = f"mlops-mini:{VERSION}"
 PROMETHEUS = f"mlops-mini-prometheus:{VERSION}"
+FASTAPI = f"mlops-mini-fastapi:{VERSION}"
 OFFICIAL_BASE = "python:3.11-slim-bookworm"
 OUR_BASE = f"{containers.LOCAL}/{OFFICIAL_BASE}"
 # What our base is as well: the components that are commands name it.
@@ -81,8 +82,10 @@ def mirror() -> str:
     return found[0] if found else "http://deb.debian.org/debian"
 
 
-def build(target: str, name: str, *, base_image: str, installs: str = "") -> None:
-    """Build a target of the Dockerfile."""
+def build(
+    target: str, name: str, *, base_image: str, installs: str = "", folder: str = "docker"
+) -> None:
+    """Build a target of the Dockerfile in a folder of deploy/."""
     say(f"building {name}")
     with tempfile.NamedTemporaryFile("w", suffix=".list") as apt:
         apt.write(f"deb {mirror()} bookworm main\n")
@@ -92,7 +95,7 @@ def build(target: str, name: str, *, base_image: str, installs: str = "") -> Non
             secrets.append(f"--secret=id=ca,src={CERTIFICATES}")
         built = subprocess.run(
             [
-                "docker", "build", "--quiet", "--file=deploy/docker/Dockerfile",
+                "docker", "build", "--quiet", f"--file=deploy/{folder}/Dockerfile",
                 f"--target={target}", f"--tag={name}", f"--build-arg=BASE={base_image}",
                 f"--build-arg=INSTALLS={installs}", *secrets, ".",
             ],
@@ -126,6 +129,9 @@ def build_all(only: Sequence[str]) -> None:
     if "prometheus" in only:
         build("prometheus", PROMETHEUS, base_image=base_image)
         made.append(PROMETHEUS)
+    if "fastapi" in only:
+        build("service", FASTAPI, base_image=base_image, folder="fastapi")
+        made.append(FASTAPI)
     for name in made:
         size = int(containers.docker("image", "inspect", "--format={{.Size}}", name))
         say(f"{name}: {size / 1e9:.2f} GB")
@@ -139,7 +145,7 @@ def say(line: str) -> None:
 def main() -> int:
     """Build; exit 1 with a line if something is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
-    choices = ("server", "components", "prometheus")
+    choices = ("server", "components", "prometheus", "fastapi")
     usual = choices[:2]
     parser.add_argument(
         "--only", choices=choices, action="append", help=f"else {' and '.join(usual)}"

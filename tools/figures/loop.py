@@ -32,6 +32,7 @@ NOTEBOOKS = {
     "07": ("publish", "serve"),
     "08": ("publish", "serve"),
     "09": ("serve",),
+    "10": ("serve",),
     "11": ("serve", "observe"),
     "12": ("canary",),
     "13": ("canary",),
