@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import secrets
+import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 from urllib.parse import quote
@@ -119,3 +120,36 @@ class LocalServer:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+
+def run_script(file: Path, *arguments: str, timeout_s: float = 120.0) -> tuple[ChildProcess, str]:
+    """Run a script that serves HTTP at a port which it's given as its last argument.
+
+    Args:
+        file: A Python file; its log is written beside it.
+        arguments: What it's given before the port.
+        timeout_s: Seconds to wait until it listens.
+
+    Returns:
+        Its process, to be closed, and where it listens, such as `http://127.0.0.1:8501`.
+
+    Raises:
+        UnavailableError: It ended.
+        DeadlineExceededError: It doesn't listen in time.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as anybody:
+        port = int(anybody.getsockname()[1])
+    command = [sys.executable, str(file), *arguments, str(port)]
+    process = ChildProcess(command, name=file.stem, log_file=file.with_suffix(".log"))
+
+    def look() -> bool | None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return True
+        return None
+
+    try:
+        process.wait_for(look, what=f"{file.name} to listen", timeout_s=timeout_s)
+    except BaseException:
+        process.close()
+        raise
+    return process, f"http://127.0.0.1:{port}"

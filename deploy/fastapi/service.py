@@ -167,22 +167,26 @@ class Serving:
     """What is served: a version, or why there is none yet."""
 
     def __init__(self, base_path: Path, version: int | None) -> None:
-        """Point to the folder of versions; nothing is loaded yet."""
+        """Point to the folder of versions."""
         self._base_path, self._version = base_path, version
         self.model: Model | None = None
-        self.problem = "the model is being loaded"
+        self.problem = ""
 
     async def load(self) -> None:
-        """Load the version, and try again until it's there."""
-        while self.model is None:
-            try:
-                self.model = await asyncio.to_thread(Model, self._base_path, self._version)
-            except Exception as exc:  # noqa: BLE001 - a pickle may raise anything
-                self.problem = f"{type(exc).__name__}: {exc}"
-                logger.warning("not ready: %s", self.problem)
-                await asyncio.sleep(_RETRY_S)
+        """Load the version, if it can be."""
+        try:
+            self.model = await asyncio.to_thread(Model, self._base_path, self._version)
+        except Exception as exc:  # noqa: BLE001 - a pickle may raise anything
+            self.problem = f"{type(exc).__name__}: {exc}"
+            logger.warning("not ready: %s", self.problem)
         # For this thread, which makes all predictions: several would mostly wait for each other.
         threadpool_limits(1)
+
+    async def keep_trying(self) -> None:
+        """Load it once it's there."""
+        while self.model is None:
+            await asyncio.sleep(_RETRY_S)
+            await self.load()
 
     def loaded(self, version: int | None = None) -> Model:
         """Return the model that answers, or say why none does."""
@@ -250,9 +254,10 @@ def create_app(name: str, base_path: Path, *, version: int | None = None) -> Fas
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(serving.load())
+        await serving.load()
+        trying = asyncio.create_task(serving.keep_trying())
         yield
-        loading.cancel()
+        trying.cancel()
 
     app = FastAPI(title=name, lifespan=lifespan, strict_content_type=False)
     app.add_middleware(Edge, registry=registry)
@@ -299,7 +304,10 @@ def model_routes(name: str, serving: Serving, registry: CollectorRegistry) -> AP
         return Predictions(**{"outputs" if body.inputs else "predictions": answers})
 
     @routes.get("")
-    async def status(model: Asked) -> dict[str, Any]:
+    async def status(version: int | None = None) -> dict[str, Any]:
+        if serving.model is None:
+            raise HTTPException(404, f"no version is there yet: {serving.problem}")
+        model = serving.loaded(version)
         known = {"version": str(model.version), "state": "AVAILABLE"}
         return {"model_version_status": [known | {"status": {"error_code": "OK"}}]}
 

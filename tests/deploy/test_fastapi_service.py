@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import urllib3
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from sklearn.exceptions import InconsistentVersionWarning
@@ -162,6 +162,7 @@ BODIES = st.one_of(
 )
 
 
+@settings(max_examples=400)
 @given(body=BODIES)
 def test_whatever_is_sent_gets_json_and_never_a_500(running: LocalServer, body: Any) -> None:
     status, answer = ask(running, body)
@@ -262,7 +263,7 @@ def test_two_processes_behind_envoy_swap_under_load_without_a_failed_request(
             server.wait_until_served(number)
         envoy = stack.enter_context(Envoy(tmp_path / "envoy", policy(backends[0])))
         router = envoy.router
-        load = stack.enter_context(Load(router.address, body={"instances": [FLIGHT]}))
+        load = stack.enter_context(Load(router.address, n_clients=2, body={"instances": [FLIGHT]}))
         client = stack.enter_context(RestClient(router.address, model="flights"))
 
         def answered(n: int) -> None:
