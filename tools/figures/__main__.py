@@ -6,6 +6,7 @@ Example: python -m tools.figures
 from pathlib import Path
 
 from tools.figures import (
+    automation,
     clusters,
     containers,
     features,
@@ -26,6 +27,7 @@ def draw_all() -> dict[str, str]:
     """Draw every figure: SVG text by file name."""
     rooms = (
         loop,
+        automation,
         validation,
         features,
         pipelines,

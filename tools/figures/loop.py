@@ -24,6 +24,7 @@ STAGES = (
 )
 # The stages that a notebook is about.
 NOTEBOOKS = {
+    "01": tuple(name for name, _ in STAGES),
     "02": ("new data", "validate"),
     "03": ("features",),
     "04": ("train", "evaluate", "gate", "publish"),
