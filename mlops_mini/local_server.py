@@ -1,4 +1,4 @@
-"""Our model server as a child process on free ports, ready to be asked.
+"""A model server as a child process on free ports, ready to be asked; ours, unless told otherwise.
 
 Loops, tests and notebooks start servers through this module, so that none outlives them and no port
 has to be chosen or known.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import secrets
+import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 from urllib.parse import quote
@@ -23,32 +24,39 @@ _START_TIMEOUT_S = 300.0  # the ports open after the first load
 _LOAD_TIMEOUT_S = 180.0  # on a busy machine TensorFlow alone may take a minute
 _DIED_S = 2.0
 
+OURS = (sys.executable, "-m", "mlops_mini.serving.server", "--port=0")
 Transport = Literal["rest", "grpc"]
 C = TypeVar("C", bound=Client)
 
 
 class LocalServer:
-    """Our model server as a child process, on free ports; it ends with the `with`, or with us."""
+    """A model server as a child process, on free ports; it ends with the `with`, or with us."""
 
-    def __init__(self, model_folder: Path, folder: Path, *, flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        model_folder: Path,
+        folder: Path,
+        *,
+        flags: Sequence[str] = (),
+        program: Sequence[str] = OURS,
+    ) -> None:
         """Start it and wait until it listens.
 
         Args:
             model_folder: The model's folder of versions; its name is the model's.
             folder: Receives the server's log, `server.log`, appended.
             flags: More of the server's flags, such as `--model_config_file=/models/models.config`.
+            program: Starts the server, ours by default. Any program will do that understands
+                `--model_name`, `--model_base_path`, `--rest_api_port` and `--address_file`.
         """
         folder.mkdir(parents=True, exist_ok=True)
         # A name that nothing else has: whose it is need not be asked when it goes.
         address_file = folder / f".addresses-{secrets.token_hex(8)}.json"
         self.process = ChildProcess(
             [
-                sys.executable,
-                "-m",
-                "mlops_mini.serving.server",
+                *program,
                 f"--model_name={model_folder.name}",
                 f"--model_base_path={model_folder}",
-                "--port=0",
                 "--rest_api_port=0",
                 f"--address_file={address_file}",
                 *flags,
@@ -112,3 +120,36 @@ class LocalServer:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+
+def run_script(file: Path, *arguments: str, timeout_s: float = 120.0) -> tuple[ChildProcess, str]:
+    """Run a script that serves HTTP at a port which it's given as its last argument.
+
+    Args:
+        file: A Python file; its log is written beside it.
+        arguments: What it's given before the port.
+        timeout_s: Seconds to wait until it listens.
+
+    Returns:
+        Its process, to be closed, and where it listens, such as `http://127.0.0.1:8501`.
+
+    Raises:
+        UnavailableError: It ended.
+        DeadlineExceededError: It doesn't listen in time.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as anybody:
+        port = int(anybody.getsockname()[1])
+    command = [sys.executable, str(file), *arguments, str(port)]
+    process = ChildProcess(command, name=file.stem, log_file=file.with_suffix(".log"))
+
+    def look() -> bool | None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return True
+        return None
+
+    try:
+        process.wait_for(look, what=f"{file.name} to listen", timeout_s=timeout_s)
+    except BaseException:
+        process.close()
+        raise
+    return process, f"http://127.0.0.1:{port}"

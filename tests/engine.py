@@ -44,3 +44,10 @@ def server_image(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> c
 def component_images(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The images that the components of our pipeline name."""
     made_once(tmp_path_factory, "component_images", lambda _: image.build_all(["components"]))
+
+
+@pytest.fixture(scope="session")
+def fastapi_image(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> containers.Image:
+    """The image of the FastAPI service."""
+    made_once(tmp_path_factory, "fastapi_image", lambda _: image.build_all(["fastapi"]))
+    return containers.image(image.FASTAPI)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from mlops_mini.errors import UnavailableError
-from mlops_mini.local_server import LocalServer
+from mlops_mini.local_server import LocalServer, run_script
 from tests.serving.servers import wait_until
 
 HOLD = """
@@ -68,3 +68,20 @@ def test_whoever_holds_it_takes_it_along(number: signal.Signals, tmp_path: Path)
     wait_until(
         lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE, "its end"
     )
+
+
+def test_a_script_is_run_at_a_port_and_its_end_is_told(tmp_path: Path) -> None:
+    script = tmp_path / "files.py"
+    script.write_text(
+        "import http.server, os, sys\n"
+        "os.chdir(sys.argv[1])\n"
+        "http.server.test(http.server.SimpleHTTPRequestHandler, port=int(sys.argv[2]),"
+        " bind='127.0.0.1')\n"
+    )
+    process, url = run_script(script, str(tmp_path))
+    with process, urllib.request.urlopen(f"{url}/files.py") as answer:
+        assert b"http.server" in answer.read()
+
+    script.write_text("raise SystemExit('no port is good enough')")
+    with pytest.raises(UnavailableError, match="no port is good enough"):
+        run_script(script)

@@ -30,6 +30,7 @@ SERVER = f"mlops-mini-server:{VERSION}"
 COMPONENTS = f"mlops-mini:{VERSION}"
 SAGEMAKER = f"mlops-mini-sagemaker:{VERSION}"
 PROMETHEUS = f"mlops-mini-prometheus:{VERSION}"
+FASTAPI = f"mlops-mini-fastapi:{VERSION}"
 OFFICIAL_BASE = "python:3.11-slim-bookworm"
 OUR_BASE = f"{containers.LOCAL}/{OFFICIAL_BASE}"
 # What our base is as well: the components that are commands name it.
@@ -82,8 +83,10 @@ def mirror() -> str:
     return found[0] if found else "http://deb.debian.org/debian"
 
 
-def build(target: str, name: str, *, base_image: str, installs: str = "") -> None:
-    """Build a target of the Dockerfile."""
+def build(
+    target: str, name: str, *, base_image: str, installs: str = "", folder: str = "docker"
+) -> None:
+    """Build a target of the Dockerfile in a folder of deploy/."""
     say(f"building {name}")
     with tempfile.NamedTemporaryFile("w", suffix=".list") as apt:
         apt.write(f"deb {mirror()} bookworm main\n")
@@ -93,7 +96,7 @@ def build(target: str, name: str, *, base_image: str, installs: str = "") -> Non
             secrets.append(f"--secret=id=ca,src={CERTIFICATES}")
         built = subprocess.run(
             [
-                "docker", "build", "--quiet", "--file=deploy/docker/Dockerfile",
+                "docker", "build", "--quiet", f"--file=deploy/{folder}/Dockerfile",
                 f"--target={target}", f"--tag={name}", f"--build-arg=BASE={base_image}",
                 f"--build-arg=INSTALLS={installs}", *secrets, ".",
             ],
@@ -130,6 +133,9 @@ def build_all(only: Sequence[str]) -> None:
     if "prometheus" in only:
         build("prometheus", PROMETHEUS, base_image=base_image)
         made.append(PROMETHEUS)
+    if "fastapi" in only:
+        build("service", FASTAPI, base_image=base_image, folder="fastapi")
+        made.append(FASTAPI)
     for name in made:
         size = int(containers.docker("image", "inspect", "--format={{.Size}}", name))
         say(f"{name}: {size / 1e9:.2f} GB")
@@ -143,7 +149,7 @@ def say(line: str) -> None:
 def main() -> int:
     """Build; exit 1 with a line if something is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
-    choices = ("server", "components", "sagemaker", "prometheus")
+    choices = ("server", "components", "sagemaker", "prometheus", "fastapi")
     usual = choices[:2]
     parser.add_argument(
         "--only", choices=choices, action="append", help=f"else {' and '.join(usual)}"

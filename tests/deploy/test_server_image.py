@@ -1,6 +1,5 @@
 """The image of the model server, used as TensorFlow Serving's documentation uses its own."""
 
-import http.client
 import json
 import os
 import shutil
@@ -9,10 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +17,7 @@ from mlops_mini import containers
 from mlops_mini.client import GrpcClient
 from mlops_mini.errors import AlreadyExistsError
 from tests.conformance.models import write_half_plus_two
+from tests.deploy.container import HARDENED, Container
 from tests.once import made_once
 from tests.serving.servers import copy_version, run_in_child, wait_until
 
@@ -35,56 +32,6 @@ RUN = """docker run -p 8501:8501 \
   IMAGE"""
 ASK = """curl -d '{"instances": [1.0, 2.0, 5.0]}' \
   -X POST http://localhost:8501/v1/models/half_plus_two:predict"""
-HARDENED = [*containers.LOCKED_UP, "--memory=2g"]
-
-
-@dataclass
-class Container:
-    """A container that runs, or has ended."""
-
-    id: str
-
-    def address(self, port: int) -> str:
-        return containers.docker("port", self.id, str(port)).splitlines()[0]
-
-    def ask(self, path: str, body: Any = None) -> tuple[int, Any]:
-        """Ask over REST; status 0 as long as nobody answers."""
-        with closing(http.client.HTTPConnection(self.address(8501), timeout=60)) as connection:
-            try:
-                connection.request(
-                    "GET" if body is None else "POST", path, body and json.dumps(body)
-                )
-                response = connection.getresponse()
-                text = response.read().decode()
-            except (OSError, http.client.HTTPException):
-                return 0, None
-        return response.status, json.loads(text) if text.startswith("{") else text
-
-    def predict(self, model: str, rows: list[float], which: str = "") -> list[float]:
-        path = f"/v1/models/{model}{which}:predict"
-        status, answer = self.ask(path, {"instances": rows})
-        assert status == 200, answer
-        return answer["predictions"]
-
-    def wait_until_ready(self) -> None:
-        def look() -> bool:
-            assert self.inspect("{{.State.Running}}") == "true", self.log()
-            return self.ask("/readyz")[0] == 200
-
-        wait_until(look, "the first model", pace_s=0.1)
-
-    def inspect(self, form: str) -> str:
-        return containers.docker("inspect", f"--format={form}", self.id)
-
-    def log(self) -> str:
-        ran = subprocess.run(
-            ["docker", "logs", self.id], capture_output=True, text=True, check=True
-        )
-        return ran.stdout + ran.stderr
-
-    def sh(self, script: str) -> subprocess.CompletedProcess[str]:
-        command = ["docker", "exec", self.id, "sh", "-c", script]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="session")
@@ -447,7 +394,8 @@ def test_its_bytecode_is_there_and_its_tools_are_not(server_image: containers.Im
     assert "No module named 'pip'" in ran.stderr
 
 
-def test_the_dockerfile_is_as_hadolint_wants_it() -> None:
+@pytest.mark.parametrize("folder", ["docker", "fastapi"])
+def test_the_dockerfile_is_as_hadolint_wants_it(folder: str) -> None:
     environment = REPOSITORY / ".cache" / "environments" / "images"
     made = [
         sys.executable,
@@ -458,7 +406,7 @@ def test_the_dockerfile_is_as_hadolint_wants_it() -> None:
     ]
     subprocess.run(made, cwd=REPOSITORY, check=True, capture_output=True)
     checked = subprocess.run(
-        [str(environment / "bin" / "hadolint"), "deploy/docker/Dockerfile"],
+        [str(environment / "bin" / "hadolint"), f"deploy/{folder}/Dockerfile"],
         cwd=REPOSITORY, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (checked.stdout, checked.returncode) == ("", 0)

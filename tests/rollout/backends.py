@@ -7,6 +7,7 @@ answered with the status, all after a delay; the port is printed.
 from __future__ import annotations
 
 import http.server
+import json
 import random
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 import urllib3
 
@@ -56,8 +57,9 @@ class FakeVersion:
 class Load:
     """Clients that ask without a pause until the `with` ends, and count what they get."""
 
-    def __init__(self, address: str, *, n_clients: int = 4) -> None:
+    def __init__(self, address: str, *, n_clients: int = 4, body: Any = None) -> None:
         self._url = f"http://{address}/v1/models/{MODEL}:predict"
+        self._body = json.dumps({} if body is None else body)
         self._is_over = threading.Event()
         self._counts: list[Counter[int | str]] = [Counter() for _ in range(n_clients)]
         self._threads = [threading.Thread(target=self._ask, args=(c,)) for c in self._counts]
@@ -66,7 +68,7 @@ class Load:
         with urllib3.PoolManager(retries=False, timeout=30) as http_pool:
             while not self._is_over.is_set():
                 try:
-                    counts[http_pool.request("POST", self._url, body=b"{}").status] += 1
+                    counts[http_pool.request("POST", self._url, body=self._body).status] += 1
                 except urllib3.exceptions.HTTPError as exc:
                     counts[type(exc).__name__] += 1
 

@@ -6,6 +6,7 @@ Example: python -m tools.figures
 from pathlib import Path
 
 from tools.figures import (
+    automation,
     clusters,
     containers,
     features,
@@ -13,6 +14,7 @@ from tools.figures import (
     lineage,
     loop,
     pipelines,
+    services,
     serving,
     triggers,
     validation,
@@ -25,12 +27,14 @@ def draw_all() -> dict[str, str]:
     """Draw every figure: SVG text by file name."""
     rooms = (
         loop,
+        automation,
         validation,
         features,
         pipelines,
         gate,
         serving,
         containers,
+        services,
         clusters,
         triggers,
         lineage,

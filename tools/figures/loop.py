@@ -24,6 +24,7 @@ STAGES = (
 )
 # The stages that a notebook is about.
 NOTEBOOKS = {
+    "01": tuple(name for name, _ in STAGES),
     "02": ("new data", "validate"),
     "03": ("features",),
     "04": ("train", "evaluate", "gate", "publish"),
@@ -32,6 +33,7 @@ NOTEBOOKS = {
     "07": ("publish", "serve"),
     "08": ("publish", "serve"),
     "09": ("serve",),
+    "10": ("serve",),
     "11": ("serve", "observe"),
     "12": ("canary",),
     "13": ("canary",),
