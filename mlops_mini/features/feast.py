@@ -9,12 +9,15 @@ Source:
     https://docs.feast.dev/getting-started/concepts/feature-view
 """
 
+import json
+import keyword
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.features import events, prefix_sums
 from mlops_mini.features.feature_set import FeatureSet
 from mlops_mini.features.instants import Seconds
@@ -44,8 +47,14 @@ def feature_view(feature_set: FeatureSet, entity: str, *, folder: Path = Path())
 
     Returns:
         Source of an `Entity` and a `FeatureView`.
+
+    Raises:
+        InvalidArgumentError: No window is looked up by this column, or it can't name a variable.
     """
     windows = _windows(feature_set, entity)
+    if not windows:
+        names = sorted({window.source.entity for window in feature_set.windows})
+        raise InvalidArgumentError(f"no window is looked up by {entity!r}, but by {names}")
     ttl_s = max(window.source.window_s for window in windows)
     names = [window.name for window in windows]
     return f"{_entity(entity)}\n{_view(f'{entity}_recent', entity, names, ttl_s, folder)}"
@@ -60,6 +69,9 @@ def definitions(feature_set: FeatureSet, *, folder: Path) -> str:
 
     Returns:
         Source of a module: entities, feature views, and a `FeatureService` with all of them.
+
+    Raises:
+        InvalidArgumentError: The name of an entity or a table can't name a variable in Python.
 
     >>> from mlops_mini.features.sources import Latest
     >>> weather = Observation(
@@ -122,8 +134,13 @@ def write_values(
         Rows by view.
 
     Raises:
-        InvalidArgumentError: A column isn't there, or an instant has no time zone.
+        InvalidArgumentError: A table or a column isn't there, or an instant has no time zone.
     """
+    tables = [observation.table for observation in feature_set.observations]
+    if missing_tables := [table for table in tables if table not in observed]:
+        raise InvalidArgumentError(
+            f"values need the observations of {missing_tables} too; there are {sorted(observed)}"
+        )
     known = events.checked_history(feature_set, history)
     frames = {
         f"{entity}_recent": _changes(entity, windows, known)
@@ -174,10 +191,13 @@ def _latest(feature_set: FeatureSet, observation: Observation) -> list[Feature[L
 
 
 def _entity(entity: str) -> str:
+    _require_variable(entity)
     return f'{entity} = Entity(name="{entity}", join_keys=["{entity}"])'
 
 
 def _view(name: str, entity: str, features: list[str], ttl_s: int, folder: Path) -> str:
+    _require_variable(name)
+    path = json.dumps(str(folder / f"{name}.parquet"))
     return "\n".join(
         [
             f"{name} = FeatureView(",
@@ -187,7 +207,15 @@ def _view(name: str, entity: str, features: list[str], ttl_s: int, folder: Path)
             *(f'        Field(name="{feature}", dtype=Float32),' for feature in features),
             "    ],",
             f"    ttl=timedelta(hours={ttl_s / 3600:g}),",
-            f'    source=FileSource(path="{folder / name}.parquet", timestamp_field="{AS_OF}"),',
+            f'    source=FileSource(path={path}, timestamp_field="{AS_OF}"),',
             ")",
         ]
     )
+
+
+def _require_variable(name: str) -> None:
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise InvalidArgumentError(
+            f"{name!r} can't name a variable, so Feast's Python can't hold it: rename the column or"
+            " the table, with letters, digits and _"
+        )

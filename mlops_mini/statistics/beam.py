@@ -64,8 +64,13 @@ def combine_fn() -> "apache_beam.CombineFn":
     try:
         from apache_beam import CombineFn
     except ImportError as exc:
-        raise FailedPreconditionError(
-            f"statistics under Beam need Apache Beam, which cannot be imported ({exc}):"
-            " pip install 'mlops_mini[beam]'"
-        ) from exc
+        raise without_beam(exc) from exc
     return type("StatisticsCombineFn", (StatisticsFn, CombineFn), {})()
+
+
+def without_beam(exc: ImportError) -> FailedPreconditionError:
+    """Make the error for who hasn't got Apache Beam, with the way out."""
+    return FailedPreconditionError(
+        f"statistics under Beam need Apache Beam, which cannot be imported ({exc}):"
+        " pip install 'mlops_mini[beam]'"
+    )

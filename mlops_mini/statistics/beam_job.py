@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError
 from mlops_mini.statistics import protos
-from mlops_mini.statistics.beam import combine_fn
+from mlops_mini.statistics.beam import combine_fn, without_beam
 from mlops_mini.statistics.mergeable import TableStatistics
 
 if TYPE_CHECKING:
@@ -63,10 +63,14 @@ def checked_options(arguments: Sequence[str]) -> "PipelineOptions":
 
     Raises:
         InvalidArgumentError: An option is unknown, missing or malformed; the message names all.
+        FailedPreconditionError: Apache Beam is not installed.
     """
-    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-    from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
-    from apache_beam.runners import create_runner
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+        from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+        from apache_beam.runners import create_runner
+    except ImportError as exc:
+        raise without_beam(exc) from exc
 
     known = set(PipelineOptions([]).get_all_options())
     options = PipelineOptions(list(arguments))
@@ -112,7 +116,7 @@ def _write(statistics: TableStatistics, output: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Count; exit 2 with one line if an option can't be right."""
+    """Count; exit 2 with one line if an option can't be right, 1 if something else is."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--input", required=True, help="Parquet files, such as 'flights/*.parquet'")
     parser.add_argument("--output", required=True, help="the file of statistics")
@@ -126,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InvalidArgumentError as exc:
         sys.stderr.write(f"beam_job: {exc}\n")
         return 2
-    except MlopsMiniError as exc:
+    except (MlopsMiniError, OSError) as exc:
         sys.stderr.write(f"beam_job: {exc}\n")
         return 1
     return 0

@@ -1,10 +1,13 @@
 """Our features in Feast's words, which is Python with the same names."""
 
 import ast
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from mlops_mini.errors import InvalidArgumentError
 from mlops_mini.features import feast, offline
 from tests.features.toys import JOBS, climate, happened, jobs
 
@@ -67,3 +70,13 @@ def test_the_last_value_that_still_stands_is_what_is_computed_offline(tmp_path):
     for name in empty | {latest.name: float("nan") for latest in JOBS.latest}:
         known = looked_up[name].fillna(empty.get(name)) if name in empty else looked_up[name]
         np.testing.assert_array_equal(known, computed[name], err_msg=name)
+
+
+def test_what_feast_cannot_hold_or_nobody_has_is_named(tmp_path):
+    with pytest.raises(InvalidArgumentError, match=r"looked up by 'plan', but by \['line', 'prod"):
+        feast.feature_view(JOBS, "plan")
+    with pytest.raises(InvalidArgumentError, match=r"observations of \['climate'\] too; there are"):
+        feast.write_values(JOBS, tmp_path, history=happened(jobs(9)), observed={})
+    odd = replace(JOBS.windows[0], source=replace(JOBS.windows[0].source, entity="my line"))
+    with pytest.raises(InvalidArgumentError, match="'my line' can't name a variable"):
+        feast.definitions(replace(JOBS, features=[odd]), folder=tmp_path)

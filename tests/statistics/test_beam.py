@@ -6,7 +6,7 @@ import pytest
 
 from mlops_mini.errors import FailedPreconditionError
 from mlops_mini.flights import datasets
-from mlops_mini.statistics import beam
+from mlops_mini.statistics import beam, beam_job
 from tests.statistics.test_mergeable import assert_same, of
 
 
@@ -41,3 +41,13 @@ def test_without_apache_beam_the_way_out_is_named(monkeypatch):
 
     with pytest.raises(FailedPreconditionError, match=r"pip install 'mlops_mini\[beam\]'"):
         beam.combine_fn()
+
+
+def test_a_job_without_apache_beam_is_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+
+    status = beam_job.main(["--input=flights.parquet", "--output=flights.pb"])
+
+    assert status == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("pip install 'mlops_mini[beam]'")

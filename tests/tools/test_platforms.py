@@ -46,3 +46,7 @@ def test_a_piece_that_is_not_known_fails_and_is_not_recorded(monkeypatch, tmp_pa
     assert status == 1
     assert "AttributeError" in capsys.readouterr().out
     assert not path.exists()
+
+
+def test_a_piece_that_hangs_is_ended():
+    assert platforms.run_piece("feast", longest_s=0.0) == "it took longer than 0 minutes"

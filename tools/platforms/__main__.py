@@ -55,6 +55,7 @@ def run_piece(name: str, *, longest_s: float = LONGEST_S) -> Piece | str:
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
             if status is None:
                 return f"it took longer than {longest_s / 60:.0f} minutes"
             if status:

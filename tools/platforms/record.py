@@ -43,7 +43,7 @@ def keep(name: str, piece: Piece, *, seconds: float, path: Path = RECORD) -> Non
         entries[name] = asdict(piece) | {
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores,"
-            f" Python {platform.python_version()}",
+            f" Python {platform.python_version()}, load {os.getloadavg()[1]:.0f}",
             "seconds": round(seconds),
         }
     path.write_text(json.dumps(dict(sorted(entries.items())), indent=2) + "\n")

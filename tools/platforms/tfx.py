@@ -113,7 +113,7 @@ def run(folder: Path) -> Piece:
             "our server's answers to tf.Examples": (
                 f"{len(served)}, at most {largest:.0e} from TensorFlow's own"
             ),
-            "time": f"{right_s:.0f} s, start included",
+            "time of the pipeline": f"{right_s:.0f} s, start included",
             "the trap, `tf.saved_model.save`: executions": _counted(trap["states"]),
             "the trap: AUC by the Evaluator, which blesses it": f"{trap['auc']:.3f}",
             "the trap: our server's answer": refused,
