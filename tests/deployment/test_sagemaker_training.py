@@ -20,10 +20,10 @@ ROOT = Path(__file__).parents[2]
 SERVE = ROOT / "deploy" / "docker" / "serve"
 USE_CASE = "tests.tenants.churn:CHURN"
 HYPERPARAMETERS = {"use_case": USE_CASE, "period": "2026-02", "holdout_days": "14", "seed": "3"}
-# As Local Mode writes it; nobody answers to this name.
+# As Local Mode writes it; names that end so are nobody's (RFC 2606).
 RESOURCES = {
-    "current_host": "algo-1-x7k2p",
-    "hosts": ["algo-1-x7k2p"],
+    "current_host": "algo-1-x7k2p.invalid",
+    "hosts": ["algo-1-x7k2p.invalid"],
     "network_interface_name": "eth0",
 }
 
@@ -103,6 +103,11 @@ def test_a_missing_period_and_a_second_host_are_named(tmp_path: Path) -> None:
     hosts = ["algo-1", "algo-2"]
     with pytest.raises(FailedPreconditionError, match="there are 2 hosts, and one trains"):
         sagemaker_training.train(lay_out(tmp_path / "b", HYPERPARAMETERS, hosts=hosts))
+
+
+def test_a_host_that_cannot_be_resolved_is_not_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(FailedPreconditionError, match="the channel 'train' is empty"):
+        sagemaker_training.train(lay_out(tmp_path, HYPERPARAMETERS))
 
 
 def test_a_file_of_the_platform_that_is_no_json_is_named(tmp_path: Path) -> None:

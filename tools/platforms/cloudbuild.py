@@ -36,6 +36,7 @@ FEWER_TESTS = {
     "_MODEL_TESTS": "tests/model/test_thresholds.py",
 }
 DOCKER = "gcr.io/cloud-builders/docker"
+_PUSHED_TOO = ("-python", "-debian")
 _CACHE = image.REPOSITORY / ".cache" / "pip"
 _WHAT: dict[str, Any] = {
     "name": "Cloud Build",
@@ -69,6 +70,7 @@ def run(folder: Path) -> Piece:
             "_KUBEFLOW": kubeflow.address,
             **FEWER_TESTS,
         }
+        stack.callback(_forget, [f"{values['_IMAGE']}{end}:local-1" for end in ("", *_PUSHED_TOO)])
         workspace = _clone(folder / "workspace")
         took = {}
         for step in cloud_build.steps(build, values):
@@ -133,7 +135,7 @@ def _run(step: Step, workspace: Path, base: str) -> None:
         )
         flags += [
             f"--volume={socket}:/var/run/docker.sock",
-            "--volume=/usr/bin/docker:/usr/bin/docker:ro",
+            f"--volume={shutil.which('docker')}:/usr/bin/docker:ro",
         ]
         named = base
         if not step.has_program:
@@ -153,6 +155,11 @@ def _run(step: Step, workspace: Path, base: str) -> None:
         raise FailedPreconditionError(
             f"step {step.id} ended with {ran.returncode}:\n" + "\n".join(lines)
         )
+
+
+def _forget(names: list[str]) -> None:
+    """Remove names of a registry that's gone; the images stay under their other ones."""
+    subprocess.run(["docker", "image", "rm", *names], capture_output=True, check=False)
 
 
 def _upload(build: dict[str, Any], workspace: Path, bucket: Path) -> list[str]:
