@@ -122,7 +122,7 @@ def progress() -> Iterator[Callable[[str, int, int, Sequence[str]], None]]:
         def show(text: str, n_done: int, n_all: int, lines: Sequence[str]) -> None:
             bar.update(task, description=text, completed=n_done, total=n_all)
             for line in lines:
-                console.print(line, markup=False, highlight=False)
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         yield show
 
