@@ -46,7 +46,6 @@ def by_hand(
     version_folder: str,
     version_digest: str,
     models_folder: str,
-    registry: str,
     train_periods: list[str],
     test_period: str,
     data_digest: str,
@@ -57,7 +56,6 @@ def by_hand(
         version_folder: Folder of the version to export again.
         version_digest: What it answers.
         models_folder: Folder of the model's versions.
-        registry: MLflow's address of the registry.
         train_periods: As that version's publication says, like the others.
         test_period: The last period.
         data_digest: Of the data.
@@ -67,7 +65,7 @@ def by_hand(
         model=exported.outputs["model"],
         model_digest=exported.outputs["Output"],
         models_folder=models_folder,
-        registry=registry,
+        registry="",
         train_periods=train_periods,
         test_period=test_period,
         data_digest=data_digest,
@@ -76,14 +74,13 @@ def by_hand(
     ).set_caching_options(False)
 
 
-def publish(runner: Runner, run_id: str, version_folder: Path, *, registry: str) -> RunRecord:
+def publish(runner: Runner, run_id: str, version_folder: Path) -> RunRecord:
     """Publish the bad version; again under the same id changes nothing.
 
     Args:
         runner: Runs the pipeline.
         run_id: Names the run.
         version_folder: Of the version that it's made from.
-        registry: MLflow's address of the registry.
 
     Raises:
         AbortedError: The run has failed.
@@ -95,7 +92,6 @@ def publish(runner: Runner, run_id: str, version_folder: Path, *, registry: str)
         "version_folder": str(version_folder),
         "version_digest": known.model_digest,
         "models_folder": str(version_folder.parent),
-        "registry": registry,
         "train_periods": list(known.train_periods[:-1]),
         "test_period": known.test_period,
         "data_digest": known.data_digest,

@@ -22,8 +22,7 @@ from mlops_mini.triggers.ledger import Ledger
 
 _SHARE = 0.95  # as periods differ a little
 _SETTINGS = """\
-# A model is retrained once there's about as much new data as the first one has learned from. Of the
-# policies in benchmarks/policy_prices.md and those around them, that one brought most per retraining.
+# A model is retrained once there's about as much new data as the first one has learned from.
 new_data: {{min_rows: {min_rows}}}
 cool_down: {cool_down_s:.0f}s
 """

@@ -13,7 +13,6 @@ from mlops_mini.loop.production import Production
 from mlops_mini.loop.state import Kind, State
 from mlops_mini.model import champions, publish
 from mlops_mini.model.publish import Publication
-from mlops_mini.model.registry import uri_beside
 from mlops_mini.pipeline import definition
 from mlops_mini.runner.records import RunRecord
 from mlops_mini.triggers import reasons
@@ -55,8 +54,7 @@ def _publish_by_hand(of: Production, known: State) -> State:
     by_hand = champions.versions_by_run(of.models).get(run_id)
     if champions.champion(of.models) not in (known.stable, by_hand):
         return known
-    folder, registry = of.models / str(known.stable), uri_beside(of.models.resolve())
-    planted.publish(of.runner, run_id, folder, registry=registry)
+    planted.publish(of.runner, run_id, of.models.resolve() / str(known.stable))
     version = champions.versions_by_run(of.models).get(run_id)
     text = "somebody has published a version without a test"
     return known.noted("by hand", text, version=version)
@@ -159,7 +157,8 @@ def _run_pipeline(of: Production, claim: Claim, period: Period) -> RunRecord:
             )
             return of.runner.run(
                 definition.continuous_training,
-                {**arguments, "epochs": of.plan.epochs},
+                # MLflow takes seconds for each version: `mlops-mini reconcile` registers all.
+                {**arguments, "epochs": of.plan.epochs, "registry": ""},
                 run_id=run_id,
                 trigger=claim.trigger,
             )
