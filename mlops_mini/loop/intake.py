@@ -16,7 +16,7 @@ from mlops_mini.loop.state import Served, State
 from mlops_mini.model import evaluation
 from mlops_mini.monitoring import quality
 from mlops_mini.monitoring.quality import Cohort, Maturity
-from mlops_mini.statistics import drift, mergeable
+from mlops_mini.statistics import drift
 from mlops_mini.statistics.drift import DriftReport
 
 _N_SHOWN = 8
@@ -35,6 +35,9 @@ def receive(of: Production, known: State, period: Period, *, now: datetime) -> S
     for each in (*late, period):
         for table in of.case.tables:
             rows = of.world.partition(table, each)
+            if rows.empty and table is of.case.examples:
+                known = known.noted("missing", f"no {table.name} of {each} have come")
+                continue
             incident = (of.plan.incidents or {}).get(str(each))
             if incident == "other units" and each == period and table is of.case.examples:
                 rows = world.in_other_units(table, rows)
@@ -63,6 +66,8 @@ def observe(of: Production, known: State, period: Period, *, now: datetime) -> S
     of.journal.add_labels(matured[["request_id", "label"]], now=now)
     rows = of.journal.rows(period)
     moved = drifted(of, period)
+    if len(rows) and rows["label"].isna().all():
+        known = known.noted("unknown quality", f"no label of {period} has come")
     served = Served(
         period=str(period),
         n_requests=len(rows),
@@ -76,15 +81,13 @@ def observe(of: Production, known: State, period: Period, *, now: datetime) -> S
 
 def drifted(of: Production, period: Period) -> DriftReport | None:
     """Compare the inputs of a period with those of the first ones; None if nobody has asked."""
-    first = [of.world.examples_of(each)[0] for each in of.periods[: of.plan.n_first]]
-    learned = mergeable.add(mergeable.create(), pd.concat(first))
     asked = of.journal.statistics(period)
-    shared = set(learned.columns) & set(asked.columns)
+    shared = set(of.reference.columns) & set(asked.columns)
     if not shared or not asked.n_rows:
         return None
     threshold = of.settings.drift_threshold
     limits = dict.fromkeys(shared, threshold) if threshold is not None else None
-    return drift.compare(learned, asked, thresholds=limits)
+    return drift.compare(of.reference, asked, thresholds=limits)
 
 
 def cohorts(of: Production, known: State, version: int) -> list[Cohort]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Self
+
+import pandas as pd
 
 from mlops_mini import use_case
 from mlops_mini.data.periods import Period
@@ -17,6 +20,8 @@ from mlops_mini.loop.world import World
 from mlops_mini.monitoring.journal import Journal
 from mlops_mini.runner.records import TaskRecord
 from mlops_mini.runner.runner import Runner
+from mlops_mini.statistics import mergeable
+from mlops_mini.statistics.mergeable import TableStatistics
 from mlops_mini.triggers import settings
 from mlops_mini.triggers.ledger import Ledger
 
@@ -84,6 +89,12 @@ class Production:
             self.gateway = stack.enter_context(gateway)
             self.runner = stack.enter_context(Runner(workspace / "runs", on_task=on_task))
             self._opened = stack.pop_all()
+
+    @cached_property
+    def reference(self) -> TableStatistics:
+        """What the inputs of the first periods were like."""
+        first = [self.world.examples_of(each)[0] for each in self.periods[: self.plan.n_first]]
+        return mergeable.add(mergeable.create(), pd.concat(first))
 
     def period(self, known: State) -> Period:
         """Tell which period is played."""

@@ -38,9 +38,10 @@ def look(of: Production, known: State) -> State:
 
 def retrain(of: Production, known: State) -> State:
     """Run the pipeline if a reason was accepted, or let somebody publish by hand."""
-    if known.releasing is not None:
+    usable = _usable(of, known)
+    if known.releasing is not None or not usable:
         return known
-    ended = run(of, period=_usable(of, known)[-1], now=of.now(known))
+    ended = run(of, period=usable[-1], now=of.now(known))
     if ended is not None:
         kind, reason = verdict(ended)
         version = champions.versions_by_run(of.models).get(ended.id)

@@ -89,10 +89,16 @@ class World:
         self._matures_s = int(
             duration(use_case.label.matures_after, "matures_after").total_seconds()
         )
+        self._made: tuple[Period, list[Request]] | None = None
         self._rows = {table.name: _rows(table, needed, stored, folder) for table in use_case.tables}
 
     def requests(self, period: Period) -> list[Request]:
         """Make the requests about the rows of a period, in the order in which they're due."""
+        if self._made is None or self._made[0] != period:
+            self._made = period, self._requests(period)
+        return self._made[1]
+
+    def _requests(self, period: Period) -> list[Request]:
         chosen = self._of(period)
         chosen = chosen[np.argsort(self._due_s[chosen], kind="stable")]
         features = self.features.iloc[chosen]
