@@ -22,6 +22,7 @@ figcaption { font-weight: 600; }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line); }
+td:first-child { white-space: nowrap; }
 th { color: var(--faint); font-weight: 600; } th.number, td.number { text-align: right;
   font-variant-numeric: tabular-nums; white-space: nowrap; }
 svg { width: 100%; height: auto; }

@@ -16,7 +16,7 @@ from mlops_mini.lineage import lineage
 from mlops_mini.lineage import report as lineage_report
 from mlops_mini.loop import comparison, state
 from mlops_mini.loop.comparison import Compared
-from mlops_mini.loop.state import Event, State
+from mlops_mini.loop.state import Event, Served, State
 from mlops_mini.use_case import load
 
 PAGE, RECORD = "report.html", "record.json"
@@ -207,24 +207,23 @@ def _timeline(known: State) -> str:
 
 
 def _losses(known: State, compared: dict[str, Compared], measured: Quality | None) -> list[str]:
-    def values(name: str) -> list[float]:
-        return [
-            getattr(compared[each.period], name) if each.period in compared else math.nan
-            for each in known.served
-        ]
+    def gained(served: Served, name: str) -> float:
+        """Tell by how much a period's log loss is below that of never retraining."""
+        other = compared.get(served.period)
+        if other is None or served.log_loss is None:
+            return math.nan
+        return other.never - (served.log_loss if name == "served" else other.always)
 
-    served = [math.nan if each.log_loss is None else each.log_loss for each in known.served]
     drawn = [
-        page.Line(name="served", values=served),
-        page.Line(name="never retrained", values=values("never")),
-        page.Line(name="retrained in each period", values=values("always")),
+        page.Line(name=title, values=[gained(each, name) for each in known.served])
+        for name, title in (("served", "served"), ("always", "retrained in each period"))
     ]
     shown = [
         page.lines(
             drawn,
-            caption="Log loss of what was served, beside both extremes",
+            caption="How much better than never retraining",
             x_label="period",
-            y_label="nats, lower is better",
+            y_label="log loss that was saved, nats; below 0 it was worse",
         )
     ]
     if measured:

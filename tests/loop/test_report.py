@@ -117,7 +117,7 @@ def test_a_browser_shows_all_of_it_without_scrolling_sideways(workspace, tmp_pat
     title = shown.partition("<title>")[2].partition("</title>")[0]
     seen = json.loads(title.replace("&quot;", '"'))
     assert seen["page"] <= seen["window"]
-    assert len(seen["lines"]) == 3 + 2
+    assert len(seen["lines"]) == 2 + 2
     assert all(length > 100 for length in seen["lines"])
     assert len(seen["dots"]) == 5
     assert all(0 < x < 440 for x in seen["dots"])
