@@ -404,7 +404,7 @@ def show(
 ) -> None:
     """Show the tasks of a run.
 
-    Example: mlops-mini pipeline show judged-on-2013-03 --workspace runs/loop
+    Example: mlops-mini pipeline show on_demand-b944dc9399f9 --workspace runs/loop
     """
     with _runner(workspace) as runner:
         found = runner.show(run)
