@@ -116,8 +116,9 @@ class LiveRelease:
 
         def ask_next(_look_s: float) -> None:
             if self.loses_canary and phase is Phase.RAMP:
-                os.kill(self.gateway.pids[f"v{self.canary}"], signal.SIGKILL)
                 self.loses_canary = False
+                (self.folder / LOST).touch()
+                os.kill(self.gateway.pids[f"v{self.canary}"], signal.SIGKILL)
             self._ask_next(attempts, has_copies=phase is Phase.SHADOW)
 
         try:
@@ -134,8 +135,7 @@ class LiveRelease:
 
     def _ask_next(self, attempts: AttemptLog, *, has_copies: bool) -> None:
         """Ask as much as makes a look, and return once the router has written it down."""
-        has_died = self.gateway.keep_router_running() or not self.gateway.is_alive(self.canary)
-        if has_died:
+        if self.gateway.keep_router_running():
             (self.folder / LOST).touch()
         if not self.requests or not self.gateway.is_alive(self.stable):
             raise InterruptedReleaseError
@@ -145,6 +145,8 @@ class LiveRelease:
         answers = traffic.ask(self.gateway.router.address, self.model, asked)
         self.answered |= {key for key, answer in answers.items() if answer.status == 200}
         by_version = _answered_by(attempts, answers, has_copies=has_copies)
+        if not self.gateway.is_alive(self.canary):  # the next look may take it back for that
+            (self.folder / LOST).touch()
         for request_id, version in by_version.items():
             if request_id in self.outcomes and answers[request_id].status == 200:
                 is_canary = version == f"v{self.canary}"

@@ -106,8 +106,8 @@ def _ask_in_release(
     folder, version, stable = _folder(of, known), _canary(known), _stable(known)
     of.gateway.serve(stable)
     made = release.read(folder)
-    if not made.state.is_over and made.state.phase is not Phase.PROMOTED:
-        release.move(folder, stable=of.gateway.start(stable), canary=of.gateway.start(version))
+    canary = made.canary if made.state.is_over else of.gateway.start(version)
+    release.move(folder, stable=of.gateway.start(stable), canary=canary)
     period = of.period(known)
     outcomes = pd.concat([of.world.outcomes(each) for each in (period.previous(), period)])
     going_on = LiveRelease(
