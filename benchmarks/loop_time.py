@@ -5,8 +5,8 @@ A sentence that does not hold any more is not printed: the script stops at it.
 
     .venv/bin/python -m benchmarks.loop_time [DATE [WEEKS YEAR [AGAIN]]]
 
-writes `benchmarks/loop_time.md`; it takes twenty minutes on two calm cores. Workspaces of loops that
-are over may be given instead of playing them.
+writes `benchmarks/loop_time.md`; it takes twenty minutes on two calm cores. Workspaces of ended loops
+may be given instead of playing them.
 """
 
 import os
@@ -108,7 +108,7 @@ Written by `benchmarks/loop_time.py` on {date}; Python {platform.python_version(
 
 {stages(weeks, year)}
 
-`begin` and `retrain` are runs of the pipeline, `release` starts the new version's server, `wait` and
+`begin` and `retrain` are runs of the pipeline, `release` starts a new version's server, `wait` and
 `serve` are requests, `comparison` is what was still to be compared at the end.
 
 {chr(10).join(sentences)}
