@@ -5,8 +5,8 @@ A sentence that does not hold any more is not printed: the script stops at it.
 
     .venv/bin/python -m benchmarks.loop_time [DATE [WEEKS YEAR [AGAIN]]]
 
-writes `benchmarks/loop_time.md`; it takes twenty minutes on two calm cores. Workspaces of ended loops
-may be given instead of playing them.
+writes `benchmarks/loop_time.md`; it takes twenty minutes on two calm cores. Workspaces of loops
+that are over may be given instead of playing them.
 """
 
 import os
