@@ -145,7 +145,9 @@ Written by `benchmarks/augmentation.py` on {date}; Python {platform.python_versi
 
 Accuracy of the convolutional network on the 10,000 test images of Fashion-MNIST, clean and as
 `photos.camera` photographs them, mean of {len(SEEDS)} seeds. 1,000 unlabeled photos vote. In place
-of people, the model of "all 68 alike" reads: a stand-in, not people.
+of people, the model of "all 68 alike" reads: a stand-in, not people. Which candidates there are was
+decided once, with photos of this same simulator in view, though with other seeds: photos of another
+kind may gain less.
 
 {say(results)}
 

@@ -36,7 +36,7 @@ from benchmarks.server_swaps import RELOAD, model, reload_request
 from mlops_mini.errors import InternalError
 from mlops_mini.wire import PREDICT_METHOD, ModelSpec, PredictRequest, PredictResponse
 from tests.serving.models import write_numbered
-from tests.serving.pulse import Pulse, noise_s
+from tests.serving.pulse import noise_s
 from tests.serving.servers import Server, publish_numbered, run_in_child, wait_until
 
 MOST_GROWTH_MB = 10.0
@@ -167,16 +167,23 @@ def operate(server: Server, models: Path, base: Path, log: str) -> Iterator[bool
             yield True
 
 
-# How late a program that only sleeps wakes up, at its worst, until its stdin ends.
-_SLEEPING = """
-import sys, threading, time
-done, longest = threading.Event(), 0.0
+# A program of its own, so that it isn't kept waiting by the threads that ask here: until its stdin
+# ends, it asks for `/healthz` again and again, and it sleeps in between. Prints the seconds of all
+# answers, and how late it woke up at worst, which has nothing to do with the server.
+_WATCHING = """
+import http.client, json, sys, threading, time
+done, late, seconds = threading.Event(), 0.0, []
 threading.Thread(target=lambda: (sys.stdin.read(), done.set())).start()
+connection = http.client.HTTPConnection(sys.argv[1], timeout=120)
 while not done.is_set():
     began = time.perf_counter()
     time.sleep(0.01)
-    longest = max(longest, time.perf_counter() - began - 0.01)
-print(longest)
+    late = max(late, time.perf_counter() - began - 0.01)
+    began = time.perf_counter()
+    connection.request("GET", "/healthz")
+    connection.getresponse().read()
+    seconds.append(time.perf_counter() - began)
+print(json.dumps([seconds, late]))
 """
 
 
@@ -221,7 +228,6 @@ def soak(models: Path, folder: Path, *, n_requests: int) -> Soaked:
     done, before_s = threading.Event(), noise_s()
     with serving(models, folder) as (server, log), ExitStack() as stack:
         process = psutil.Process(server.process.pid)
-        pulse = stack.enter_context(Pulse(server))
         stack.callback(done.set)
         asking = {
             "requests over REST": lambda: ask_rest(server, "/v1/models/m:predict"),
@@ -252,14 +258,15 @@ def soak(models: Path, folder: Path, *, n_requests: int) -> Soaked:
             return resident_mb
 
         warm_mb = max(reach(WARM_UP))
-        resident_mb: list[float] = []
-        sleeping = stack.enter_context(
+        watching = stack.enter_context(
             subprocess.Popen(
-                [sys.executable, "-c", _SLEEPING], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                [sys.executable, "-c", _WATCHING, server.rest],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
             )
         )
-        seconds = pulse.during(lambda: resident_mb.extend(reach(1)))
-        sleeper_s = float(sleeping.communicate()[0])
+        resident_mb = reach(1)
+        seconds, late_s = json.loads(watching.communicate()[0])
         done.set()
         for worker in workers.values():
             worker.join(120)
@@ -270,7 +277,7 @@ def soak(models: Path, folder: Path, *, n_requests: int) -> Soaked:
         n_failed=sum(worker.n_failed for worker in workers.values()),
         growth_mb=max(resident_mb, default=warm_mb) - warm_mb,
         longest_s=max(seconds),
-        limit_s=max(LIMIT_S, 10 * median_s, 2 * max(before_s, noise_s(), sleeper_s)),
+        limit_s=max(LIMIT_S, 10 * median_s, 2 * max(before_s, noise_s(), late_s)),
         n_log_files=n_log_files,
     )
 

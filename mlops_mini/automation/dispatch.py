@@ -39,6 +39,8 @@ from mlops_mini.errors import (
     UnavailableError,
 )
 from mlops_mini.review.queue import Item, Kind, ReviewQueue
+from mlops_mini.triggers import reasons
+from mlops_mini.triggers.reasons import Firing
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +110,7 @@ class Dispatcher:
         policy_file: Path,
         *,
         output: str,
-        on_alarm: Callable[[Alarm], None] | None = None,
+        on_alarm: Callable[[Firing], object] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         max_open: int = 10_000,
         audits_overdue_s: float = 86_400.0,
@@ -121,8 +123,9 @@ class Dispatcher:
             queue: For the cases of people; its categories are the model's, in its order.
             policy_file: JSON, as `save` writes it; people alone decide while there's none.
             output: The model's output with one probability per category.
-            on_alarm: Told when audits show that a promise is broken, such as a trigger for
-                retraining. It's told once, or twice if it's killed meanwhile.
+            on_alarm: Told when audits show that a promise is broken, as a reason to retrain: a
+                ledger's `fire` fits. It's told once, or twice under the same key if the process is
+                killed meanwhile.
             now: The clock.
             max_open: The most items that may wait for people.
             audits_overdue_s: Seconds after which an audit has waited for too long.
@@ -239,7 +242,15 @@ class Dispatcher:
         if alarm is None:
             return None
         if self._on_alarm is not None:
-            self._on_alarm(alarm)
+            scope = next(iter(self.policy.certificates.values())).scope
+            self._on_alarm(
+                reasons.promise_broken(
+                    version=scope.model_version,
+                    max_error=alarm.max_error,
+                    n_audits=alarm.n_audits,
+                    errors=alarm.errors,
+                )
+            )
         self.step_down(alarm.sentence())
         return alarm
 

@@ -1,4 +1,8 @@
-"""Let a person decide where the gate could not: publish the candidate of an undecided run."""
+"""Let a person decide where the gate could not: publish the candidate of an undecided run.
+
+A candidate that the gate has blessed is trained once more, on the days that judged it, too. One
+that a person lets through is published just as it was judged, and its publication says so.
+"""
 
 from __future__ import annotations
 
@@ -59,6 +63,7 @@ def approve(workspace: Path, run_id: str, *, by: str) -> PublishedVersion:
             f"the candidate of {run_id} was edited after it was judged: run the pipeline again"
         )
     # Where only its last days judge, a candidate has learned from the test period, too.
+    holdout_days = run.arguments.get("holdout_days", 0)
     seen = [run.arguments["test_period"]] if "holdout_days" in run.arguments else []
     publication = Publication(
         run_id=run_id,
@@ -68,6 +73,7 @@ def approve(workspace: Path, run_id: str, *, by: str) -> PublishedVersion:
         data_digest=run.arguments["data_digest"],
         began=run.started_at,
         approved_by=by,
+        holdout_days=holdout_days,
     )
     return publish_and_register(
         model, models, publication=publication, uri=run.arguments.get("registry", "")

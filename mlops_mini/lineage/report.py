@@ -63,6 +63,8 @@ def _model(lineage: Lineage) -> TextTable:
         rows.append(("answers (digest)", known.model_digest[:_SHORT]))
     if known and known.approved_by:
         rows.append(("approved by", known.approved_by))
+    if known and known.holdout_days:
+        rows.append(("not learned from", f"the last {known.holdout_days} days, which judged it"))
     for who, measured in lineage.metrics.items():
         auc, log_loss = (
             "none" if (value := measured.get(name)) is None else f"{value:.4f}"

@@ -393,7 +393,8 @@ def serving(evidence: Evidence, thresholds: Thresholds) -> list[RuleResult]:
             reason="" if checked.is_servable else checked.finding,
         ),
     ]
-    if checked.is_servable:
+    # A model that answers otherwise, or too late for the rest of the check, has a latency as well.
+    if checked.is_servable or checked.latency_ms > 0:
         is_fast = checked.latency_ms <= most
         results.append(
             RuleResult(

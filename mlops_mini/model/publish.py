@@ -65,6 +65,8 @@ class Publication:
         began: When the run began, ISO 8601; empty if that isn't known.
         approved_by: Who let it through although its verdict was "undecided"; empty if nobody had
             to.
+        holdout_days: How many days at the end of all periods it has not learned from: those that
+            judged it, if a person let the candidate through just as it was judged.
         alias: What it is published as: the `champion`, meant to serve at once, or a `challenger`,
             which a release has to make the champion first.
     """
@@ -76,6 +78,7 @@ class Publication:
     data_digest: str
     began: str = ""
     approved_by: str = ""
+    holdout_days: int = 0
     alias: Literal["champion", "challenger"] = "champion"
 
     @classmethod

@@ -20,11 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_mini.errors import MlopsMiniError, UnavailableError
+from mlops_mini.errors import DeadlineExceededError, MlopsMiniError
 from mlops_mini.local_server import LocalServer, Transport
 from mlops_mini.model import evaluation, signatures, training
 from mlops_mini.model.signatures import Signature
 
+_KILLED = "was killed by"
 _TRANSPORTS: tuple[Transport, ...] = ("rest", "grpc")
 
 
@@ -38,7 +39,8 @@ class ServingCheck:
         misfit: What callers of the baseline couldn't send or wouldn't get any more; empty if
             nothing.
         latency_ms: Shortest time of a single prediction over REST, NaN if there was none: what the
-            model needs, for what other work on the machine adds differs from one to the next.
+            model needs, for what other work on the machine adds differs from one to the next. If
+            the client gave up waiting, how long it had waited.
     """
 
     is_servable: bool
@@ -55,6 +57,7 @@ def check(
     baseline: Path | None = None,
     n_rows: int = 50,
     tolerance: float = 1e-5,
+    timeout_s: float = 10.0,
 ) -> ServingCheck:
     """Start the model server on a model and ask it over REST and gRPC, also for its fallback.
 
@@ -65,6 +68,7 @@ def check(
         baseline: The version that it would replace; whoever asks that one must be able to ask this.
         n_rows: How many examples to ask about, evenly spread; all if there are fewer.
         tolerance: Largest allowed difference from the answer of the model run in this process.
+        timeout_s: Seconds to wait for each answer.
 
     Returns:
         The result. A model that doesn't load, doesn't answer or answers otherwise isn't servable;
@@ -76,8 +80,17 @@ def check(
     """
     examples = training.read_examples(test_file, features)
     positions = np.linspace(0, len(examples) - 1, min(n_rows, len(examples))).astype(int)
-    asked = examples.iloc[positions]
-    misfit = ""
+    how = (model, examples.iloc[positions], baseline, tolerance, timeout_s)
+    checked = _check(*how)
+    # Somebody may have killed the server; a model that did does it again.
+    return _check(*how) if _KILLED in checked.finding else checked
+
+
+def _check(
+    model: Path, asked: pd.DataFrame, baseline: Path | None, tolerance: float, timeout_s: float
+) -> ServingCheck:
+    differences: dict[str, float] = {}
+    misfit, latency_ms = "", math.nan
     default, fallback = signatures.DEFAULT, training.FALLBACK_SIGNATURE
     taken = signatures.read(baseline)[default] if baseline else None
     try:
@@ -88,12 +101,26 @@ def check(
             own[fallback] = evaluation.predict(model, asked, signature_name=fallback)
             sent[fallback] = asked[list(described[fallback].inputs)]
         misfit = _misfit(described[default], taken) if taken else ""
-        try:
-            differences, latency_ms = _ask_server(model, sent, own)
-        except UnavailableError:  # somebody may have killed it; a model that did does it again
-            differences, latency_ms = _ask_server(model, sent, own)
+        with tempfile.TemporaryDirectory(prefix="serving-check-") as folder:
+            versions = Path(folder) / "candidate"
+            shutil.copytree(model, versions / "1")
+            with LocalServer(versions, Path(folder) / "server") as server:
+                server.wait_until_served(1)
+                latency_ms = _latency_ms(server, asked, timeout_s)
+                for transport in _TRANSPORTS:
+                    with server.client(transport) as client:
+                        for name, inputs in sent.items():
+                            answer = client.predict(
+                                training.as_inputs(inputs), signature=name, timeout_s=timeout_s
+                            )
+                            whose = (
+                                f"{transport}, signature {name}" if name != default else transport
+                            )
+                            differences[whose] = _difference(answer["probability"], own[name])
     except MlopsMiniError as exc:
-        return ServingCheck(is_servable=False, finding=str(exc), misfit=misfit)
+        return ServingCheck(
+            is_servable=False, finding=str(exc), misfit=misfit, latency_ms=latency_ms
+        )
     worst = max(differences, key=lambda transport: differences[transport])
     is_servable = differences[worst] <= tolerance
     return ServingCheck(
@@ -107,26 +134,6 @@ def check(
             else f"differ from the model's own by up to {differences[worst]:.2g} over {worst}"
         ),
     )
-
-
-def _ask_server(
-    model: Path, sent: dict[str, pd.DataFrame], own: dict[str, npt.NDArray[Any]]
-) -> tuple[dict[str, float], float]:
-    """Serve a model, and compare its answers with its own: differences by way, and its latency."""
-    differences: dict[str, float] = {}
-    with tempfile.TemporaryDirectory(prefix="serving-check-") as folder:
-        versions = Path(folder) / "candidate"
-        shutil.copytree(model, versions / "1")
-        with LocalServer(versions, Path(folder) / "server") as server:
-            server.wait_until_served(1)
-            for transport in _TRANSPORTS:
-                with server.client(transport) as client:
-                    for name, inputs in sent.items():
-                        answer = client.predict(training.as_inputs(inputs), signature=name)
-                        is_default = name == signatures.DEFAULT
-                        whose = transport if is_default else f"{transport}, signature {name}"
-                        differences[whose] = _difference(answer["probability"], own[name])
-            return differences, _latency_ms(server, sent[signatures.DEFAULT])
 
 
 def _misfit(signature: Signature, taken: Signature) -> str:
@@ -150,13 +157,19 @@ def _difference(answer: npt.NDArray[Any], own: npt.NDArray[Any]) -> float:
     return float(np.nan_to_num(np.abs(answer - own), nan=math.inf).max())
 
 
-def _latency_ms(server: LocalServer, asked: pd.DataFrame) -> float:
-    """Measure single predictions over REST."""
+def _latency_ms(server: LocalServer, asked: pd.DataFrame, timeout_s: float) -> float:
+    """Measure single predictions over REST, until the client gives up on one."""
     times_s = []
     with server.client("rest") as client:
         for row in range(len(asked)):
             inputs = training.as_inputs(asked.iloc[row : row + 1])
             began = time.perf_counter()
-            client.predict(inputs)
+            has_answer = True
+            try:
+                client.predict(inputs, timeout_s=timeout_s)
+            except DeadlineExceededError:
+                has_answer = False
             times_s.append(time.perf_counter() - began)
+            if not has_answer:
+                break
     return 1000 * min(times_s)

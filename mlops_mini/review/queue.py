@@ -37,6 +37,13 @@ create table if not exists item (
     added_at real not null, state text not null default 'open'
 ) strict;
 create index if not exists item_by_state on item (state, kind, added_at);
+create table if not exists open_items (n integer not null) strict;
+create trigger if not exists item_added after insert on item when new.state = 'open' begin
+    update open_items set n = n + 1;
+end;
+create trigger if not exists item_moved after update of state on item begin
+    update open_items set n = n + (new.state = 'open') - (old.state = 'open');
+end;
 create table if not exists decision (
     seq integer primary key autoincrement, item_id text not null references item,
     annotator text not null, label text not null, saw_hint integer not null,
@@ -180,6 +187,11 @@ class ReviewQueue:
             connection.execute("pragma journal_mode = wal")
             connection.executescript(_SCHEMA)
         with self._changing() as connection:
+            # Triggers count from here on: each item that's routed asks how many are open.
+            connection.execute(
+                "insert into open_items select count(*) from item where state = 'open'"
+                " having not exists (select * from open_items)"
+            )
             known = tuple(
                 row["name"]
                 for row in connection.execute("select name from category order by place")
@@ -358,9 +370,7 @@ class ReviewQueue:
     def n_open(self) -> int:
         """Count the items that still wait for somebody."""
         with self._reading() as connection:
-            return int(
-                connection.execute("select count(*) from item where state = 'open'").fetchone()[0]
-            )
+            return int(connection.execute("select n from open_items").fetchone()[0])
 
     def oldest_audit_s(self) -> float:
         """Tell how long the oldest audit has been waiting, in seconds; 0 if none is."""

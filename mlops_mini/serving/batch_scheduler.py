@@ -91,11 +91,10 @@ class _Waiting:
             self.ends_at_s = loop.time() + task.timeout_s
             self._timer = loop.call_later(task.timeout_s, give_up, self)
 
-    def done(self, results: Results, start: int, stop: int | None) -> None:
+    def done(self, results: Results, start: int, stop: int | None) -> bool:
         """Answer with results, unless there was an answer before."""
         asked = self._answered()
-        if asked is not None:
-            asked.done(results, start, stop)
+        return asked is not None and asked.done(results, start, stop)
 
     def failed(self, error: Exception) -> None:
         """Answer with an error, unless there was an answer before."""
@@ -374,7 +373,7 @@ class BatchScheduler:
         try:
             for ran in work.result():
                 queue.ran(ran)
-                batching.settle(ran.tasks, ran.outcome)
+                batching.settle(ran.tasks, ran.outcome, queue.metrics)
         except Exception as exc:  # our own fault, whatever it is: nobody may wait for ever
             logger.exception("a batch has failed")
             for waiting in batch:
@@ -407,14 +406,15 @@ class _Part:
         self.n_elements = task.n_elements * self.n_rows // task.n_rows
         self._task, self._start, self._results = task, start, results
 
-    def done(self, results: Results, start: int, stop: int | None) -> None:
+    def done(self, results: Results, start: int, stop: int | None) -> bool:
         if self._start not in self._results:  # another part has failed
-            return
+            return False
         self._results[self._start] = [array[start:stop] for array in results.arrays]
         parts = self._results.values()
-        if all(parts):
-            arrays = [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
-            self._task.done(Results(arrays), 0, None)
+        if not all(parts):
+            return False
+        arrays = [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
+        return self._task.done(Results(arrays), 0, None)
 
     def failed(self, error: Exception) -> None:
         if self._results:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -63,7 +64,7 @@ class Task(Protocol):
         n_rows: How many there are.
         n_elements: How many elements are fed, as `RunCosts` counts them.
         timeout_s: Longest run, seconds; None for no limit.
-        queued_s: Since when it waits, by `time.perf_counter`; set only where runs are counted.
+        queued_s: When its turn came, by `time.perf_counter`; set only where runs are counted.
     """
 
     blocks: Sequence[Any]
@@ -74,8 +75,13 @@ class Task(Protocol):
     timeout_s: float | None
     queued_s: float
 
-    def done(self, results: Results, start: int, stop: int | None) -> None:
-        """Take the results, the first of one's rows, and the one after the last; None is all."""
+    def done(self, results: Results, start: int, stop: int | None) -> bool:
+        """Take the results, the first of one's rows, and the one after the last; None is all.
+
+        Returns:
+            Whether it's answered, and whoever ran it counts that: see `RunMetrics.answered`.
+        """
+        ...
 
     def failed(self, error: Exception) -> None:
         """Take the error instead."""
@@ -284,19 +290,22 @@ def _is_whole(tasks: Sequence[Task], arrays: Sequence[Array]) -> bool:
     return all(array.ndim and len(array) == n_rows for array in arrays)
 
 
-def settle(tasks: Sequence[Task], outcome: Outcome) -> None:
-    """Hand each task its results or its error."""
+def settle(tasks: Sequence[Task], outcome: Outcome, metrics: RunMetrics | None) -> None:
+    """Hand each task its results or its error, and count the answers that are left to count."""
+    n_answered = 0
     if isinstance(outcome, Results):
         start = 0
         for task in tasks:
-            task.done(outcome, start, start + task.n_rows)
+            n_answered += task.done(outcome, start, start + task.n_rows)
             start += task.n_rows
-        return
-    for task, own in zip(tasks, outcome, strict=True):
-        if isinstance(own, Results):
-            task.done(own, 0, None)
-        else:
-            task.failed(own)
+    else:
+        for task, own in zip(tasks, outcome, strict=True):
+            if isinstance(own, Results):
+                n_answered += task.done(own, 0, None)
+            else:
+                task.failed(own)
+    if n_answered and metrics is not None:
+        metrics.answered(tasks, n_answered, time.perf_counter())
 
 
 def _are_equal(

@@ -32,11 +32,6 @@ class Answer(NamedTuple):
     code: int = 0
     request_id: bytes = b""
 
-    @property
-    def id_line(self) -> bytes:
-        """The header of its id, or nothing."""
-        return b"x-request-id: %b\r\n" % self.request_id if self.request_id else b""
-
 
 def reason(status: int) -> str:
     """Name a status as libevent does, which has no words for those that are newer than itself.
@@ -55,6 +50,11 @@ def error_page(status: int) -> Answer:
         f"<BODY>\n<H1>{words}</H1>\n</BODY></HTML>\n"
     )
     return Answer(status, {"Content-Type": "text/html", "Connection": "close"}, page.encode())
+
+
+def id_line(request_id: bytes) -> bytes:
+    """Write the header of a request's id, or nothing."""
+    return b"x-request-id: %b\r\n" % request_id if request_id else b""
 
 
 def head_of(version: str, status: int, headers: Mapping[str, str], date: str) -> str:

@@ -34,7 +34,7 @@ from typing import cast
 
 import httptools
 
-from mlops_mini.serving.http_answers import JSON_HEADERS, Answer, error_page, head_of
+from mlops_mini.serving.http_answers import JSON_HEADERS, Answer, error_page, head_of, id_line
 from mlops_mini.serving.http_requests import (
     DEFAULT_LIMITS,
     MAX_KNOWN_HEAD_BYTES,
@@ -53,7 +53,6 @@ _SWEEP_S = 1.0
 _LINGER_S = 1.0  # for the client to read the last answer before what it still sends is refused
 _SLOWEST_BODY_BYTES_S = 500
 _COPIED_BYTES = 64 * 2**10
-_PLAIN_ANSWER = Answer(200, JSON_HEADERS)
 _LAST_REQUESTS_S = 0.1  # for requests already on their way when the server begins to stop
 
 
@@ -152,7 +151,7 @@ class _Connection(asyncio.Protocol):
         self._waiting: deque[Request] = deque()  # complete, in order
         self._answering: asyncio.Task[None] | None = None
         self._replying: Request | None = None  # what has been taken
-        self._began_s = 0.0  # when its turn came, or that of what the handler answers
+        self.began_s = 0.0  # when its turn came, or that of what the handler answers
         self._unfinished: Request | None = None  # like a known one, and its body isn't whole
         self._pieces: list[bytes] = []
         self._n_missing_bytes = 0
@@ -342,7 +341,7 @@ class _Connection(asyncio.Protocol):
         """Have a request taken, or else answered by the handler."""
         if request.take is not None:
             if self._listener.ended is not None:
-                self._began_s = time.perf_counter()
+                self.began_s = time.perf_counter()
             self._replying = request
             is_alone = self._is_quiet and len(self._listener.connections) == 1
             try:
@@ -360,20 +359,19 @@ class _Connection(asyncio.Protocol):
         self._waiting.append(request)
         self._answering = self._listener.loop.create_task(self._answer_waiting())
 
-    def send_json(self, body: bytes) -> None:
+    def send_json(self, body: bytes, request_id: bytes = b"") -> bool:
         """Answer what has been taken; see `Reply`."""
         if not self._is_quiet or self._listener.is_draining or len(body) > _COPIED_BYTES:
-            self.send(Answer(200, JSON_HEADERS, body))
-            return
-        self.transport.write(b"%b%d\r\n\r\n%b" % (self._listener.json_head, len(body), body))
-        if self._listener.ended is not None and self._replying is not None:
-            seconds = time.perf_counter() - self._began_s
-            self._listener.ended("POST", self._replying.target, _PLAIN_ANSWER, seconds)
-        self._replying = None
+            self.send(Answer(200, JSON_HEADERS, body, request_id=request_id))
+            return False
+        head, line = self._listener.json_head, id_line(request_id) if request_id else b""
+        self.transport.write(b"%b%d\r\n%b\r\n%b" % (head, len(body), line, body))
+        is_sent, self._replying = self._replying is not None, None
         if self._writable.is_set():
             self._is_quiet, self._is_idle, self._deadline = False, True, math.inf
         else:
             self._have_replied()
+        return is_sent
 
     def send(self, answer: Answer) -> None:
         """Answer what has been taken; see `Reply`."""
@@ -395,7 +393,7 @@ class _Connection(asyncio.Protocol):
         await self._writable.wait()
         while self._waiting and not self.transport.is_closing():
             request = self._waiting.popleft()
-            self._began_s = time.perf_counter()
+            self.began_s = time.perf_counter()
             answer = error_page(request.refusal) if request.refusal else await self._ask(request)
             self._write(request, answer)
             await self._writable.wait()
@@ -428,7 +426,7 @@ class _Connection(asyncio.Protocol):
     def _write(self, request: Request, answer: Answer) -> None:
         ended = self._listener.ended
         if ended is not None and not request.refusal:
-            ended(request.method, request.target, answer, time.perf_counter() - self._began_s)
+            ended(request.method, request.target, answer, time.perf_counter() - self.began_s)
         if self.transport.is_closing():
             return
         body = answer.body
@@ -441,8 +439,8 @@ class _Connection(asyncio.Protocol):
             and not request.is_last
             and not self._listener.is_draining
         ):
-            head = self._listener.json_head
-            self.transport.write(b"%b%d\r\n%b\r\n%b" % (head, len(body), answer.id_line, body))
+            head, line = self._listener.json_head, id_line(answer.request_id)
+            self.transport.write(b"%b%d\r\n%b\r\n%b" % (head, len(body), line, body))
             return
         headers = dict(answer.headers)
         is_drained = self._listener.is_draining and not self._waiting and not self._is_reading
@@ -454,7 +452,7 @@ class _Connection(asyncio.Protocol):
             self._is_ending = True
             self._waiting.clear()
         head = head_of(request.version, answer.status, headers, self._listener.date).encode()
-        head += b"%d\r\n%b\r\n" % (len(body), answer.id_line)
+        head += b"%d\r\n%b\r\n" % (len(body), id_line(answer.request_id))
         body = b"" if request.method == "HEAD" else body
         if len(body) <= _COPIED_BYTES:
             self.transport.write(head + body)

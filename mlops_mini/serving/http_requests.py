@@ -29,10 +29,26 @@ Ended = Callable[[str, bytes, Answer, float], None]
 
 
 class Reply(Protocol):
-    """Where the answer to one request goes; called once, on the event loop."""
+    """Where the answer to one request goes; called once, on the event loop.
 
-    def send_json(self, body: bytes) -> None:
-        """Answer 200 with this body."""
+    Attributes:
+        began_s: When the request's turn came, by `time.perf_counter`; 0 where nobody counts.
+    """
+
+    began_s: float
+
+    def send_json(self, body: bytes, request_id: bytes = b"") -> bool:
+        """Answer 200 with this body, at no cost but that of sending it.
+
+        Args:
+            body: JSON.
+            request_id: Sent as `x-request-id` unless it's empty.
+
+        Returns:
+            Whether it was sent without being counted: whoever answers many requests at once counts
+            them all at once. If the connection is lost, or the answer is counted here, it's False.
+        """
+        ...
 
     def send(self, answer: Answer) -> None:
         """Answer anything."""

@@ -47,10 +47,11 @@ class Joined:
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._answer = answer
 
-    def done(self, results: Results, start: int, stop: int | None) -> None:
-        """Take the results."""
+    def done(self, results: Results, start: int, stop: int | None) -> bool:
+        """Take the results; who waits for the future answers with them, and counts that."""
         if not self.future.done():  # its time may be over, or its client gone
             self.future.set_result(self._answer([array[start:stop] for array in results.arrays]))
+        return False
 
     def failed(self, error: Exception) -> None:
         """Take the error instead."""

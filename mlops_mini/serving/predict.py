@@ -125,7 +125,7 @@ class Predictor:
         if self._check_method:
             return False
         queue = self._queue(model, servable, signature)
-        if queue.metrics is not None:
+        if queue.metrics is not None and not task.queued_s:
             task.queued_s = time.perf_counter()
         if isinstance(queue, LimitedQueue):
             return self._scheduler.schedule(queue, task)
@@ -209,7 +209,7 @@ class Predictor:
             outcome = batching.run(queue, tasks, run)
             if queue.metrics is not None:
                 queue.ran(tasks, outcome, began_s, time.perf_counter())
-            batching.settle(tasks, outcome)
+            batching.settle(tasks, outcome, queue.metrics)
         except Exception as exc:  # our own fault, whatever it is: nobody may wait for ever
             logger.exception("a batch of %s has failed", queue.name)
             _give_up(tasks, exc)
@@ -245,9 +245,9 @@ class Predictor:
                 arguments = (batching.run, queue, tasks, run)
                 outcome = await self._workers.run(*arguments, timeout_s=timeout_s, hold=hold)
                 queue.ran(tasks, outcome, began_s, time.perf_counter())
-                batching.settle(tasks, outcome)
+                batching.settle(tasks, outcome, queue.metrics)
             except DeadlineExceededError as exc:
-                batching.settle(tasks, [exc] * len(tasks))
+                batching.settle(tasks, [exc] * len(tasks), queue.metrics)
             except Exception as exc:  # as above
                 logger.exception("a batch of %s has failed", queue.name)
                 _give_up(tasks, exc)

@@ -9,6 +9,7 @@ slower than the requests, records are dropped and counted, and one line in the s
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
 import logging
 import math
@@ -19,10 +20,10 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 
 _MAX_WAITING_BYTES = 2**26
-_GATHER_S = 0.05  # so that the thread doesn't wake for each request
+_GATHER_S = 0.2  # so that the thread doesn't wake for each request
 _WRITTEN_RECORDS = 256  # at once
 _PIECE_RECORDS = 8  # after which others have their turn
 _RETRY_S = 1.0
@@ -47,23 +48,25 @@ _SILENCE_S = 60.0  # after it was said that records are dropped
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-@dataclass(frozen=True, slots=True)
-class _Exchange:
-    """A request that was answered; `RequestLog.add` describes what is not said here.
+class Exchange(NamedTuple):
+    """What was asked and answered, serialized; `RequestLog.add` describes the fields."""
 
-    Attributes:
-        messages: Makes the serialized request and response; called by the thread that writes.
-        n_bytes: About how much memory they take until then.
-        time_us: When it was answered, microseconds since 1970-01-01 UTC.
-    """
-
-    log: LogConfig
     method: str
     answered: ModelSpec
+    request: bytes
+    response: bytes
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A request that was answered and is to be written; see `RequestLog.add_later`."""
+
+    log: LogConfig
+    model: str
     request_id: bytes
-    messages: Callable[[], tuple[bytes, bytes]]
+    make: Callable[[], Exchange]
     n_bytes: int
-    time_us: int = field(default_factory=lambda: time.time_ns() // 1000)
+    time_ns: int
 
 
 class RequestLog:
@@ -102,7 +105,7 @@ class RequestLog:
         self._saved_model_tags = saved_model_tags
         self._max_waiting = max_waiting
         self._id_prefix, self._numbers = secrets.token_hex(8).encode(), itertools.count(1)
-        self._waiting = deque[_Exchange]()
+        self._waiting = deque[_Waiting]()
         self._n_waiting_bytes = 0
         self._silent_until_s = 0.0
         self._is_closed = False
@@ -172,20 +175,36 @@ class RequestLog:
             request: The serialized request.
             response: The serialized response.
         """
+        exchange = Exchange(method, answered, request, response)
         n_bytes = len(request) + len(response)
-        self._add(
-            _Exchange(log, method, answered, request_id, lambda: (request, response), n_bytes)
-        )
+        self.add_later(log, answered.name, request_id, lambda: exchange, n_bytes)
 
-    def _add(self, exchange: _Exchange) -> None:
+    def add_later(
+        self,
+        log: LogConfig,
+        model: str,
+        request_id: bytes,
+        make: Callable[[], Exchange],
+        n_bytes: int,
+    ) -> None:
+        """Have a request logged that was answered now; see `add`.
+
+        Args:
+            log: The log of its model.
+            model: The model's name.
+            request_id: What `identify` has said.
+            make: Serializes what was asked and answered; called by the thread that writes.
+            n_bytes: About how much memory that takes until then.
+        """
         with self._lock:
             n_waiting = len(self._waiting)
             has_room = n_waiting < self._max_waiting and self._n_waiting_bytes < _MAX_WAITING_BYTES
             if has_room:
-                self._waiting.append(exchange)
-                self._n_waiting_bytes += exchange.n_bytes
+                waiting = _Waiting(log, model, request_id, make, n_bytes, time.time_ns())
+                self._waiting.append(waiting)
+                self._n_waiting_bytes += n_bytes
             else:
-                self.counts[exchange.answered.name, "RESOURCE_EXHAUSTED"] += 1
+                self.counts[model, "RESOURCE_EXHAUSTED"] += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="request log", daemon=True)
                 self._thread.start()
@@ -218,16 +237,9 @@ class RequestLog:
             inputs: One array per alias; none is changed any more. So for the outputs.
             outputs: One array per alias.
         """
-        signature_name = asked.signature_name or DEFAULT_SIGNATURE
-        answered = ModelSpec(name=asked.name, version=version, signature_name=signature_name)
-        request = PredictRequest(model_spec=asked, inputs=inputs)
-        response = PredictResponse(model_spec=answered, outputs=outputs)
+        make = functools.partial(predict_exchange, asked, version, inputs, outputs)
         n_bytes = wire.n_bytes(inputs) + wire.n_bytes(outputs)
-
-        def messages() -> tuple[bytes, bytes]:
-            return request.to_bytes(as_content=False), response.to_bytes()
-
-        self._add(_Exchange(log, "predict", answered, request_id, messages, n_bytes))
+        self.add_later(log, asked.name, request_id, make, n_bytes)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Write what waits and finish the files, for that many seconds at most."""
@@ -258,16 +270,16 @@ class RequestLog:
             if number % _PIECE_RECORDS == 0:
                 time.sleep(0)  # the event loop waits for this thread while it makes records
             with self._lock:
-                exchange = self._waiting.popleft()
-                self._n_waiting_bytes -= exchange.n_bytes
+                waiting = self._waiting.popleft()
+                self._n_waiting_bytes -= waiting.n_bytes
             try:
-                record = prediction_log.frame(self._encode(exchange))
+                record = prediction_log.frame(self._encode(waiting))
             except Exception:  # our own fault, whatever it is: later records must be written
-                logger.exception("a request of %s cannot be logged", exchange.answered.name)
-                self._count([exchange.answered.name], "INTERNAL")
+                logger.exception("a request of %s cannot be logged", waiting.model)
+                self._count([waiting.model], "INTERNAL")
                 continue
-            names.setdefault(exchange.log.prefix, []).append(exchange.answered.name)
-            records.setdefault(exchange.log.prefix, []).append(record)
+            names.setdefault(waiting.log.prefix, []).append(waiting.model)
+            records.setdefault(waiting.log.prefix, []).append(record)
         for prefix, framed in records.items():
             if prefix not in self._files:
                 self._files[prefix] = _LogFile(prefix, self._rotate_bytes, self._rotate_s)
@@ -278,21 +290,32 @@ class RequestLog:
         with self._lock:
             self.counts.update((name, status) for name in names)
 
-    def _encode(self, exchange: _Exchange) -> bytes:
-        request, response = exchange.messages()
+    def _encode(self, waiting: _Waiting) -> bytes:
+        method, answered, request, response = waiting.make()
         if self._leave_out_features:
-            request = _without_features(exchange.method, request)
+            request = _without_features(method, request)
         record = EXACT["PredictionLog"]()
         metadata = record.log_metadata
-        wire.fill_spec(metadata.model_spec, exchange.answered)
-        metadata.sampling_config.sampling_rate = exchange.log.sampling_rate
+        wire.fill_spec(metadata.model_spec, answered)
+        metadata.sampling_config.sampling_rate = waiting.log.sampling_rate
         metadata.saved_model_tags.extend(self._saved_model_tags)
-        metadata.timestamp_secs = exchange.time_us // 1_000_000
-        metadata.time_us = exchange.time_us
-        metadata.request_id = exchange.request_id
-        messages = getattr(record, f"{exchange.method}_log")
+        metadata.time_us = waiting.time_ns // 1000
+        metadata.timestamp_secs = metadata.time_us // 1_000_000
+        metadata.request_id = waiting.request_id
+        messages = getattr(record, f"{method}_log")
         messages.request, messages.response = request, response
         return bytes(record.SerializeToString())
+
+
+def predict_exchange(
+    asked: ModelSpec, version: int, inputs: Mapping[str, Array], outputs: Mapping[str, Array]
+) -> Exchange:
+    """Serialize a Predict; the arguments are those of `RequestLog.add_predict`."""
+    signature_name = asked.signature_name or DEFAULT_SIGNATURE
+    answered = ModelSpec(name=asked.name, version=version, signature_name=signature_name)
+    request = PredictRequest(model_spec=asked, inputs=inputs).to_bytes(as_content=False)
+    response = PredictResponse(model_spec=answered, outputs=outputs).to_bytes()
+    return Exchange("predict", answered, request, response)
 
 
 def _check_writable(log: LogConfig) -> None:

@@ -42,7 +42,7 @@ from mlops_mini.serving.model_service import ModelService
 from mlops_mini.serving.models import Models
 from mlops_mini.serving.monitoring import Monitoring
 from mlops_mini.serving.predict import Predictor
-from mlops_mini.serving.request_log import RequestLog
+from mlops_mini.serving.request_log import Exchange, RequestLog, predict_exchange
 from mlops_mini.serving.servables import (
     CLASSIFY,
     DEFAULT_SIGNATURE,
@@ -51,7 +51,7 @@ from mlops_mini.serving.servables import (
     Servable,
 )
 from mlops_mini.serving.workers import MAX_INLINE_BYTES, Workers
-from mlops_mini.wire import ModelSpec, NotQuickError
+from mlops_mini.wire import ModelSpec, NotQuickError, text_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -150,56 +150,57 @@ class RestApi:
         if signature is None or signature.layout is None:
             return False
         axis = 0 if signature.layout.shape else 1
-        log = None
+        predict = _Predict(self, servable, signature, request, axis, reply)
         if self.request_log.logs:
+            predict.request_id = request_id
             log = self.request_log.sampled(name)
             if log is not None:
-                request_id = self.request_log.identify(request_id)
-            if request_id:
-                reply = _IdentifiedReply(reply, request_id)
-        predict = _Predict(self, servable, signature, request, axis, reply)
-        if log is not None:
-            asked = ModelSpec(
-                name=name,
-                version=version[0],
-                version_label=version[1],
-                signature_name=request.signature_name,
-            )
-            predict.log = functools.partial(self._log, log, request_id, asked, predict)
+                predict.request_id = self.request_log.identify(request_id)
+                predict.log = functools.partial(self._log, log, version, predict)
         return self.predictor.submit(model, servable, signature, predict, is_alone=is_alone)
 
     def _log(
         self,
         log: LogConfig,
-        request_id: bytes,
-        asked: ModelSpec,
+        version: tuple[int | None, str],
         predict: _Predict,
-        outputs: Mapping[str, Array],
+        arrays: Sequence[Array],
     ) -> None:
-        """Log a request of a batch."""
-        layout = cast("InputLayout", predict.signature.layout)
-        inputs, version = layout.to_arrays(predict.blocks), predict.servable.version
-        self.request_log.add_predict(log, request_id, asked, version, inputs, outputs)
+        """Log a request of a batch, of whose outputs it has been given its own rows."""
+        name = predict.servable.name
 
-    def reply_later(self, reply: Reply, outputs: Mapping[str, Array], is_rows: bool) -> None:
+        def make() -> Exchange:
+            layout = cast("InputLayout", predict.signature.layout)
+            asked = ModelSpec(
+                name=name, version=version[0], version_label=version[1], signature_name=predict.key
+            )
+            inputs = layout.to_arrays(predict.blocks)
+            outputs = {s.alias: a for s, a in zip(predict.signature.outputs, arrays, strict=True)}
+            return predict_exchange(asked, predict.servable.version, inputs, outputs)
+
+        n_bytes = 8 * predict.n_elements + sum([a.nbytes + text_bytes(a) for a in arrays])
+        self.request_log.add_later(log, name, predict.request_id, make, n_bytes)
+
+    def reply_later(
+        self, send: Callable[[Answer], None], outputs: Mapping[str, Array], is_rows: bool
+    ) -> None:
         """Write a large answer where that stops nobody."""
-        work = asyncio.get_running_loop().create_task(self._reply_large(reply, outputs, is_rows))
+        work = asyncio.get_running_loop().create_task(self._reply_large(send, outputs, is_rows))
         self._large_replies.add(work)
         work.add_done_callback(self._large_replies.discard)
 
-    async def _reply_large(self, reply: Reply, outputs: Mapping[str, Array], is_rows: bool) -> None:
+    async def _reply_large(
+        self, send: Callable[[Answer], None], outputs: Mapping[str, Array], is_rows: bool
+    ) -> None:
         try:
             body = await self._write(outputs, is_rows)
         except MlopsMiniError as exc:
-            self.send(reply, _error(exc))
+            send(_error(exc))
         else:
-            self.send(reply, Answer(200, _JSON, body))
+            send(Answer(200, _JSON, body))
 
-    def send(self, reply: Reply, answer: Answer) -> None:
-        """Answer a request that was taken."""
-        reply.send(self._with_cors(answer))
-
-    def _with_cors(self, answer: Answer) -> Answer:
+    def with_cors(self, answer: Answer) -> Answer:
+        """Let pages of other origins read an answer, if they may."""
         return answer._replace(headers={**answer.headers, **_CORS}) if self.cors else answer
 
     async def respond(
@@ -218,7 +219,7 @@ class RestApi:
             answer = await self._serve(method, path, headers, body, request_id)
             if request_id:
                 answer = answer._replace(request_id=request_id)
-            return self._with_cors(answer)
+            return self.with_cors(answer)
         if method in ("GET", "HEAD") and path == "/healthz":
             return _json(200, {"status": "ok"})
         if method in ("GET", "HEAD") and path == "/readyz":
@@ -340,30 +341,18 @@ class RestApi:
         return await self.workers.do_json(n_bytes, json_response.encode_predict, outputs, is_rows)
 
 
-class _IdentifiedReply:
-    """Where the answer to a request with an id goes."""
-
-    def __init__(self, reply: Reply, request_id: bytes) -> None:
-        self._reply = reply
-        self._request_id = request_id
-
-    def send_json(self, body: bytes) -> None:
-        self.send(Answer(200, _JSON, body))
-
-    def send(self, answer: Answer) -> None:
-        self._reply.send(answer._replace(request_id=self._request_id))
-
-
 class _Predict:
     """A predict request that was taken: one of the tasks of `batching`.
 
     Attributes:
-        log: Told the outputs, of a request that is logged.
+        key: The signature as the body names it.
+        log: Told the request's rows of the outputs, if it's logged.
+        request_id: Goes back with the answer unless it's empty.
     """
 
     __slots__ = (
-        "_api", "_is_rows", "_key", "_reply", "axis", "blocks", "kind", "log", "n_elements",
-        "n_rows", "queued_s", "servable", "signature", "timeout_s",
+        "_api", "_is_rows", "_reply", "axis", "blocks", "key", "kind", "log", "n_elements",
+        "n_rows", "queued_s", "request_id", "servable", "signature", "timeout_s",
     )  # fmt: skip
 
     def __init__(
@@ -377,21 +366,20 @@ class _Predict:
     ) -> None:
         self.blocks: Sequence[Any]
         self.kind: Hashable
-        self._key, self._is_rows, self.blocks, self.n_rows, self.n_elements, self.kind = request
+        self.key, self._is_rows, self.blocks, self.n_rows, self.n_elements, self.kind = request
         self.axis = axis
         self.timeout_s = api.timeout_s
-        self.queued_s = 0.0
+        self.queued_s = reply.began_s
         self._api = api
         self.servable = servable
         self.signature = signature
-        self.log: Callable[[Mapping[str, Array]], None] | None = None
+        self.log: Callable[[Sequence[Array]], None] | None = None
+        self.request_id = b""
         self._reply = reply
 
-    def done(self, results: Results, start: int, stop: int | None) -> None:
+    def done(self, results: Results, start: int, stop: int | None) -> bool:
         if self.log is not None:
-            aliases = [spec.alias for spec in self.signature.outputs]
-            arrays = [array[start:stop] for array in results.arrays]
-            self.log(dict(zip(aliases, arrays, strict=True)))
+            self.log([array[start:stop] for array in results.arrays])
         try:
             prepared: PreparedOutputs | None = results.shared
             if prepared is None:
@@ -399,25 +387,28 @@ class _Predict:
                 outputs = dict(zip(aliases, results.arrays, strict=True))
                 if _is_large(outputs):
                     own = {alias: array[start:stop] for alias, array in outputs.items()}
-                    self._api.reply_later(self._reply, own, self._is_rows)
-                    return
+                    self._api.reply_later(self._send, own, self._is_rows)
+                    return False
                 prepared = results.shared = PreparedOutputs(outputs)
             body = prepared.encode(start, stop, self._is_rows)
         except MlopsMiniError as exc:
-            self._api.send(self._reply, _error(exc))
-        else:
-            if self._api.cors:
-                self._api.send(self._reply, Answer(200, _JSON, body))
-            else:
-                self._reply.send_json(body)
+            self._send(_error(exc))
+            return False
+        if self._api.cors:
+            self._send(Answer(200, _JSON, body))
+            return False
+        return self._reply.send_json(body, self.request_id)
+
+    def _send(self, answer: Answer) -> None:
+        self._reply.send(self._api.with_cors(answer._replace(request_id=self.request_id)))
 
     def failed(self, error: Exception) -> None:
         if not isinstance(error, MlopsMiniError):
-            self._reply.send(error_page(500))
+            self._reply.send(error_page(500)._replace(request_id=self.request_id))
             return
         if isinstance(error, InvalidArgumentError):
-            error.hint = json_hint.predict_hint(self.servable, self._key)
-        self._api.send(self._reply, _error(error))
+            error.hint = json_hint.predict_hint(self.servable, self.key)
+        self._send(_error(error))
 
 
 def _is_large(outputs: Mapping[str, Array]) -> bool:

@@ -40,6 +40,7 @@ _EXAMPLES = functools.partial(Histogram, exponential(1, 2, 15))
 _STALLS_S = functools.partial(Histogram, exponential(0.001, 2, 14))
 _THREAD_POOL = "batch_threads"  # TensorFlow Serving's name where no other is configured
 _UNKNOWN_CODE = 2
+_TURN_S = 0.002  # what came within that time has come in one turn of the event loop
 
 
 class _Route(NamedTuple):
@@ -206,12 +207,15 @@ class ServerMetrics:
     def _count_failed(self, model: str, code: int) -> None:
         self._request_count.series(self._label(model), CODE_NAMES[code]).value += 1
 
-    def _succeed(self, model: str, api: str, entrypoint: str, seconds: float) -> _Route:
+    def _route(self, model: str, api: str, entrypoint: str) -> _Route:
         label = self._label(model)
-        route = _Route(
+        return _Route(
             self._request_count.series(label, CODE_NAMES[0]),
             self._request_latency.series(label, api, entrypoint),
         )
+
+    def _succeed(self, model: str, api: str, entrypoint: str, seconds: float) -> _Route:
+        route = self._route(model, api, entrypoint)
         route.n_succeeded.value += 1
         route.latency_us.observe(seconds * 1e6)
         return route
@@ -223,6 +227,7 @@ class ServerMetrics:
         """Make what counts the runs of a signature: its own part, and all the server's."""
         return RunMetrics(
             (model, str(version), signature),
+            self._route(model, "predict", "REST"),
             self._runtime_latency.series(model, "Predict", "TF1"),
             self._graph_runs.series(),
             self._graph_run_time.series(),
@@ -231,12 +236,15 @@ class ServerMetrics:
 
     def batched(self, tasks: Sequence[_Task], n_processed: int, began_s: float) -> None:
         """Count a batch; the arguments are those of `RunMetrics.batched`."""
-        n_rows = sum([task.n_rows for task in tasks])
+        sizes = [task.n_rows for task in tasks]
+        n_rows = sum(sizes)
         observe_rows = self._input_batch_size.series().observe
-        observe_wait = self._queuing_latency.series(_THREAD_POOL).observe
-        for task in tasks:
-            observe_rows(task.n_rows)
-            observe_wait((began_s - task.queued_s) * 1e6)
+        if n_rows == len(sizes):
+            observe_rows(1, n_rows)
+        else:
+            for size in sizes:
+                observe_rows(size)
+        _observe_since(self._queuing_latency.series(_THREAD_POOL), tasks, len(tasks), began_s)
         self._wrapped_run_count.series().value += 1
         self._processed_batch_size.series().observe(n_processed)
         self._padding_size.series(str(n_processed)).observe(n_processed - n_rows)
@@ -305,12 +313,13 @@ class RunMetrics:
         rows: Rows of each run.
     """
 
-    __slots__ = ("_graph_run_time", "_graph_runs", "_latency_us", "_server", "labels",
+    __slots__ = ("_graph_run_time", "_graph_runs", "_latency_us", "_rest", "_server", "labels",
                  "n_requests", "rows")  # fmt: skip
 
     def __init__(
         self,
         labels: tuple[str, str, str],
+        rest: _Route,
         latency_us: Histogram,
         graph_runs: Counter,
         graph_run_time: Counter,
@@ -320,6 +329,7 @@ class RunMetrics:
         self.labels = labels
         self.n_requests = Counter()
         self.rows = SIZES()
+        self._rest = rest
         self._latency_us = latency_us
         self._graph_runs = graph_runs
         self._graph_run_time = graph_run_time
@@ -350,3 +360,30 @@ class RunMetrics:
             began_s: When the run began, by `time.perf_counter`.
         """
         self._server.batched(tasks, n_processed, began_s)
+
+    def answered(self, tasks: Sequence[_Task], n_answered: int, ended_s: float) -> None:
+        """Count REST requests that have succeeded, which their edge hasn't counted.
+
+        Args:
+            tasks: What ran with them, in the order in which it came.
+            n_answered: How many of these were answered.
+            ended_s: When they were, by `time.perf_counter`.
+        """
+        self._rest.n_succeeded.value += n_answered
+        _observe_since(self._rest.latency_us, tasks, n_answered, ended_s)
+
+
+def _observe_since(
+    histogram: Histogram, tasks: Sequence[_Task], n_tasks: int, ended_s: float
+) -> None:
+    """Count for how long so many of some tasks have waited, in microseconds.
+
+    What comes in one turn of the event loop has come at the same time, and waits for as long as the
+    first of it: which of them is read first says nothing about the client's wait.
+    """
+    first_s = tasks[0].queued_s
+    if n_tasks < len(tasks) or tasks[-1].queued_s - first_s < _TURN_S:
+        histogram.observe((ended_s - first_s) * 1e6, n_tasks)
+        return
+    for task in tasks:
+        histogram.observe((ended_s - task.queued_s) * 1e6)

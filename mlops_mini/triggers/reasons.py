@@ -167,6 +167,33 @@ def degraded(
     return [Firing(kind="degradation", key=key, reason=reason, basis=basis)]
 
 
+def promise_broken(
+    *, version: int, max_error: float, n_audits: int, errors: int, basis: str = ""
+) -> Firing:
+    """Fire because people have found too many errors among what the model had decided alone.
+
+    It's a degradation that audits see long before labels of all items are there.
+
+    Args:
+        version: The version that has decided.
+        max_error: The share of errors that was promised, 0 to 1.
+        n_audits: Audits until it was sure.
+        errors: How many of them found an error.
+        basis: See `Firing`.
+
+    >>> promise_broken(version=3, max_error=0.02, n_audits=93, errors=11).key
+    'degradation:3:11 of 93 audits'
+    """
+    return Firing(
+        kind="degradation",
+        key=f"degradation:{version}:{errors} of {n_audits} audits",
+        reason={
+            "version": version, "max_error": max_error, "n_audits": n_audits, "errors": errors,
+        },
+        basis=basis,
+    )  # fmt: skip
+
+
 def drifted(
     report: DriftReport,
     *,

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from mlops_mini.automation import dispatch
-from mlops_mini.automation.audits import Alarm
 from mlops_mini.automation.certificates import Scope, certify_threshold
 from mlops_mini.automation.dispatch import Case, Dispatcher
 from mlops_mini.automation.levels import Level
@@ -21,6 +20,7 @@ from mlops_mini.errors import DataIntegrityError, FailedPreconditionError, Inval
 from mlops_mini.local_server import LocalServer
 from mlops_mini.photos import camera, datasets
 from mlops_mini.review.queue import ReviewQueue
+from mlops_mini.triggers.ledger import Ledger
 from tests.once import made_once
 from tests.serving.servers import run_in_child
 
@@ -149,10 +149,10 @@ def test_below_partial_people_decide_everything(level, route, hint, desk) -> Non
 
 
 def test_other_photos_break_the_promise_and_the_level_steps_down(desk, policy, tmp_path) -> None:
-    told: list[Alarm] = []
+    ledger = Ledger(tmp_path / "ledger.sqlite")
     desk.dispatcher = Dispatcher(
         desk.dispatcher._client, desk.queue, tmp_path / "policy.json", output="probability",
-        on_alarm=told.append, now=lambda: NOW, timeout_s=60,
+        on_alarm=ledger.fire, now=lambda: NOW, timeout_s=60,
     )  # fmt: skip
     desk.dispatcher.set_policy(replace(policy, audit_share=1.0))
 
@@ -171,7 +171,9 @@ def test_other_photos_break_the_promise_and_the_level_steps_down(desk, policy, t
             break
 
     assert desk.dispatcher.policy.level is Level.ASSISTED
-    assert [alarm.max_error for alarm in told] == [0.05]
+    (entry,) = ledger.entries()
+    assert (entry.kind, entry.state) == ("degradation", "PENDING")
+    assert (entry.reason["version"], entry.reason["max_error"]) == (1, 0.05)
     after = desk.dispatcher.decide(desk.cases(0, 20, prefix="later "))
     assert {each.route for each in after} == {Route.HINT}
     assert dispatch.load(tmp_path / "policy.json") == desk.dispatcher.policy

@@ -46,6 +46,7 @@ def make(folder: Path) -> None:
                 "baseline_digest": known.model_digest if known else "",
                 "decision": decision,
                 "epochs": epochs,
+                "holdout_days": 14,
             }
             trigger = {"kind": "new data", "key": period, "reason": "a month is complete"}
             runner.run(toy, arguments, run_id=run_id, trigger=trigger if number else None)

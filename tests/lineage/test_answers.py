@@ -115,6 +115,17 @@ def test_a_person_lets_an_undecided_candidate_through_once(workspace: Path) -> N
     assert champions.champion(workspace / "models" / "churn") == 3
 
 
+def test_an_approved_candidate_tells_what_it_has_not_learned_from(workspace: Path) -> None:
+    """Unlike a blessed one it isn't trained again on the days that judged it."""
+    approved = approval.approve(workspace, "fourth", by="ada")
+
+    publication = publish.Publication.read(approved.path)
+    assert publication.train_periods[-1] == publication.test_period
+    assert publication.holdout_days == 14
+    blessed = lineage.of_version(workspace, 1).publication
+    assert blessed.holdout_days == 0
+
+
 @pytest.mark.parametrize(
     ("run_id", "words"), [("third", "is 'refused', and only"), ("second", "is 'blessed', and only")]
 )

@@ -35,7 +35,8 @@ def test_a_version_tells_data_code_parameters_verdict_and_what_served(played: Pa
     assert "mlops_mini.model.publish" in told.modules
     assert any(entry.startswith("numpy-") for entry in told.environment["packages"])
     assert told.parameters == {
-        "use_case": "tests.tenants.churn:CHURN", "seed": 0, "epochs": 5, "decision": "blessed"
+        "use_case": "tests.tenants.churn:CHURN", "seed": 0, "epochs": 5, "decision": "blessed",
+        "holdout_days": 14,
     }  # fmt: skip
     assert (told.verdict["decision"], told.verdict["rules"][0]["rule"]) == ("blessed", "log loss")
     (service,) = told.services

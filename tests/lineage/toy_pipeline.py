@@ -113,6 +113,7 @@ def toy(
     seed: int = 0,
     epochs: int = 5,
     decision: str = "blessed",
+    holdout_days: int = 14,
 ) -> None:
     last = components.write_verdict(
         verdicts_folder=verdicts_folder,

@@ -277,6 +277,7 @@ def test_a_leak_is_refused_however_much_better_it_scores(shop) -> None:
     [
         ({"is_servable": False, "finding": "no answer"}, ["serving"]),
         ({"is_servable": True, "finding": "", "latency_ms": 400.0}, ["latency"]),
+        ({"is_servable": False, "finding": "", "latency_ms": 10_000.0}, ["latency", "serving"]),
         ({"is_servable": True, "finding": "", "latency_ms": math.nan}, ["latency"]),
         ({"is_servable": True, "finding": "", "latency_ms": 2.0, "misfit": "x"}, ["signature"]),
     ],

@@ -119,3 +119,28 @@ def test_the_fallback_is_asked_too(scale: float, words: str, features, tmp_path:
 
     assert words in checked.finding
     assert checked.is_servable == ("own within" in words)
+
+
+def test_a_model_that_outlasts_the_client_is_told_as_slow(features, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="mins")])
+    def answer(mins):
+        matrix = tf.zeros([300, 300]) + tf.reduce_mean(mins) * 1e-9
+        for _ in tf.range(2_000):
+            matrix = tf.matmul(matrix, matrix) + 1e-3
+        return {"probability": tf.sigmoid(mins + 1e-30 * tf.tanh(tf.reduce_mean(matrix)))}
+
+    tf.saved_model.save(tf.Module(), str(tmp_path / "model"), signatures=answer)
+    features.to_parquet(tmp_path / "examples.parquet")
+
+    checked = serving_check.check(
+        tmp_path / "model",
+        tmp_path / "examples.parquet",
+        features=["mins"],
+        n_rows=3,
+        timeout_s=0.1,
+    )
+
+    assert not checked.is_servable
+    assert checked.latency_ms >= 100

@@ -197,6 +197,38 @@ def test_an_item_is_added_once(queue) -> None:
     assert queue.next_for("ann").text == "first"
 
 
+def test_open_items_are_counted_whatever_becomes_of_them(queue, tmp_path, clock) -> None:
+    """Also in a file of before there was a counter."""
+
+    def counted() -> tuple[int, int]:
+        with sqlite3.connect(tmp_path / "q.sqlite") as connection:
+            (n,) = connection.execute("select count(*) from item where state = 'open'").fetchone()
+        return queue.n_open(), n
+
+    queue.add([Item(id=str(n), kind="human") for n in range(5)])
+    queue.add([Item(id="4", kind="human"), Item(id="5", kind="human")])
+    assert counted() == (6, 6)
+    queue.withdraw("5")
+    queue.withdraw("5")
+    queue.decide("0", "bag", annotator="ann")
+    queue.decide("1", "coat", annotator="ann")
+    assert counted() == (3, 3)
+    queue.undo("ann")
+    assert counted() == (4, 4)
+    clock.now_s += 10_000
+    queue.outcomes()
+    queue.withdraw("1")
+    queue.decide("2", "coat", annotator="ann")
+    assert counted() == (2, 2)
+
+    with sqlite3.connect(tmp_path / "q.sqlite") as connection:
+        connection.executescript(
+            "drop trigger item_added; drop trigger item_moved; drop table open_items;"
+        )
+    with ReviewQueue(tmp_path / "q.sqlite") as reopened:
+        assert reopened.n_open() == 2
+
+
 def test_the_oldest_audit_tells_how_long_nobody_has_looked(queue, clock) -> None:
     _add(queue, "1", "2", kind="audit", answer="bag", score=1.0, model_version=1)
     clock.now_s += 100

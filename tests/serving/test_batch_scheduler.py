@@ -75,8 +75,9 @@ def play(
         future = asyncio.get_running_loop().create_future()
         block = np.float64(rows)
 
-        def done(results: Results, start: int, stop: int | None) -> None:
+        def done(results: Results, start: int, stop: int | None) -> bool:
             future.set_result(results.arrays[0][start:stop].tolist())
+            return False
 
         task = SimpleNamespace(
             blocks=[block],

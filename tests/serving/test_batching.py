@@ -23,8 +23,9 @@ class Asked:
         self.kind: Hashable = self.blocks[0].shape[1:]
         self.n_rows = self.n_elements = len(rows)
 
-    def done(self, results: Results, start: int, stop: int | None) -> None:
+    def done(self, results: Results, start: int, stop: int | None) -> bool:
         self.heard = results.arrays[0][start:stop].tolist()
+        return False
 
     def failed(self, error: Exception) -> None:
         self.heard = error
@@ -48,7 +49,7 @@ class Model:
 
 
 def run(queue: BatchQueue, model: Model, *asked: Asked) -> list[Any]:
-    batching.settle(asked, batching.run(queue, asked, model))
+    batching.settle(asked, batching.run(queue, asked, model), None)
     return [one.heard for one in asked]
 
 

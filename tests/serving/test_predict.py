@@ -153,11 +153,14 @@ def test_a_limit_is_answered_while_the_run_goes_on_and_holds_its_version(tmp_pat
 class Heard:
     """Where two requests of a batch are answered."""
 
+    began_s = 0.0
+
     def __init__(self) -> None:
         self.answers: list[Answer] = []
 
-    def send_json(self, body: bytes) -> None:
-        self.send(Answer(200, {}, body))
+    def send_json(self, body: bytes, request_id: bytes = b"") -> bool:
+        self.send(Answer(200, {}, body, request_id=request_id))
+        return True
 
     def send(self, answer: Answer) -> None:
         self.answers.append(answer)
