@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mlops_mini import page
 from mlops_mini.description import TextTable
-from mlops_mini.errors import MlopsMiniError
+from mlops_mini.errors import MlopsMiniError, NotFoundError
 from mlops_mini.files import whole_file
 from mlops_mini.lineage import lineage
 from mlops_mini.lineage import report as lineage_report
 from mlops_mini.loop import comparison, state
 from mlops_mini.loop.comparison import Compared
-from mlops_mini.loop.state import Event, Served, State
+from mlops_mini.loop.state import Event, Kind, Served, State
 from mlops_mini.use_case import load
 
 PAGE, RECORD = "report.html", "record.json"
@@ -107,6 +109,7 @@ def record(workspace: Path) -> dict[str, Any]:
         ],
         "quality": asdict(measured) | {"share": measured.share} if measured else None,
         "seconds": {stage: round(seconds, 1) for stage, seconds in known.stage_s.items()},
+        "task_seconds": _task_seconds(workspace),
     }
 
 
@@ -134,8 +137,18 @@ def tables(workspace: Path) -> list[TextTable]:
     laid_out: list[TextTable] = [("What happened", _EVENTS, event_rows(known.events))]
     if measured := quality(known, compared):
         laid_out.append(_quality_table(known, measured))
-    laid_out.append(_stages(known))
-    return laid_out
+    return [*laid_out, _stages(known), _tasks(workspace)]
+
+
+def _task_seconds(workspace: Path) -> dict[str, float]:
+    """Add up how long the tasks of all runs have taken, by component, longest first."""
+    seconds = Counter[str]()
+    with suppress(NotFoundError), lineage.records_of(workspace) as records:
+        for run in records.runs():
+            for task in records.run(run.id).tasks.values():
+                if task.attempt and task.state != "CACHED":
+                    seconds[task.component] += task.elapsed_s
+    return {name: round(spent, 1) for name, spent in seconds.most_common()}
 
 
 _EVENTS = ("when", "what", "version", "why")
@@ -168,22 +181,22 @@ def html_page(workspace: Path) -> str:
     if known.stable is not None:
         parts += [page.heading(f"Where version {known.stable} comes from")]
         parts += _lineage(workspace, known.stable, name)
-    title, header, rows = _stages(known)
-    parts += [page.heading(title), page.table(header, rows)]
+    for title, header, rows in (_stages(known), _tasks(workspace)):
+        parts += [page.heading(title), page.table(header, rows)]
     return page.page(f"{name}, {known.plan.first} to {known.plan.last}", *parts)
 
 
 def _summary(known: State, measured: Quality | None) -> str:
-    told = {
+    told: dict[Kind, str] = {
         "promoted": "promoted",
         "rolled back": "rolled back",
         "refused": "refused",
         "undecided": "undecided",
         "quarantined": "deliveries set aside",
     }
-    counts = ", ".join(f"{known.count(kind)} {words}" for kind, words in told.items())  # type: ignore[arg-type]
+    counts = ", ".join(f"{words}: {known.count(kind)}" for kind, words in told.items())
     over = "" if known.step == "end" else f" It's in {known.period} by now."
-    text = f"{len(known.served)} periods were served: {counts}.{over}"
+    text = f"{len(known.served)} periods were served ({counts}).{over}"
     if measured and not math.isnan(measured.share):
         text += (
             f" The served log loss is {measured.served:.4f}; never retrained it would have been"
@@ -283,3 +296,9 @@ def _stages(known: State) -> TextTable:
     in_order = sorted(known.stage_s.items(), key=lambda each: -each[1])
     rows = [(stage, f"{seconds:.0f}", f"{seconds / whole:.0%}") for stage, seconds in in_order]
     return ("Where the time went", ("stage", "s", "share"), rows)
+
+
+def _tasks(workspace: Path) -> TextTable:
+    spent = _task_seconds(workspace)
+    rows = [(component, f"{seconds:.0f}") for component, seconds in spent.items()]
+    return ("Tasks of the pipeline's runs, added up", ("component", "s"), rows)

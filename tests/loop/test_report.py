@@ -64,11 +64,12 @@ def test_periods_that_are_not_compared_yet_do_not_count(workspace):
 
 
 def test_the_tables_say_what_happened_how_good_it_was_and_what_it_took(workspace):
-    events, quality, stages = report.tables(workspace)
+    events, quality, stages, tasks = report.tables(workspace)
 
     assert events[2][1] == ("2026-W12", "quarantined", "2", "why it was quarantined")
     assert [row[-1] for row in quality[2]] == ["0%", "80%", "100%"]
     assert stages[2] == [("retrain", "30", "100%")]
+    assert tasks[2] == []  # there were no runs
 
 
 def test_the_page_needs_nothing_else_and_escapes_what_it_is_told(workspace):
@@ -86,7 +87,7 @@ def test_the_page_needs_nothing_else_and_escapes_what_it_is_told(workspace):
 def test_a_loop_that_has_just_begun_has_a_page_too(tmp_path):
     state.write(tmp_path, State(plan=PLAN, period="2026-W05"))
 
-    assert "0 periods were served" in report.write(tmp_path).read_text()
+    assert "0 periods were served (" in report.write(tmp_path).read_text()
     with pytest.raises(NotFoundError, match="no loop in"):
         report.write(tmp_path / "nowhere")
 
