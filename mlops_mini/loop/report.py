@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -142,13 +141,15 @@ def tables(workspace: Path) -> list[TextTable]:
 
 def _task_seconds(workspace: Path) -> dict[str, float]:
     """Add up how long the tasks of all runs have taken, by component, longest first."""
-    seconds = Counter[str]()
+    seconds: dict[str, float] = {}
     with suppress(NotFoundError), lineage.records_of(workspace) as records:
         for run in records.runs():
             for task in records.run(run.id).tasks.values():
                 if task.attempt and task.state != "CACHED":
-                    seconds[task.component] += task.elapsed_s
-    return {name: round(spent, 1) for name, spent in seconds.most_common()}
+                    name = task.component
+                    seconds[name] = seconds.get(name, 0.0) + task.elapsed_s
+    in_order = sorted(seconds.items(), key=lambda each: -each[1])
+    return {name: round(spent, 1) for name, spent in in_order}
 
 
 _EVENTS = ("when", "what", "version", "why")
