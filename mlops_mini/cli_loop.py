@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,7 +80,7 @@ def loop(  # noqa: PLR0917 - typer passes them by name
         except KeyboardInterrupt as exc:
             again = f" --workspace {workspace}" if workspace else ""
             raise AbortedError(
-                f"stopped in {told.period}; `mlops-mini loop --resume{again}` goes on from there"
+                f"stopped in {told.period}; `{_program()} loop --resume{again}` goes on from there"
             ) from exc
     written = report.write(folder)
     print_document(report.record(folder), *report.tables(folder), as_json=as_json)
@@ -97,6 +98,12 @@ def write_report(workspace: Folder = None, as_json: AsJson = False) -> None:
 
     written = report.write(_folder(workspace))
     typer.echo(json.dumps(report.record(_folder(workspace)), indent=2) if as_json else written)
+
+
+def _program() -> str:
+    """Name this command as it can be typed in the current folder."""
+    script, here = Path(sys.argv[0]).absolute(), Path.cwd()
+    return str(script.relative_to(here)) if script.is_relative_to(here) else script.name
 
 
 def _folder(workspace: Path | None) -> Path:
