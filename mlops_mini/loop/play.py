@@ -6,6 +6,7 @@ so that doing it twice is doing it once. Between two steps the state is written 
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from pathlib import Path
 from mlops_mini import processes, use_case
 from mlops_mini import workspace as workspaces
 from mlops_mini.errors import AbortedError
-from mlops_mini.loop import intake, retrain, serving, state
+from mlops_mini.loop import arrival, intake, retrain, serving, state
 from mlops_mini.loop.comparison import Comparison
 from mlops_mini.loop.plan import Plan
 from mlops_mini.loop.production import Production
@@ -164,6 +165,10 @@ def _begin(of: Production, known: State) -> State:
             " release: nothing is mirrored, and nothing taken back"
         )
         known = known.noted("left out", text)
+    settings = Path(of.plan.data_folder) / of.case.settings
+    if settings.is_file():  # of the training, which no sender delivers
+        (of.workspace / arrival.DATA).mkdir(exist_ok=True)
+        shutil.copyfile(settings, of.workspace / arrival.DATA / of.case.settings)
     first = of.periods[: of.plan.n_first]
     for period in first:
         known = intake.receive(of, known, period, now=of.now(known))
