@@ -28,6 +28,8 @@ def look(of: Production, known: State) -> State:
         return known
     for firing in _firings(of, known, known.stable):
         entry = of.ledger.fire(firing).entry
+        if entry.fired_at != of.now(known):  # nothing has come since it was fired
+            continue
         text = in_words(firing)
         if entry.state == "SUPPRESSED":
             known = known.noted("suppressed", f"{text}; {entry.suppressed_by}")
