@@ -34,7 +34,7 @@ def export_by_hand(version_folder: str, version_digest: str, model: Output[Model
     """
     from pathlib import Path
 
-    from mlops_mini.loop.planted import swap_classes
+    from mlops_mini.loop.swapped import swap_classes
     from mlops_mini.model.digest import model_digest
 
     swap_classes(Path(version_folder), Path(model.path))
@@ -99,25 +99,3 @@ def publish(runner: Runner, run_id: str, version_folder: Path) -> RunRecord:
     if any(run.id == run_id for run in runner.runs()):
         return runner.resume(run_id, by_hand)
     return runner.run(by_hand, arguments, run_id=run_id)
-
-
-def swap_classes(version_folder: Path, folder: Path) -> None:
-    """Export a model whose last layer has the wrong sign: what was likely becomes unlikely.
-
-    Args:
-        version_folder: A version that `training.export` has written.
-        folder: Where to write the new one.
-    """
-    import keras
-
-    from mlops_mini.model import training
-
-    model = keras.models.load_model(version_folder / training.KERAS_FILE, compile=False)
-    layers = [
-        part
-        for layer in model.layers
-        for part in getattr(layer, "layers", [layer])
-        if isinstance(part, keras.layers.Dense)
-    ]
-    layers[-1].set_weights([-weights for weights in layers[-1].get_weights()])
-    training.export(model, folder)
