@@ -81,6 +81,7 @@ class LiveRelease:
     n_per_look: int
     loses_canary: bool = False
     answered: set[str] = field(default_factory=set)
+    _mirrored: set[str] = field(default_factory=set)
     _now_s: float = 0.0
     _waiting: list[tuple[Outcome, bool, Answer]] = field(default_factory=list)
 
@@ -104,7 +105,7 @@ class LiveRelease:
         attempts = AttemptLog(router.folder, router)
 
         def differences() -> dict[str, Counts]:
-            return pairing() if phase is Phase.SHADOW else {}
+            return self._paired(pairing) if phase is Phase.SHADOW else {}
 
         def looked(seen: Release) -> None:
             nonlocal phase
@@ -144,7 +145,8 @@ class LiveRelease:
         self._now_s = asked[-1].due_s
         answers = traffic.ask(self.gateway.router.address, self.model, asked)
         self.answered |= {key for key, answer in answers.items() if answer.status == 200}
-        by_version = _answered_by(attempts, answers, has_copies=has_copies)
+        by_version, copied = _answered_by(attempts, answers, has_copies=has_copies)
+        self._mirrored |= copied
         if not self.gateway.is_alive(self.canary):  # the next look may take it back for that
             (self.folder / LOST).touch()
         for request_id, version in by_version.items():
@@ -152,6 +154,20 @@ class LiveRelease:
                 is_canary = version == f"v{self.canary}"
                 outcome = self.outcomes[request_id]
                 self._waiting.append((outcome, is_canary, answers[request_id]))
+
+    def _paired(self, pairing: pairs.LoggedPairs) -> dict[str, Counts]:
+        """Compare what both sides have answered until now, once it's in their logs.
+
+        Else a shadow could be over before anybody has seen what it answers.
+        """
+        deadline = time.monotonic() + _LOGGED_S
+        n = n_different = 0
+        while True:
+            counts = pairing()[pairs.METRIC]
+            n, n_different = n + counts.n_canary, n_different + counts.bad_canary
+            if pairing.n_pairs >= len(self._mirrored) or time.monotonic() > deadline:
+                return {pairs.METRIC: Counts(n_canary=n, bad_canary=n_different)}
+            time.sleep(_POLL_S)
 
     def _labels(self) -> dict[str, Counts]:
         """Count the labels that have come since the last look: a source of the release."""
@@ -177,22 +193,27 @@ class LiveRelease:
 
 def _answered_by(
     log: AttemptLog, answers: Mapping[str, Answer], *, has_copies: bool
-) -> dict[str, str]:
-    """Wait until the router has written down what was answered, and tell who has answered."""
+) -> tuple[dict[str, str], set[str]]:
+    """Wait until the router has written down what was answered.
+
+    Returns:
+        Who has answered, by the request's id, and the ids whose copy was answered too.
+    """
     waiting, copies = set(answers), set(answers if has_copies else ())
-    by_version: dict[str, str] = {}
+    by_version, copied = dict[str, str](), set[str]()
     deadline = time.monotonic() + _LOGGED_S
     while (waiting or copies) and time.monotonic() < deadline:
         for attempt in log.read():
+            key = attempt.request_id
             if attempt.cluster.endswith("-shadow"):
-                copies.discard(attempt.request_id)
-            elif attempt.request_id in waiting:
-                is_final = attempt.is_bad == (answers[attempt.request_id].status != 200)
-                if is_final:
-                    waiting.discard(attempt.request_id)
-                    by_version[attempt.request_id] = attempt.cluster.removesuffix("-rest")
+                copies.discard(key)
+                if not attempt.is_bad and key in answers and answers[key].status == 200:
+                    copied.add(key)
+            elif key in waiting and attempt.is_bad == (answers[key].status != 200):
+                waiting.discard(key)
+                by_version[key] = attempt.cluster.removesuffix("-rest")
         time.sleep(_POLL_S)
-    return by_version
+    return by_version, copied
 
 
 def _class(answer: Answer) -> float:
