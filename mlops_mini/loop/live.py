@@ -98,10 +98,8 @@ class LiveRelease:
         router = self.gateway.router
         made = release.read(self.folder)
         phase = made.state.phase
-        pairing = pairs.LoggedPairs(
-            self.gateway.log(self.stable), self.gateway.log(self.canary),
-            is_new=phase is Phase.PENDING,
-        )  # fmt: skip
+        logs = self.gateway.log(self.stable), self.gateway.log(self.canary)
+        pairing = pairs.LoggedPairs(*logs, is_new=True)
         attempts = AttemptLog(router.folder, router)
 
         def differences() -> dict[str, Counts]:
