@@ -76,12 +76,12 @@ class Plan:
         return periods
 
     def with_incidents(self, calendar: Calendar) -> Plan:
-        """Place what goes wrong: at a third, halfway, and after two thirds of a long loop."""
+        """Place what goes wrong: at a third, and of a long loop at a fifth and halfway too."""
         played = self.periods(calendar)[self.n_first :]
         placed: dict[str, Incident] = {str(played[len(played) // 3]): "other units"}
         if len(played) >= _MIN_PERIODS_FOR_ALL:
             placed[str(played[len(played) // 2])] = "bad version"
-            placed[str(played[2 * len(played) // 3])] = "lost canary"
+            placed[str(played[len(played) // 5])] = "lost canary"
         return replace(self, incidents=placed)
 
 
