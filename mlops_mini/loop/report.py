@@ -131,9 +131,10 @@ def write(workspace: Path) -> Path:
 
 
 def tables(workspace: Path) -> list[TextTable]:
-    """Lay a loop out for a terminal."""
+    """Lay a loop out for a terminal, without what the ledger has suppressed."""
     known, compared = state.read(workspace), comparison.read(workspace)
-    laid_out: list[TextTable] = [("What happened", _EVENTS, event_rows(known.events))]
+    told = tuple(each for each in known.events if each.kind != "suppressed")
+    laid_out: list[TextTable] = [("What happened", _EVENTS, event_rows(told))]
     if measured := quality(known, compared):
         laid_out.append(_quality_table(known, measured))
     return [*laid_out, _stages(known), _tasks(workspace)]
