@@ -25,8 +25,8 @@ PORT := 5000
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
 
-loop: ready  ## play the loop: train, publish, serve, ask, judge, replace
-	@$(BIN)/mlops-mini loop
+loop: ready  ## play a year in production, or WEEKS=8: train, judge, release, watch, retrain
+	@$(BIN)/mlops-mini loop $(if $(WEEKS),--weeks $(WEEKS))
 
 test: SELECT := -m "not docker"
 test: check unit notebooks render  ## everything that must hold: check, all tests, notebooks

@@ -28,10 +28,9 @@ from benchmarks.features import claim
 from benchmarks.reference_model import ALL, MAX_ROWS, boosting, flights, rows
 from mlops_mini import files
 from mlops_mini.evidence import intervals
-from mlops_mini.features import events, offline
-from mlops_mini.flights import datasets, times
+from mlops_mini.flights import times
+from mlops_mini.flights import year as flights_year
 from mlops_mini.flights.features import FEATURES
-from mlops_mini.flights.preparation import prepare
 from mlops_mini.loop import replay
 from mlops_mini.loop.replay import Policy, Replayed
 from mlops_mini.model import evaluation
@@ -131,14 +130,7 @@ def keras_year() -> tuple[Year, FitPredict]:
 
     from mlops_mini.model import training
 
-    prepared = prepare(flights())
-    computed = offline.compute(
-        flights(),
-        FEATURES,
-        prepare=prepare,
-        history=events.from_tables(FEATURES, {"flights": prepared}, {"flights": FEATURES.key}),
-        observed={"weather": datasets.weather()},
-    )
+    prepared, computed = flights_year.with_features()
     late = prepared["late"].to_numpy()
     year = Year(computed.assign(late=late).loc[rows().index])
     features = year.features[list(FEATURES.names)]

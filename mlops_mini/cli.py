@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mlops_mini import cli_lineage, cli_release, cli_triggers, terminal
+from mlops_mini import cli_lineage, cli_loop, cli_release, cli_triggers, terminal
 from mlops_mini.cli_lineage import AsJson, Workspace, print_document
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, NotFoundError
 
@@ -32,6 +32,7 @@ data_app = typer.Typer(help="Data sets: check ours, send yours.", no_args_is_hel
 app.add_typer(data_app, name="data")
 pipeline_app = typer.Typer(help="The pipeline of continuous training.", no_args_is_help=True)
 app.add_typer(pipeline_app, name="pipeline")
+app.add_typer(cli_loop.app, name="loop")
 app.add_typer(cli_release.app, name="release")
 app.add_typer(cli_triggers.app, name="trigger")
 app.add_typer(cli_lineage.app)
@@ -65,43 +66,6 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("mlops-mini: stopped\n")
         sys.exit(1)
-
-
-@app.command()
-def loop(
-    first: Annotated[str, typer.Option(help="Month that both models are trained on.")] = "2013-01",
-    workspace: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for models and logs, emptied first if an earlier loop's;"
-            " else MLOPS_MINI_HOME/loop, else ./runs/loop."
-        ),
-    ] = None,
-    data: DataFolder = None,
-    use_case: UseCaseName = FLIGHTS,
-    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Play three months: train, publish, serve, ask, judge the next model, replace or keep.
-
-    Example: mlops-mini loop --first 2013-04
-    """
-    from mlops_mini.loop import play
-    from mlops_mini.loop import report as report_module
-    from mlops_mini.workspace import runs_folder
-
-    with terminal.steps() as (on_step, on_task), terminal.canceled_by_sigterm():
-        report = play.play(
-            use_case,
-            first=first,
-            data_folder=data,
-            workspace=workspace or runs_folder() / "loop",
-            seed=seed,
-            is_quiet=True,
-            on_step=on_step,
-            on_task=on_task,
-        )
-    print_document(report_module.summarize(report), *report_module.tables(report), as_json=as_json)
 
 
 @app.command()
@@ -448,7 +412,7 @@ def show(
 ) -> None:
     """Show the tasks of a run.
 
-    Example: mlops-mini pipeline show judged-on-2013-03 --workspace runs/loop
+    Example: mlops-mini pipeline show on_demand-b944dc9399f9 --workspace runs/loop
     """
     with _runner(workspace) as runner:
         found = runner.show(run)
@@ -482,7 +446,7 @@ def _runner(workspace: Path | None) -> Runner:
 
 
 def _print_run(run: RunRecord, *, as_json: bool) -> None:
-    from mlops_mini.loop.report import run_tables
+    from mlops_mini.pipeline.report import run_tables
 
     print_document(dataclasses.asdict(run), *run_tables(run), as_json=as_json)
 

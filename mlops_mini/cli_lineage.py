@@ -99,7 +99,7 @@ def reproduce(
 ) -> None:
     """Run a run again from the inputs that it has recorded, and list what comes out differently.
 
-    Example: mlops-mini reproduce judged-on-2013-03 --workspace runs/loop
+    Example: mlops-mini reproduce on_demand-b944dc9399f9 --workspace runs/loop
     """
     from mlops_mini.lineage import reproduce as reproducing
 
@@ -140,7 +140,7 @@ def approve(
 ) -> None:
     """Publish the candidate of a run that the gate has neither blessed nor refused.
 
-    Example: mlops-mini approve judged-on-2013-03 --by ada
+    Example: mlops-mini approve new_data-dc6e2080d5d2 --by ada
     """
     from mlops_mini.lineage import approval
 

@@ -22,6 +22,7 @@ figcaption { font-weight: 600; }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line); }
+td:first-child { white-space: nowrap; }
 th { color: var(--faint); font-weight: 600; } th.number, td.number { text-align: right;
   font-variant-numeric: tabular-nums; white-space: nowrap; }
 svg { width: 100%; height: auto; }
@@ -30,6 +31,7 @@ svg text { fill: var(--faint); font: 13px system-ui, sans-serif; }
 polyline { fill: none; stroke-width: 2; }
 .s0 { stroke: var(--a); } .s1 { stroke: var(--b); }
 .s2 { stroke: var(--c); } .s3 { stroke: var(--d); }
+.f0 { fill: var(--a); } .f1 { fill: var(--b); } .f2 { fill: var(--c); } .f3 { fill: var(--d); }
 .legend span { margin-right: 1.2rem; white-space: nowrap; }
 .legend i { display: inline-block; width: 1.2rem; border-top: 3px solid; margin-right: .4rem;
   vertical-align: middle; }
@@ -38,6 +40,7 @@ polyline { fill: none; stroke-width: 2; }
 """
 _NUMBER = re.compile(r"[-+.\d][\d,.^]*( ?%)?")
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 440, 190, 48, 28, 14
+_ROW, _NAMES = 22, 130  # of the drawing of events: height of a row, width of the names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,6 +170,44 @@ def lines(
         f'<figure><figcaption>{html.escape(caption)}</figcaption><svg role="img" '
         f'viewBox="0 0 {_WIDTH} {_HEIGHT}" aria-label="{html.escape(caption)}">{"".join(marks)}'
         f'</svg><div class="legend">{legend} ({html.escape(y_label)})</div></figure>'
+    )
+
+
+def marks(rows: Sequence[tuple[str, Sequence[int]]], *, names: Sequence[str], caption: str) -> str:
+    """Draw what happened when: a row for each kind of event, a dot for each time.
+
+    Args:
+        rows: Name of a kind, and the places where it happened, from 0.
+        names: Of the places, for the axis and for whoever points at a dot.
+        caption: What the drawing shows.
+
+    Returns:
+        HTML with an SVG, which is as wide as the page.
+    """
+    height = _TOP + _ROW * len(rows) + _BOTTOM
+    step = (_WIDTH - _NAMES - 12) / max(len(names) - 1, 1)
+    drawn = []
+    for i, (name, places) in enumerate(rows):
+        y = _TOP + _ROW * i + _ROW / 2
+        drawn.append(f'<line class="axis" x1="{_NAMES}" y1="{y}" x2="{_WIDTH - 8}" y2="{y}"/>')
+        drawn.append(
+            f'<text x="{_NAMES - 10}" y="{y + 4}" text-anchor="end">{html.escape(name)}</text>'
+        )
+        drawn += [
+            f'<circle class="f{i % 4}" cx="{_NAMES + 2 + place * step:.1f}" cy="{y}" r="4">'
+            f"<title>{html.escape(f'{names[place]}: {name}')}</title></circle>"
+            for place in places
+        ]
+    ends = ((0, "start", _NAMES), (len(names) - 1, "end", _WIDTH - 8)) if names else ()
+    for place, anchor, x in ends:
+        drawn.append(
+            f'<text x="{x}" y="{height - 8}" text-anchor="{anchor}">{html.escape(names[place])}'
+            "</text>"
+        )
+    return (
+        f'<figure><figcaption>{html.escape(caption)}</figcaption><svg role="img" '
+        f'viewBox="0 0 {_WIDTH} {height}" aria-label="{html.escape(caption)}">{"".join(drawn)}'
+        "</svg></figure>"
     )
 
 

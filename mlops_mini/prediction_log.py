@@ -184,6 +184,11 @@ def files(prefix: Path) -> list[Path]:
     ]
 
 
+def ends(log: Path) -> dict[str, int]:
+    """Tell how long each file of a log is by now, as `Reader` takes positions."""
+    return {path.name.removesuffix(UNFINISHED): path.stat().st_size for path in files(log)}
+
+
 def frame(data: bytes) -> bytes:
     """Frame one record as a TFRecord file holds it.
 

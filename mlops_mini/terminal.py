@@ -97,33 +97,34 @@ def quiet_libraries() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def steps() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[TaskRecord], None]]]:
-    """Give two functions: one shows a step as it begins, the other a task as it ends.
+def progress() -> Iterator[Callable[[str, int, int, Sequence[str]], None]]:
+    """Give a function that shows how far something is, and lines about what has happened.
 
-    A step is its text, how many are done and how many there are.
+    It takes what is being done, how much is done and how much there is, and the lines. A bar shows
+    how long it has taken and how long it still takes. Where stderr is no terminal, there are only
+    the lines.
     """
+    from rich import progress as bars
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        bars.BarColumn(bar_width=20),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TextColumn("about"),
+        bars.TimeRemainingColumn(elapsed_when_finished=True),
+        bars.TextColumn("to go: {task.description}"),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("start")
+    with bars.Progress(*columns, console=console, transient=True, speed_estimate_period=120) as bar:
+        task = bar.add_task("start", total=None)
 
-        def on_step(text: str, n_done: int, n_all: int) -> None:
-            progress.update(task, description=text, completed=n_done, total=n_all)
-            console.print(f"[{n_done + 1}/{n_all}] {text}", markup=False, highlight=False)
+        def show(text: str, n_done: int, n_all: int, lines: Sequence[str]) -> None:
+            bar.update(task, description=text, completed=n_done, total=n_all)
+            for line in lines:
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-        def on_task(task: TaskRecord) -> None:
-            if task.ended_at:
-                console.print("      " + task_line(task), style="dim", highlight=False)
-
-        yield on_step, on_task
+        yield show
 
 
 @contextlib.contextmanager

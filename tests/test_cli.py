@@ -18,6 +18,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 VERBS = [
     ["loop"],
+    ["loop", "report"],
     ["new"],
     ["describe"],
     ["predict"],
@@ -48,9 +49,11 @@ def test_help_shows_an_example(verb):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["loop", "--first", "March"], "'March' is not a period: write a month as 2013-03"),
-        (["loop", "--first", "2013-13"], "no month 13 of 2013"),
+        (["loop", "--weeks", "99"], "there are 47 weeks to play after the first 5, got 99"),
+        (["loop", "--first", "1"], "2013-W00 to 2013-W51 are 52 weeks: the first 1 train"),
         (["loop", "--data", "nowhere"], "no data folder nowhere"),
+        (["loop", "--resume"], "no loop in"),
+        (["loop", "report"], "no loop in"),
         (["serve", "nowhere"], "no model folder nowhere: publish a model there first"),
         (["data", "check", "--data", "nowhere"], "no data folder nowhere"),
         (["pipeline", "run", "--period", "spring"], "'spring' is not a period"),
@@ -97,17 +100,18 @@ def test_a_loop_leaves_what_is_beside_its_workspace(tmp_path, held):
         (tmp_path / "paper" / "thesis.tex").write_text("years of work")
     (tmp_path / "paper.log").write_text("of years of work")
 
-    failed = run("loop", "--workspace", str(tmp_path / "paper"), "--first", "2013-11")
+    weeks = "1" if held == "a thesis" else "99"
+    failed = run("loop", "--workspace", str(tmp_path / "paper"), "--weeks", weeks)
 
     assert failed.returncode == 1
-    said = "the mark of a loop" if held == "a thesis" else "no flights of 2014-01"
+    said = "the mark of a loop" if held == "a thesis" else "there are 47 weeks to play"
     assert said in failed.stderr.strip().splitlines()[-1]
     assert (tmp_path / "paper.log").read_text() == "of years of work"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["paper", "paper.log"]
 
 
 def test_a_wrong_flag_is_status_2():
-    assert run("loop", "--frist", "2013-01").returncode == 2
+    assert run("loop", "--wekes", "8").returncode == 2
 
 
 def test_an_empty_model_folder_is_not_served(tmp_path):

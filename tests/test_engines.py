@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "mlops_mini"
 # Those that may name a use case: the use cases themselves, the command, and the notebooks' helper.
 TENANTS = {"flights", "photos"}
-FRONT = {"cli.py", "notebook.py"}
+FRONT = {"cli.py", "cli_loop.py", "notebook.py"}
 ENGINES = sorted(
     path
     for path in PACKAGE.rglob("*.py")

@@ -15,10 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_mini.features import events, offline
-from mlops_mini.flights import datasets
+from mlops_mini.flights import year
 from mlops_mini.flights.features import FEATURES
-from mlops_mini.flights.preparation import prepare
 from mlops_mini.flights.tables import CALENDAR
 from mlops_mini.model import evaluation
 from mlops_mini.monitoring import quality
@@ -51,18 +49,9 @@ class Year:
         Args:
             every: One in so many flights is used.
         """
-        months = [datasets.flights(month) for month in datasets.flight_months()]
-        prepared = prepare(pd.concat(months, ignore_index=True))
-        happened = events.from_tables(FEATURES, {"flights": prepared}, {"flights": FEATURES.key})
-        computed = offline.compute(
-            prepared,
-            FEATURES,
-            prepare=prepare,
-            history=happened,
-            observed={"weather": datasets.weather()},
-        )
-        self.flights = prepared.sort_values(FEATURES.time, kind="stable")
-        self.features = computed.loc[self.flights[FEATURES.key]]
+        flights, features = year.with_features()
+        self.flights = flights.sort_values(FEATURES.time, kind="stable")
+        self.features = features.loc[self.flights[FEATURES.key]]
         since = self.flights[FEATURES.time] - CALENDAR.period("2013-W00").start
         self.day: Array = (since // pd.Timedelta("1D")).to_numpy()
         self.week: Array = self.day // 7

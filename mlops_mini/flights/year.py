@@ -62,11 +62,14 @@ class Year:
             )
 
 
-def read(months: Sequence[str] = ()) -> Year:
-    """Read flights, and compute their features.
+def with_features(months: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read flights with and without a label, as prepared, and compute their features.
 
     Args:
         months: Such as `["2013-01"]`, in order; all if left out.
+
+    Returns:
+        Both by `flight_id`, in the order of the source within each month.
     """
     tables = [datasets.flights(month) for month in months or datasets.flight_months()]
     flights = prepare(pd.concat(tables)).set_index("flight_id", drop=False)
@@ -77,6 +80,16 @@ def read(months: Sequence[str] = ()) -> Year:
         history=events.from_tables(FEATURES, {"flights": flights}, {"flights": FEATURES.key}),
         observed={"weather": datasets.weather()},
     )
+    return flights, features
+
+
+def read(months: Sequence[str] = ()) -> Year:
+    """Read flights, and compute their features.
+
+    Args:
+        months: Such as `["2013-01"]`, in order; all if left out.
+    """
+    flights, features = with_features(months)
     of_day = day_means.whole_day(flights)
     leaking = features.assign(
         org_dep_mean_3h=of_day["origin_mean"],

@@ -1,244 +1,190 @@
-"""Plays the loop: data arrives, a model is trained, judged, published, served, asked, replaced.
+"""Plays a loop: period after period, data arrives, models are retrained, released, and watched.
 
-The pipeline runs twice, at the end of the second period and at that of the third. Each time the
-last days judge what has learned from the days before them, and the model that the gate has blessed
-learns from all of them. What the loop itself reads is what the pipeline's tasks have written, so
-each row is checked once.
+Each step may be begun again: what it does is known by its key, its run, its version or its request,
+so that doing it twice is doing it once. Between two steps the state is written down.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
 
 from mlops_mini import processes, use_case
 from mlops_mini import workspace as workspaces
-from mlops_mini.data import rules
-from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.features import feature_set, online
-from mlops_mini.features.store import Store
-from mlops_mini.local_server import LocalServer, Transport
-from mlops_mini.loop.report import Questions, Report, Sorted
-from mlops_mini.model import evaluation, gate, publish
-from mlops_mini.model.evaluation import Metrics
-from mlops_mini.pipeline import definition, examples
-from mlops_mini.pipeline.examples import Examples, PeriodOfExamples
-from mlops_mini.runner.records import RunRecord, TaskRecord
-from mlops_mini.runner.runner import Runner
+from mlops_mini.errors import AbortedError
+from mlops_mini.loop import arrival, intake, retrain, serving, state
+from mlops_mini.loop.comparison import Comparison
+from mlops_mini.loop.plan import Plan
+from mlops_mini.loop.production import Production
+from mlops_mini.loop.state import State
+from mlops_mini.model import champions
+from mlops_mini.runner.records import TaskRecord
+from mlops_mini.triggers import reasons
 
-_MARK = ".mlops-mini-loop"
-_N_STEPS = 7
-_TRANSPORTS: tuple[Transport, ...] = ("rest", "grpc")
+_SET_UP_S, _PERIOD_S = 40, 10  # on two cores of 2026, for the announcement
+# What each step does, for people who watch.
+DOES: dict[state.Step, str] = {
+    "begin": "the first model",
+    "wait": "requests until labels have matured",
+    "deliver": "a delivery and its checks",
+    "look": "is there a reason to retrain?",
+    "retrain": "the pipeline",
+    "release": "the new version's server",
+    "serve": "requests",
+    "end": "the comparison",
+}
 
-Array = npt.NDArray[Any]
-OnStep = Callable[[str, int, int], None]
 
-
-def play(
-    name: str,
-    *,
-    first: str,
-    data_folder: Path | None = None,
-    workspace: Path,
-    n_questions: int = 200,
-    seed: int = 0,
-    is_quiet: bool = False,
-    on_step: OnStep = lambda _step, _n_done, _n_all: None,
-    on_task: Callable[[TaskRecord], None] = lambda _task: None,
-) -> Report:
-    """Play three months: a first model, and a candidate to replace it.
+def begin(workspace: Path, plan: Plan) -> None:
+    """Make the workspace of a loop; `go_on` plays it.
 
     Args:
-        name: Dotted name of the use case, such as churn:CHURN.
-        first: The month that is only trained on; at the end of each of the two that follow, a
-            candidate is judged.
-        data_folder: Holds the use case's tables; without it `workspace.data_folder()`.
-        workspace: Receives models, logs and the record of rows set aside. It is emptied first, if
-            it is an earlier loop's, and refused if it is anything but that, empty or not there.
-        n_questions: Predictions to ask for over each transport, before and after the verdict.
-        seed: Of the training.
-        is_quiet: Whether what compiled libraries write to stderr goes to `native.log` in the
-            workspace.
-        on_step: Told what begins, how many steps are done and how many there are.
-        on_task: Told of each change of a pipeline's task, in another thread.
-
-    Returns:
-        What happened.
+        workspace: Emptied first, if it's an earlier loop's.
+        plan: What is played.
 
     Raises:
-        NotFoundError: The use case, the data folder or a month is not there.
-        DataIntegrityError: A file is not what it should be, or too many of its rows are refused.
-        UnavailableError: The model server ended before its time.
-        AbortedError: A task of the pipeline has failed.
-        AlreadyExistsError: Another loop is at work in the workspace.
-        FailedPreconditionError: The workspace is not a loop's; see `workspace.emptied`. Nothing in
-            it or beside it has changed.
+        NotFoundError: The use case or the data folder isn't there.
+        InvalidArgumentError: There are too few periods.
+        FailedPreconditionError: The workspace is something else; nothing in it has changed.
+        AlreadyExistsError: Another loop is at work there.
     """
-    case = use_case.load(name)
-    period = case.calendar.period(first)
-    if period.kind != "month":
-        raise InvalidArgumentError(f"the loop plays months, got {period}: use one like 2013-01")
-    months = (period, period.next(), period.next().next())
-    first_month, second, third = months
-    data = workspaces.existing_data_folder(data_folder)
-    n_done = itertools.count()
-
-    def begin(step: str) -> None:
-        on_step(step, next(n_done), _N_STEPS)
-
+    case = use_case.load(plan.use_case)
+    first = plan.periods(case.calendar)[plan.n_first]
+    data = workspaces.existing_data_folder(plan.data_folder)
     owned = workspaces.emptied(
         workspace,
-        mark=_MARK,
+        mark=state.MARK,
         owner="a loop",
         way_out="name an empty or a new folder as workspace",
         needed=[data],
     )
-    with (
-        owned,
-        processes.native_stderr_to(workspace / "native.log") if is_quiet else nullcontext(),
-    ):
-        begin(f"look for {first_month}, {second} and {third}")
-        examples.digest(case, months, data_folder=data)
-
-        models = workspace / "models" / case.name
-        with Runner(workspace / "runs", on_task=on_task) as runner:
-
-            def run_pipeline(newest: str, *, n_train_periods: int) -> RunRecord:
-                arguments = definition.arguments(
-                    name,
-                    newest,
-                    models_folder=models,
-                    verdicts_folder=workspace / "verdicts",
-                    data_folder=data,
-                    n_train_periods=n_train_periods,
-                    seed=seed,
-                )
-                return runner.run(
-                    definition.continuous_training, arguments, run_id=f"judged-on-{newest}"
-                )
-
-            begin(f"pipeline: a first model, judged on the last days of {second}")
-            trained = run_pipeline(str(second), n_train_periods=1)
-            published = publish.latest_version(models)
-
-            begin("start the model server")
-            with (
-                LocalServer(models, workspace / "server") as server,
-                Store(workspace / "features.sqlite", case.feature_set) as store,
-            ):
-                server.wait_until_served(published.version)
-                begin(f"ask version {published.version} about {case.examples.name} of {second}")
-                known = examples.read(case, months[:2], data_folder=_artifact(trained, "clean"))
-                before = _ask(server, published, _replay(known, store, n_questions))
-
-                begin(f"pipeline: a candidate, judged on the last days of {third}")
-                judged = run_pipeline(str(third), n_train_periods=2)
-
-                published = publish.latest_version(models)
-                begin(f"wait until version {published.version} is served")
-                server.wait_until_served(published.version)
-                begin(f"ask version {published.version} about {case.examples.name} of {third}")
-                known = examples.read(case, months, data_folder=_artifact(judged, "clean"))
-                after = _ask(server, published, _replay(known, store, n_questions))
-        quarantined = _quarantined(judged, known.periods)
-        quarantined.to_csv(workspace / "quarantine.csv", index=False)
-    return Report(
-        table=case.examples.name,
-        label=case.label.name,
-        partitions=[_sorted(part, quarantined, case.examples.name) for part in known.periods],
-        findings=_artifact(judged, "findings").read_text().splitlines(),
-        metrics=_metrics(judged),
-        verdict=gate.read(_artifact(judged, "verdict")),
-        before=before,
-        after=after,
-    )
+    with owned:
+        state.write(workspace, State(plan=plan, period=str(first)))
 
 
-def _artifact(run: RunRecord, name: str) -> Path:
-    """Find the one artifact of this name that a run's tasks have written."""
-    (artifact,) = (
-        task.outputs["artifacts"][name]
-        for task in run.tasks.values()
-        if name in task.outputs.get("artifacts", {})
-    )
-    return Path(artifact["uri"])
+def go_on(
+    workspace: Path,
+    *,
+    on_step: Callable[[State], None] = lambda _state: None,
+    on_task: Callable[[TaskRecord], None] = lambda _task: None,
+    has_router: bool | None = None,
+) -> State:
+    """Play a loop to its end, from where it is.
 
-
-def _quarantined(run: RunRecord, periods: Sequence[PeriodOfExamples]) -> pd.DataFrame:
-    """Read which rows of some periods were set aside; a run looks at the one before them too."""
-    lines = pd.read_csv(_artifact(run, "quarantined"), dtype=str, keep_default_na=False)
-    return lines[lines["period"].isin([str(part.period) for part in periods])]
-
-
-def _sorted(part: PeriodOfExamples, quarantined: pd.DataFrame, table: str) -> Sorted:
-    """Count what a period's rows are good for."""
-    lines = quarantined[quarantined["period"] == str(part.period)]
-    n_quarantined = lines.loc[lines["table"] == table, "row"].nunique()
-    return Sorted(
-        period=str(part.period),
-        n_arrived=len(part.rows) + n_quarantined,
-        n_quarantined=n_quarantined,
-        n_without_label=part.n_without_label,
-        refused=dict(Counter(rules.reasons(lines))),
-    )
-
-
-def _metrics(run: RunRecord) -> dict[str, Metrics]:
-    """Read how good the models are that a run has measured, by what they are in it."""
-    evaluated, scored = (
-        evaluation.overall(run.task(name).artifact("metrics")) for name in ("evaluate", "score")
-    )
-    return {**evaluated, "challenger": scored["candidate"]}
-
-
-def _replay(
-    known: Examples, store: Store, n_questions: int
-) -> tuple[list[dict[str, Array]], pd.DataFrame]:
-    """Live through the first rows of the last period: what has happened goes into the store.
+    Args:
+        workspace: What `begin` has made.
+        on_step: Told of each step as it begins.
+        on_task: Told of each change of a pipeline's task, in another thread.
+        has_router: Whether requests go through Envoy; if it's there for this platform if None.
 
     Returns:
-        The request about each row, made from the store when its prediction is due; and the same
-        features as training would have them, one row each.
+        The state at its end.
+
+    Raises:
+        NotFoundError: There's no loop, or its data is gone.
+        FailedPreconditionError: Another version of the package has begun it.
+        AlreadyExistsError: Another process plays it.
+        AbortedError: The first model wasn't published.
     """
-    newest, features = known.periods[-1], known.use_case.feature_set
-    due = newest.rows[features.time] + feature_set.offset(features.due)
-    first = due.sort_values(kind="stable").index[:n_questions]
-    asked = newest.rows.loc[first]
-    served = online.replay(
-        asked, features, known.stream, store=store, prepare=known.use_case.examples.prepare
+    with ExitStack() as stack:
+        stack.enter_context(state.owned(workspace))
+        known = state.read(workspace)
+        stack.enter_context(processes.native_stderr_to(workspace / "native.log"))
+        began = time.monotonic()
+        beside = stack.enter_context(Comparison(workspace))
+        if known.step != "end":
+            of = stack.enter_context(
+                Production(workspace, known, on_task=on_task, has_router=has_router)
+            )
+            known = _took(workspace, known, "set-up", began)
+            while known.step != "end":
+                on_step(known)
+                began = time.monotonic()
+                stage = known.step
+                known = state.following(_do(of, known), of.played)
+                known = _took(workspace, known, stage, began)
+        on_step(known)
+        began = time.monotonic()
+        beside.wait(known)
+        return _took(workspace, known, "comparison", began)
+
+
+def announcement(workspace: Path) -> str:
+    """Say what will be played, and how long it takes."""
+    plan = state.read(workspace).plan
+    case = use_case.load(plan.use_case)
+    played = plan.periods(case.calendar)[plan.n_first :]
+    minutes = (_SET_UP_S + _PERIOD_S * len(played)) / 60
+    unit = case.calendar.unit
+    return (
+        f"{case.name}: the first {plan.n_first} {unit}s train a model, then {len(played)} {unit}s"
+        f" are played, {played[0]} to {played[-1]}. That takes about {max(round(minutes), 1)}"
+        " minutes on two cores; Ctrl-C stops it, and --resume goes on."
     )
-    requests = [
-        {str(name): _array_of_one(value) for name, value in row.items()}
-        for row in served.to_dict("records")
-    ]
-    return requests, newest.features.loc[asked[features.key]]
 
 
-def _array_of_one(value: str | float) -> Array:
-    return np.array([value], object if isinstance(value, str) else np.float32)
+def progress(known: State) -> tuple[int, int]:
+    """Tell how many periods have been played, and how many there are."""
+    played = known.plan.periods(use_case.load(known.plan.use_case).calendar)[known.plan.n_first :]
+    names = [str(period) for period in played]
+    return (len(names) if known.step == "end" else names.index(known.period)), len(names)
 
 
-def _ask(
-    server: LocalServer,
-    published: publish.PublishedVersion,
-    replayed: tuple[list[dict[str, Array]], pd.DataFrame],
-) -> Questions:
-    """Send each request over each transport; compare with the model run on training's features."""
-    requests, features = replayed
-    own = evaluation.predict(published.path, features)
-    asked: dict[str, int] = {}
-    differences: dict[str, float] = {}
-    for transport in _TRANSPORTS:
-        with server.client(transport) as client:
-            answers = [client.predict(request)["probability"][0] for request in requests]
-        asked[transport] = len(answers)
-        differences[transport] = float(np.abs(np.array(answers) - own).max())
-    return Questions(version=published.version, n_asked=asked, max_difference=differences)
+def _do(of: Production, known: State) -> State:
+    """Do the next step."""
+    of.tick(known)
+    period = of.period(known)
+    match known.step:
+        case "begin":
+            return _begin(of, known)
+        case "wait":
+            return serving.serve(of, known, until=of.now(known))
+        case "deliver":
+            return intake.deliver(of, known)
+        case "look":
+            return retrain.look(of, known)
+        case "retrain":
+            return retrain.retrain(of, known)
+        case "release":
+            return serving.begin_release(of, known)
+    known = serving.serve(of, known, until=period.end)
+    if period != of.played[-1]:
+        return known
+    return intake.observe(of, known, period, now=of.world.matured_at(period))
+
+
+def _begin(of: Production, known: State) -> State:
+    """Have the first periods delivered, and train the first model."""
+    if not of.gateway.has_router:
+        text = (
+            "there's no Envoy for this platform, so new versions replace old ones without a"
+            " release: nothing is mirrored, and nothing taken back"
+        )
+        known = known.noted("left out", text)
+    settings = Path(of.plan.data_folder) / of.case.settings
+    if settings.is_file():  # of the training, which no sender delivers
+        (of.workspace / arrival.DATA).mkdir(exist_ok=True)
+        shutil.copyfile(settings, of.workspace / arrival.DATA / of.case.settings)
+    first = of.periods[: of.plan.n_first]
+    for period in first:
+        known = intake.receive(of, known, period, now=of.now(known))
+    of.ledger.fire(reasons.on_demand("first", reason="there's no model yet"))
+    run = retrain.run(of, period=first[-1], now=of.now(known))
+    version = champions.champion(of.models)
+    if version is None:
+        why = retrain.verdict(run)[1] if run else "its run has ended before"
+        raise AbortedError(f"there's no first model: {why}; begin with more periods")
+    text = f"the first model serves, trained on data until {first[-1]}"
+    return replace(known.noted("first", text, version=version), stable=version)
+
+
+def _took(workspace: Path, known: State, stage: str, began: float) -> State:
+    """Add to the seconds of a stage, and write the state down."""
+    seconds = known.stage_s.get(stage, 0.0) + time.monotonic() - began
+    known = replace(known, stage_s={**known.stage_s, stage: seconds})
+    state.write(workspace, known)
+    return known

@@ -1,194 +1,306 @@
-"""What a loop has brought: the facts, as tables for people and as JSON for scripts."""
+"""What a loop has done: a record for scripts, tables for a terminal, and a page for people."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mlops_mini.model import gate
-from mlops_mini.model.evaluation import Metrics
-from mlops_mini.model.gate import Verdict
-from mlops_mini.runner.records import RunRecord, TaskRecord
+from mlops_mini import page
+from mlops_mini.description import TextTable
+from mlops_mini.errors import MlopsMiniError, NotFoundError
+from mlops_mini.files import whole_file
+from mlops_mini.lineage import lineage
+from mlops_mini.lineage import report as lineage_report
+from mlops_mini.loop import comparison, state
+from mlops_mini.loop.comparison import Compared
+from mlops_mini.loop.state import Event, Kind, Served, State
+from mlops_mini.use_case import load
 
-_DIGEST = 64  # characters of a sha256
-# Title, header and rows of text.
-TextTable = tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]
+PAGE, RECORD = "report.html", "record.json"
+_N_DRIFTED = 4
+# What a row of the timeline shows, from top to bottom.
+_TIMELINE: dict[str, tuple[str, ...]] = {
+    "quarantined": ("quarantined",),
+    "reason to retrain": ("fired",),
+    "refused, undecided": ("refused", "undecided", "failed"),
+    "by hand": ("by hand",),
+    "release begins": ("releasing",),
+    "canary lost": ("canary lost",),
+    "rolled back": ("rolled back",),
+    "promoted": ("first", "promoted"),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Questions:
-    """What a served version was asked, and how its answers compare with the model's own.
+class Quality:
+    """How good what served was, over all periods that can be compared.
 
     Attributes:
-        version: The version that answered.
-        n_asked: Number of predictions, by transport, `rest` and `grpc`.
-        max_difference: Largest absolute difference from the exported model run in this process,
-            by transport; probabilities, 0 to 1.
+        n_rows: Predictions with a label.
+        served: Their mean log loss, nats.
+        never: That of never retraining, on the same rows.
+        always: That of retraining in each period.
     """
 
-    version: int
-    n_asked: dict[str, int]
-    max_difference: dict[str, float]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sorted:
-    """What the rows of one period were good for.
-
-    Attributes:
-        period: Which one, such as 2013-01.
-        n_arrived: Rows of the examples' table that arrived.
-        n_quarantined: Those of them that were set aside.
-        n_without_label: Those kept that neither train nor judge a model.
-        refused: Number of rows set aside, of all tables, by the rule that they break.
-    """
-
-    period: str
-    n_arrived: int
-    n_quarantined: int
-    n_without_label: int
-    refused: dict[str, int]
+    n_rows: int
+    served: float
+    never: float
+    always: float
 
     @property
-    def n_used(self) -> int:
-        """Rows that train or judge a model."""
-        return self.n_arrived - self.n_quarantined - self.n_without_label
+    def share(self) -> float:
+        """Share of the gap between never and always that is closed; NaN if there's no gap."""
+        gap = self.never - self.always
+        return (self.never - self.served) / gap if gap > 0 else math.nan
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
-    """How the loop went.
+def quality(known: State, compared: dict[str, Compared]) -> Quality | None:
+    """Add up what is known of quality; None while nothing is."""
+    both = [
+        (each, compared[each.period])
+        for each in known.served
+        if each.log_loss is not None and each.period in compared and each.n_labeled
+    ]
+    n_rows = sum(served.n_labeled for served, _ in both)
+    if not n_rows:
+        return None
 
-    Attributes:
-        table: Name of the table that holds the examples.
-        label: What is predicted.
-        partitions: What arrived, in order: two that both models have learned, and the newest, whose
-            last days judge.
-        findings: What is odd but no reason to set a row aside, a sentence each.
-        metrics: How good models are on the last days: the served `baseline`, the new `candidate`,
-            and the `challenger`, which is only there to compare.
-        verdict: Whether the candidate was published, and why.
-        before: Questions to the version served before the verdict.
-        after: Questions to the version served after it.
+    def mean(losses: list[float]) -> float:
+        weighted = zip(losses, both, strict=True)
+        return sum(loss * served.n_labeled for loss, (served, _) in weighted) / n_rows
+
+    return Quality(
+        n_rows=n_rows,
+        served=mean([served.log_loss or 0.0 for served, _ in both]),
+        never=mean([other.never for _, other in both]),
+        always=mean([other.always for _, other in both]),
+    )
+
+
+def record(workspace: Path) -> dict[str, Any]:
+    """Collect what a loop has done, as JSON values.
+
+    Raises:
+        NotFoundError: There's no loop.
     """
-
-    table: str
-    label: str
-    partitions: Sequence[Sorted]
-    findings: Sequence[str]
-    metrics: dict[str, Metrics]
-    verdict: Verdict
-    before: Questions
-    after: Questions
-
-
-def tables(report: Report) -> list[TextTable]:
-    """Lay a report out: for each table a title, the header, and rows of text."""
-    learned = ("both", "both", "candidate; last days judge")
-    rows = [
-        (
-            partition.period,
-            f"{partition.n_arrived:,}",
-            f"{partition.n_quarantined:,}",
-            f"{partition.n_without_label:,}",
-            f"{partition.n_used:,}",
-            who,
-        )
-        for partition, who in zip(report.partitions, learned, strict=True)
-    ]
-    refused = [
-        (f"{n:,}", reason) for part in report.partitions for reason, n in part.refused.items()
-    ]
-    baseline = report.metrics["baseline"]
-    models = [("always the base rate", f"{0.5:.4f}", f"{baseline.base_rate_log_loss:.4f}")]
-    for name in ("baseline", "candidate", "challenger"):
-        of = report.metrics[name]
-        what = f"{name} (XGBoost)" if name == "challenger" else name
-        models.append((what, f"{of.auc:.4f}", f"{of.log_loss:.4f}"))
-    served = [
-        (when, str(asked.version), transport, f"{n:,}", f"{asked.max_difference[transport]:.1e}")
-        for when, asked in (("before", report.before), ("after", report.after))
-        for transport, n in asked.n_asked.items()
-    ]
-    judged_on = report.partitions[-1].period
-    judged_rows = f"{baseline.n_rows:,} {report.table}, {baseline.base_rate:.1%} {report.label}"
-    return [
-        (
-            report.table.capitalize(),
-            ("month", "arrived", "refused", "no label", "used", "learned by"),
-            rows,
-        ),
-        ("Refused", ("rows", "why"), refused or [("0", "every row keeps every rule")]),
-        (
-            f"Models on the last days of {judged_on} ({judged_rows})",
-            ("model", "AUC", "log loss"),
-            models,
-        ),
-        _gate_table(report.verdict),
-        ("Verdict", ("candidate", "why"), [(report.verdict.decision, report.verdict.reason)]),
-        (
-            "Predictions, each against the model's own",
-            ("verdict", "version", "over", "asked", "largest difference"),
-            served,
-        ),
-    ]
-
-
-def summarize(report: Report) -> dict[str, Any]:
-    """Reduce a report to what JSON can hold."""
+    known, compared = state.read(workspace), comparison.read(workspace)
+    measured = quality(known, compared)
     return {
-        "partitions": [
-            {
-                "period": partition.period,
-                "n_arrived": partition.n_arrived,
-                "refused": partition.refused,
-                "n_without_label": partition.n_without_label,
+        "use_case": known.plan.use_case,
+        "first": known.plan.first,
+        "last": known.plan.last,
+        "n_first": known.plan.n_first,
+        "seed": known.plan.seed,
+        "is_over": known.step == "end",
+        "stable": known.stable,
+        "events": [asdict(event) for event in known.events],
+        "periods": [
+            asdict(each)
+            | {
+                name: getattr(compared[each.period], name) if each.period in compared else None
+                for name in ("never", "always")
             }
-            for partition in report.partitions
+            for each in known.served
         ],
-        "findings": list(report.findings),
-        **{name: asdict(metrics) for name, metrics in report.metrics.items()},
-        "verdict": gate.as_fields(report.verdict),
-        **{name: asdict(getattr(report, name)) for name in ("before", "after")},
+        "quality": asdict(measured) | {"share": measured.share} if measured else None,
+        "seconds": {stage: round(seconds, 1) for stage, seconds in known.stage_s.items()},
+        "task_seconds": _task_seconds(workspace),
     }
 
 
-def _gate_table(verdict: Verdict) -> TextTable:
-    header = ("rule, of its slices the worst", "measured", "limit", "verdict")
-    return ("Gate", header, gate.summarize(verdict))
+def write(workspace: Path) -> Path:
+    """Write the record and the page into the workspace.
+
+    Returns:
+        The page.
+
+    Raises:
+        NotFoundError: There's no loop.
+    """
+    for name, text in (
+        (RECORD, json.dumps(record(workspace), indent=1) + "\n"),
+        (PAGE, html_page(workspace)),
+    ):
+        with whole_file(workspace / name) as unfinished:
+            unfinished.write_text(text)
+    return workspace / PAGE
 
 
-def run_tables(run: RunRecord) -> list[TextTable]:
-    """Lay a pipeline's run out: its tasks, and what the gate has asked if it came to that."""
-    verdicts = [
-        Path(task.outputs["artifacts"]["verdict"]["uri"])
-        for task in run.tasks.values()
-        if "verdict" in task.outputs.get("artifacts", {})
+def tables(workspace: Path) -> list[TextTable]:
+    """Lay a loop out for a terminal, without what the ledger has suppressed."""
+    known, compared = state.read(workspace), comparison.read(workspace)
+    told = tuple(each for each in known.events if each.kind != "suppressed")
+    laid_out: list[TextTable] = [("What happened", _EVENTS, event_rows(told))]
+    if measured := quality(known, compared):
+        laid_out.append(_quality_table(known, measured))
+    return [*laid_out, _stages(known), _tasks(workspace)]
+
+
+def _task_seconds(workspace: Path) -> dict[str, float]:
+    """Add up how long the tasks of all runs have taken, by component, longest first."""
+    seconds: dict[str, float] = {}
+    with suppress(NotFoundError), lineage.records_of(workspace) as records:
+        for run in records.runs():
+            for task in records.run(run.id).tasks.values():
+                if task.attempt and task.state != "CACHED":
+                    name = task.component
+                    seconds[name] = seconds.get(name, 0.0) + task.elapsed_s
+    in_order = sorted(seconds.items(), key=lambda each: -each[1])
+    return {name: round(spent, 1) for name, spent in in_order}
+
+
+_EVENTS = ("when", "what", "version", "why")
+
+
+def event_rows(events: tuple[Event, ...]) -> list[tuple[str, ...]]:
+    """Make a row per event."""
+    return [
+        (each.period, each.kind, "" if each.version is None else str(each.version), each.text)
+        for each in events
     ]
-    return [_run_table(run), *(_gate_table(gate.read(f)) for f in verdicts if f.is_file())]
 
 
-def _run_table(run: RunRecord) -> TextTable:
-    rows = [
-        (
-            task.name,
-            task.state,
-            f"{task.elapsed_s:.1f}" if task.attempt and task.state != "CACHED" else "",
-            str(task.attempt or ""),
-            task.error or _in_short(task),
+def html_page(workspace: Path) -> str:
+    """Write the page, which needs no network.
+
+    Raises:
+        NotFoundError: There's no loop.
+    """
+    known, compared = state.read(workspace), comparison.read(workspace)
+    name = load(known.plan.use_case).name
+    measured = quality(known, compared)
+    parts = [page.paragraph(_summary(known, measured))]
+    if known.served:
+        parts += [page.heading("What happened"), _timeline(known)]
+        parts += [page.heading("How good it was"), *_losses(known, compared, measured)]
+    parts += [page.heading("Every decision"), page.table(_EVENTS, event_rows(known.events))]
+    if known.served:
+        parts += [page.heading("Inputs"), *_drift(known)]
+    if known.stable is not None:
+        parts += [page.heading(f"Where version {known.stable} comes from")]
+        parts += _lineage(workspace, known.stable, name)
+    for title, header, rows in (_stages(known), _tasks(workspace)):
+        parts += [page.heading(title), page.table(header, rows)]
+    return page.page(f"{name}, {known.plan.first} to {known.plan.last}", *parts)
+
+
+def _summary(known: State, measured: Quality | None) -> str:
+    told: dict[Kind, str] = {
+        "promoted": "promoted",
+        "rolled back": "rolled back",
+        "refused": "refused",
+        "undecided": "undecided",
+        "quarantined": "deliveries set aside",
+    }
+    counts = ", ".join(f"{words}: {known.count(kind)}" for kind, words in told.items())
+    over = "" if known.step == "end" else f" It's in {known.period} by now."
+    text = f"{len(known.served)} periods were served ({counts}).{over}"
+    if measured and not math.isnan(measured.share):
+        text += (
+            f" The served log loss is {measured.served:.4f}; never retrained it would have been"
+            f" {measured.never:.4f}, retrained in each period {measured.always:.4f}, so"
+            f" {measured.share:.0%} of the gap is closed."
         )
-        for task in run.tasks.values()
+    return text
+
+
+def _timeline(known: State) -> str:
+    places = {each.period: number for number, each in enumerate(known.served)}
+    rows = [
+        (name, [places[e.period] for e in known.events if e.kind in kinds and e.period in places])
+        for name, kinds in _TIMELINE.items()
     ]
-    return (f"{run.id}: {run.state}", ("task", "state", "s", "attempts", "what"), rows)
+    return page.marks(
+        [row for row in rows if row[1]],
+        names=[each.period for each in known.served],
+        caption="A reason to retrain, a verdict, a release: what came when",
+    )
 
 
-def _in_short(task: TaskRecord) -> str:
-    """Put what a task has returned into a few words: no digest, and of a list its length."""
+def _losses(known: State, compared: dict[str, Compared], measured: Quality | None) -> list[str]:
+    def gained(served: Served, name: str) -> float:
+        """Tell by how much a period's log loss is below that of never retraining."""
+        other = compared.get(served.period)
+        if other is None or served.log_loss is None:
+            return math.nan
+        return other.never - (served.log_loss if name == "served" else other.always)
+
+    drawn = [
+        page.Line(name=title, values=[gained(each, name) for each in known.served])
+        for name, title in (("served", "served"), ("always", "retrained in each period"))
+    ]
     shown = [
-        f"{len(value)} {name}" if isinstance(value, list) else f"{name} {value}"
-        for name, value in task.outputs.get("parameters", {}).items()
-        if not (isinstance(value, str) and len(value) == _DIGEST)
+        page.lines(
+            drawn,
+            caption="How much better than never retraining",
+            x_label="period",
+            y_label="log loss that was saved, nats; below 0 it was worse",
+        )
     ]
-    return ", ".join(shown).removeprefix("Output ")
+    if measured:
+        title, header, rows = _quality_table(known, measured)
+        shown += [page.paragraph(title), page.table(header, rows)]
+    return shown
+
+
+def _quality_table(known: State, measured: Quality) -> TextTable:
+    n_promoted = known.count("promoted")
+    share = "" if math.isnan(measured.share) else f"{measured.share:.0%}"
+    rows = [
+        ("never", "0", f"{measured.never:.4f}", "0%"),
+        ("as the loop did", str(n_promoted), f"{measured.served:.4f}", share),
+        ("in each period", str(len(known.served) - 1), f"{measured.always:.4f}", "100%"),
+    ]
+    title = f"Log loss of {measured.n_rows:,} predictions"
+    return (title, ("retrained", "promoted", "log loss", "of the gap"), rows)
+
+
+def _drift(known: State) -> list[str]:
+    most: dict[str, float] = {}
+    for each in known.served:
+        for column, psi in each.psi.items():
+            most[column] = max(most.get(column, 0.0), psi)
+    chosen = sorted(most, key=lambda column: -most[column])[:_N_DRIFTED]
+    if not chosen:
+        return [page.paragraph("Nothing to compare.")]
+    drawn = [
+        page.Line(name=column, values=[each.psi.get(column, math.nan) for each in known.served])
+        for column in chosen
+    ]
+    return [
+        page.lines(
+            drawn,
+            caption="The features that have moved most since the first model was trained",
+            x_label="period",
+            y_label="PSI",
+        )
+    ]
+
+
+def _lineage(workspace: Path, version: int, model: str) -> list[str]:
+    try:
+        found = lineage.of_version(workspace, version, model=model)
+    except MlopsMiniError as exc:
+        return [page.paragraph(str(exc))]
+    return [
+        part
+        for title, header, rows in lineage_report.tables(found)
+        for part in (page.paragraph(title), page.table(header, rows))
+    ]
+
+
+def _stages(known: State) -> TextTable:
+    whole = sum(known.stage_s.values()) or 1.0
+    in_order = sorted(known.stage_s.items(), key=lambda each: -each[1])
+    rows = [(stage, f"{seconds:.0f}", f"{seconds / whole:.0%}") for stage, seconds in in_order]
+    return ("Where the time went", ("stage", "s", "share"), rows)
+
+
+def _tasks(workspace: Path) -> TextTable:
+    spent = _task_seconds(workspace)
+    rows = [(component, f"{seconds:.0f}") for component, seconds in spent.items()]
+    return ("Tasks of the pipeline's runs, added up", ("component", "s"), rows)

@@ -28,7 +28,7 @@ import pandas as pd
 from mlops_mini.data.periods import Calendar, Period
 from mlops_mini.errors import DataIntegrityError, InvalidArgumentError
 from mlops_mini.monitoring import inputs, scrapes
-from mlops_mini.prediction_log import Reader, Record
+from mlops_mini.prediction_log import Reader, Record, ends
 from mlops_mini.statistics import mergeable
 from mlops_mini.statistics.mergeable import ColumnStatistics, TableStatistics
 
@@ -171,6 +171,13 @@ class Journal:
                 for row in rows
             )
 
+    def pass_over(self, log: Path) -> None:
+        """Leave out what a log has got so far: answers that nobody has had, as a shadow's are."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "insert or replace into position values (?, ?)", list(ends(log).items())
+            )
+
     def add_scrape(self, text: str, *, source: str, now: datetime) -> None:
         """Count the requests since the last scrape of a server.
 
@@ -207,6 +214,14 @@ class Journal:
             period = period.next()
             found.append(period)
         return found
+
+    def request_ids(self, window: Period) -> set[str]:
+        """List the ids of the requests of a window."""
+        with self._transaction() as connection:
+            found = connection.execute(
+                "select distinct request_id from prediction where window = ?", (str(window),)
+            )
+            return {request_id for (request_id,) in found}
 
     def rows(self, window: Period) -> pd.DataFrame:
         """Read the predictions of a window, with the labels that have come.

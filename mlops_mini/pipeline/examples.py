@@ -28,13 +28,12 @@ from mlops_mini.data.columns import plain
 from mlops_mini.data.integrity import contents_digest
 from mlops_mini.data.periods import Period
 from mlops_mini.data.rules import RowSplit
-from mlops_mini.data.table import MIN_ROWS, Table
+from mlops_mini.data.table import Table
 from mlops_mini.errors import DataIntegrityError, InvalidArgumentError
 from mlops_mini.features import events, offline
 from mlops_mini.features.events import StreamEvent
 from mlops_mini.features.feature_set import offset
-from mlops_mini.pipeline import labels, settings
-from mlops_mini.statistics import anomalies, mergeable, schemas
+from mlops_mini.pipeline import labels, partition_checks, settings
 from mlops_mini.use_case import UseCase, naming
 
 
@@ -200,17 +199,14 @@ def clean(
                     if table.name != use_case.label.corrected_in:
                         findings.append(f"no {table.name} at all in {period}")
                     continue
-                split = _split(use_case, table, period, arrived)
+                split = partition_checks.split(use_case, table, period, arrived)
                 splits.append(split)
                 partition["n_quarantined"] = len(split.quarantined)
                 kept[table.name].append(split.kept)
                 findings += (finding.text for finding in split.findings)
-                for text, is_error in _anomalies(table, period, split.kept):
+                for text, is_error in partition_checks.broken(table, period, split.kept):
                     (errors if is_error else findings).append(text)
-        if errors:
-            raise DataIntegrityError(
-                f"{'; '.join(errors)}: have the partitions sent again, or review the schema"
-            )
+        partition_checks.refuse(errors)
         newest = kept[use_case.examples.name][-1]
         _check_columns(use_case, rules.prepare(use_case.examples, newest))
     names = [f"{table.name}.parquet" for table in use_case.tables]
@@ -436,25 +432,6 @@ def _load(use_case: UseCase, table: Table, period: Period, data_folder: Path) ->
         folder=data_folder,
         may_be_empty=table.series is None and table.name != use_case.examples.name,
     )
-
-
-def _split(use_case: UseCase, table: Table, period: Period, arrived: pd.DataFrame) -> RowSplit:
-    label = use_case.label.name
-    if table.name == use_case.examples.name and label in arrived and len(arrived) >= MIN_ROWS:
-        labels.check(use_case, arrived[label].dropna(), [period])
-    return rules.split(table, arrived, period)
-
-
-def _anomalies(table: Table, period: Period, kept: pd.DataFrame) -> list[tuple[str, bool]]:
-    """Where the rows kept break the reviewed schema: a sentence, and whether that is an error."""
-    if table.schema is None:
-        return []
-    counted = mergeable.add(mergeable.create(), kept)
-    broken = anomalies.table(anomalies.validate(counted, schemas.read(table.schema)))
-    return [
-        (f"{table.name} of {period}: {column}: {row['description']}", row["severity"] == "ERROR")
-        for column, row in broken.iterrows()
-    ]
 
 
 def _key(use_case: UseCase, name: str) -> str:

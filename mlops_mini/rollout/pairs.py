@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlops_mini.errors import NotFoundError
-from mlops_mini.prediction_log import Reader, Record
+from mlops_mini.prediction_log import Reader, Record, ends
 from mlops_mini.rollout.guardrails import Counts
 
 METRIC = "differs"
@@ -52,7 +52,12 @@ class LoggedPairs:
     """
 
     def __init__(
-        self, stable_log: Path, canary_log: Path, *, differs: Differs = other_class
+        self,
+        stable_log: Path,
+        canary_log: Path,
+        *,
+        differs: Differs = other_class,
+        is_new: bool = False,
     ) -> None:
         """Begin at the start of both logs, which need not be there yet.
 
@@ -60,10 +65,12 @@ class LoggedPairs:
             stable_log: Prefix of the stable's log; see `prediction_log`.
             canary_log: Prefix of the canary's.
             differs: Given the stable's record and the canary's, says whether they disagree.
+            is_new: Whether nothing was mirrored before now: what the stable has answered until now
+                isn't read then.
         """
         self.n_pairs = 0
         self._differs = differs
-        self._logs = _Log(stable_log), _Log(canary_log)
+        self._logs = _Log(stable_log, ends(stable_log) if is_new else {}), _Log(canary_log, {})
 
     def __call__(self) -> dict[str, Counts]:
         """Count pairs, under the metric `differs`; none may mean that the logs haven't come yet."""
@@ -81,9 +88,9 @@ class LoggedPairs:
 class _Log:
     """Records of one log that wait for the other's, by request id and by what was asked."""
 
-    def __init__(self, prefix: Path) -> None:
+    def __init__(self, prefix: Path, positions: dict[str, int]) -> None:
         self._prefix = prefix
-        self._positions: dict[str, int] = {}
+        self._positions = positions
         self.waiting: dict[tuple[str, str, str], Record] = {}
 
     def read(self) -> None:

@@ -139,6 +139,18 @@ def start(folder: Path, release: Release, *, replaces: bool = False) -> None:
         _write(folder, release)
 
 
+def move(folder: Path, *, stable: Backend, canary: Backend) -> None:
+    """Tell a release that the servers of its versions have been started anew, elsewhere.
+
+    Args:
+        folder: The release's folder; no controller runs.
+        stable: Where the stable is now.
+        canary: Where the canary is.
+    """
+    with locked(folder / _LOCK, if_taken="a controller runs: end it first"):
+        _write(folder, replace(read(folder), stable=stable, canary=canary))
+
+
 def read(folder: Path) -> Release:
     """Read a release.
 

@@ -17,7 +17,7 @@ from mlops_mini.errors import (
 )
 
 _KINDS: dict[type[MlopsMiniError], tuple[set[int], str]] = {
-    ResourceExhaustedError: ({errno.ENOSPC, errno.EDQUOT}, "make room there"),
+    ResourceExhaustedError: ({errno.ENOSPC, errno.EDQUOT, errno.EFBIG}, "make room there"),
     PermissionDeniedError: (
         {errno.EACCES, errno.EPERM, errno.EROFS},
         "allow this user to write there, or take another folder",

@@ -1,225 +1,215 @@
-"""The loop on real flights, with real processes: what it ends with, and what may go wrong."""
+"""The loop with real processes: what it decides, whatever is killed, and what it leaves behind."""
 
 import json
-import shutil
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import psutil
 import pytest
 
-from mlops_mini.errors import (
-    AlreadyExistsError,
-    FailedPreconditionError,
-    InvalidArgumentError,
-    NotFoundError,
-)
-from mlops_mini.loop.play import play
+from mlops_mini.data.periods import Calendar
+from mlops_mini.errors import AlreadyExistsError
+from mlops_mini.lineage import lineage
+from mlops_mini.loop import plan, play, report, state
+from mlops_mini.model import champions, publish
+from mlops_mini.monitoring.journal import Journal
+from mlops_mini.rollout import release
+from mlops_mini.use_case import load
+from tests.once import made_once
+from tests.tenants import made
 
 ROOT = Path(__file__).resolve().parents[2]
-NAME = "mlops_mini.flights.use_case:FLIGHTS"
 COMMAND = [str(Path(sys.executable).with_name("mlops-mini")), "loop"]
+SENSORS = "tests.tenants.weekly:WEEKLY"
+MONTHS = ("2026-01", "2026-02", "2026-03")
+
+pytestmark = pytest.mark.slow
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def start(workspace: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    with (workspace.parent / f"{workspace.name}.txt").open("ab") as log:
+        return subprocess.Popen(
+            [*COMMAND, "--workspace", str(workspace), *arguments], stdout=log, stderr=log, cwd=ROOT
+        )
 
 
-def wait_until(condition, timeout_s: float = 240.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
+def wait_until(process: subprocess.Popen[bytes], look: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 300
+    while not look():
+        assert process.poll() is None, f"ended with {process.returncode}"
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.02)
 
 
-def is_listening(log: Path) -> bool:
-    return log.exists() and "Running gRPC ModelServer" in log.read_text()
+def seen(workspace: Path) -> state.State:
+    return state.read(workspace)
 
 
-def start_loop(workspace: Path, data: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*COMMAND, "--workspace", str(workspace), "--data", str(data)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def child(process: subprocess.Popen[bytes], *words: str) -> psutil.Process | None:
+    """Find a process of a loop by words of its command."""
+    for each in psutil.Process(process.pid).children(recursive=True):
+        try:
+            line = " ".join(each.cmdline())
+        except psutil.Error:
+            continue
+        if all(word in line for word in words):
+            return each
+    return None
 
 
-def few_flights(
-    folder: Path, change: Callable[[str, pd.DataFrame], None], *, one_in: int = 10
-) -> Path:
-    """Make a data folder with some flights of the loop's months, after a change to each."""
-    (folder / "flights").mkdir(parents=True)
-    shutil.copy(ROOT / "data" / "weather.parquet", folder)
-    for month in ("2013-01", "2013-02", "2013-03"):
-        flights = pd.read_parquet(ROOT / "data" / "flights" / f"{month}.parquet")[::one_in]
-        change(month, flights)
-        flights.to_parquet(folder / "flights" / f"{month}.parquet")
-    return folder
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    def make(folder: Path) -> None:
+        made.write_sensors(folder, months=MONTHS)
+
+    return made_once(tmp_path_factory, "sensors_of_the_loop", make)
 
 
-def test_two_months_end_in_a_verdict_and_the_version_it_calls_for(tmp_path):
-    played = subprocess.run(
-        [*COMMAND, "--json", "--workspace", str(tmp_path / "loop")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight weeks of the sensors, killed three times on the way. Never change it."""
 
-    assert played.returncode == 0, played.stderr
-    report = json.loads(played.stdout)
-    assert [part["n_arrived"] for part in report["partitions"]] == [27004, 24951, 28834]
-    baseline, candidate = report["baseline"], report["candidate"]
-    assert baseline["n_rows"] == candidate["n_rows"] == 12836  # of the last 14 days
-    assert max(baseline["log_loss"], candidate["log_loss"]) < baseline["base_rate_log_loss"]
-    verdict = report["verdict"]
-    assert verdict["decision"] in ("blessed", "undecided")
-    rules = {rule["rule"]: rule for rule in verdict["rules"]}
-    assert {rule["verdict"] for rule in verdict["rules"]} <= {"pass", "undecided", "too small"}
-    assert rules["log loss"]["value"] == pytest.approx(candidate["log_loss"] - baseline["log_loss"])
-    assert verdict["is_blessed"] == (rules["log loss"]["upper"] < 0.002)
-    assert report["before"]["version"] == 1
-    assert report["after"]["version"] == (2 if verdict["is_blessed"] else 1)
-    for asked in (report["before"], report["after"]):
-        assert asked["n_asked"] == {"rest": 200, "grpc": 200}
-        assert max(asked["max_difference"].values()) < 1e-6
-    assert "TensorFlow" not in played.stderr
-    record = (tmp_path / "loop" / "quarantine.csv").read_text().splitlines()
-    assert record[0] == "period,table,row,column,rule,value"
-    assert [line.split(",")[:2] for line in record[1:]] == [["2013-02", "weather"]]
+    def make(folder: Path) -> None:
+        workspace = folder / "loop"
+        flags = ["--use-case", SENSORS, "--data", str(data), "--first", "4", "--weeks", "8"]
+        # In the midst of the first pipeline: the loop itself.
+        loop = start(workspace, *flags)
+        wait_until(loop, (workspace / "runs/runs.sqlite").exists)
+        wait_until(loop, lambda: child(loop, "mlops_mini.runner.fork_server"))
+        loop.kill()
+        loop.wait()
+        # While it serves: the model server. In the release: the loop again.
+        loop = start(workspace, "--resume")
+        wait_until(loop, lambda: (workspace / "logs").exists() and seen(workspace).served)
+        server = child(loop, "mlops_mini.serving.server", "v1")
+        assert server is not None
+        server.kill()
+        wait_until(loop, lambda: seen(workspace).releasing)
+        loop.kill()
+        loop.wait()
+        loop = start(workspace, "--resume")
+        assert loop.wait() == 0, (folder / "loop.txt").read_text()[-3000:]
+
+    return made_once(tmp_path_factory, "killed_loop", make) / "loop"
 
 
-@pytest.mark.slow
-def test_a_worse_candidate_is_refused_and_the_baseline_stays(tmp_path):
-    """Early March with its outcomes turned round teaches the candidate nonsense."""
+def test_it_decides_as_if_nothing_had_been_killed(killed):
+    known = seen(killed)
 
-    def turn_early_march_round(month: str, flights: pd.DataFrame) -> None:
-        if month == "2013-03":
-            is_early = flights["day"] < 18
-            flights.loc[is_early, "arr_delay"] = 15 - flights.loc[is_early, "arr_delay"]
-
-    data = few_flights(tmp_path / "data", turn_early_march_round, one_in=3)
-
-    played = subprocess.run(
-        [*COMMAND, "--json", "--workspace", str(tmp_path / "loop"), "--data", str(data)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert played.returncode == 0, played.stderr
-    report = json.loads(played.stdout)
-    assert report["verdict"]["decision"] == "refused"
-    failed = {rule["rule"] for rule in report["verdict"]["rules"] if rule["verdict"] == "fail"}
-    assert "log loss" in failed
-    assert report["before"]["version"] == report["after"]["version"] == 1
-    assert not (tmp_path / "loop" / "models" / "flights" / "2").exists()
+    decided = [
+        (event.kind, event.period, event.version)
+        for event in known.events
+        if event.kind != "canary lost"
+    ]
+    assert decided == [
+        ("first", "2026-W04", 1),
+        ("quarantined", "2026-W07", None),
+        ("mended", "2026-W08", None),
+        ("fired", "2026-W08", None),
+        ("blessed", "2026-W08", 2),
+        ("releasing", "2026-W08", 2),
+        ("promoted", "2026-W08", 2),
+    ]
+    assert (known.step, known.stable, known.releasing) == ("end", 2, None)
 
 
-def test_a_killed_server_ends_the_loop_in_one_line_and_the_next_loop_can_begin(tmp_path):
-    data = few_flights(tmp_path / "data", lambda _month, _flights: None)
+def test_nothing_is_published_twice_and_the_lineage_tells_it_all(killed):
+    models = killed / "models" / "stops"
+
+    assert [each.version for each in publish.published_versions(models)] == [1, 2]
+    assert champions.champion(models) == 2
+    found = lineage.of_version(killed, 2, model="stops")
+    assert not found.problems
+    assert found.run is not None
+    assert found.run.trigger["kind"] == "new_data"
+    assert found.run.release["phase"] == "PROMOTED"
+    judged = {part.period for part in found.partitions if part.role == "judged at its end"}
+    assert judged == {"2026-W07"}
+
+
+def test_every_request_is_answered_and_counted_once(killed):
+    case = load(SENSORS)
+    calendar: Calendar = case.calendar
+    journal = Journal(killed / "journal.sqlite", model=case.name, calendar=calendar)
+    known = seen(killed)
+
+    assert [each.period for each in known.served] == [f"2026-W{week:02}" for week in range(4, 12)]
+    for each in known.served:
+        rows = journal.rows(calendar.period(each.period))
+        assert len(rows) == each.n_requests == 7 * 24 * 4
+        assert rows["label"].notna().sum() == each.n_labeled == 7 * 24 * 4
+    versions = Counter[str]()
+    for each in known.served:
+        versions.update(each.by_version)
+    assert set(versions) == {"1", "2"}
+    assert journal.n_unknown_labels() == 0
+
+
+def test_the_canary_was_mirrored_before_anybody_had_its_answers(killed):
+    folder = max((killed / "releases").iterdir())
+
+    phases = [each["phase"] for each in release.decisions(folder)]
+
+    assert phases == ["SHADOW", "RAMP", "RAMP", "RAMP", "PROMOTED"]
+    made = release.read(folder)
+    differs = next(each for each in made.evidence() if each.guardrail == "other answers")
+    assert differs.counts.n_canary > 10
+
+
+def test_what_was_served_is_between_both_extremes_or_near(killed):
+    written = report.record(killed)
+
+    assert {each["period"] for each in written["periods"] if each["never"] and each["always"]} == {
+        each["period"] for each in written["periods"]
+    }
+    quality = written["quality"]
+    assert abs(quality["served"] - quality["always"]) < 0.1
+    assert "version 2 comes from" in (killed / report.PAGE).read_text()
+
+
+def test_a_finished_loop_says_so_at_once_and_another_cannot_begin_beside_it(killed, data):
+    with state.owned(killed), pytest.raises(AlreadyExistsError, match="another process works in"):
+        play.begin(killed, plan.of_data(SENSORS, data, n_first=4, n_played=1))
+
+    again = subprocess.run(
+        [*COMMAND, "--resume", "--workspace", str(killed), "--json"],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+
+    assert json.loads(again.stdout)["stable"] == 2
+
+
+def test_ctrl_c_is_one_line_that_says_how_to_go_on(data, tmp_path):
     workspace = tmp_path / "loop"
-    log = workspace / "server" / "server.log"
-    playing = start_loop(workspace, data)
-    wait_until(lambda: is_listening(log) or playing.poll() is not None)
-    (server,) = (
-        child
-        for child in psutil.Process(playing.pid).children()
-        if "mlops_mini.serving.server" in child.cmdline()
-    )
-    server.kill()
+    flags = ["--use-case", SENSORS, "--data", str(data), "--first", "4", "--weeks", "1"]
+    loop = start(workspace, *flags)
+    wait_until(loop, lambda: child(loop, "mlops_mini.runner.fork_server"))
+    family = psutil.Process(loop.pid).children(recursive=True)
 
-    _, errors = playing.communicate(timeout=120)
+    os.kill(loop.pid, signal.SIGINT)
 
-    assert playing.returncode == 1
-    last = errors.strip().splitlines()[-1]
-    assert last.startswith("mlops-mini: the model server was killed by SIGKILL")
-    assert "server.log" in last
-    assert "Traceback" not in errors
-
-    again = start_loop(workspace, data)
-    begun = ""
-    while not begun.lstrip().startswith("[2/7]"):
-        begun = again.stderr.readline()
-        assert begun, "ended before its time"
-    assert not log.exists()
-    wait_until(psutil.Process(again.pid).children, timeout_s=60.0)
-    children = psutil.Process(again.pid).children(recursive=True)
-    again.send_signal(signal.SIGINT)
-    again.communicate(timeout=120)
-    assert again.returncode != 0
-    wait_until(lambda: not any(is_running(child.pid) for child in children), timeout_s=60.0)
+    assert loop.wait(60) == 1
+    last = (tmp_path / "loop.txt").read_text().splitlines()[-1]
+    assert last.startswith("mlops-mini: stopped in 2026-W04; `")
+    assert last.endswith(f"mlops-mini loop --resume --workspace {workspace}` goes on from there")
+    psutil.wait_procs(family, timeout=10)
+    assert not [each for each in family if each.is_running()]
 
 
-def test_a_folder_with_other_files_is_not_emptied(tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
+def test_weeks_of_flights(tmp_path):
+    loop = start(tmp_path / "loop", "--weeks", "8")
 
-    with pytest.raises(FailedPreconditionError, match=r"mark of a loop.*name an empty or a new"):
-        play(NAME, first="2013-01", workspace=tmp_path)
-
-    assert (tmp_path / "thesis.tex").read_text() == "years of work"
-
-
-def test_a_workspace_that_holds_the_data_is_not_emptied(tmp_path):
-    """Not even an earlier loop's, in which somebody has put data since."""
-    (tmp_path / "loop").mkdir()
-    (tmp_path / "loop" / ".mlops-mini-loop").touch()
-    data = few_flights(tmp_path / "loop" / "data", lambda _month, _flights: None)
-
-    with pytest.raises(FailedPreconditionError, match="holds what is needed"):
-        play(NAME, first="2013-01", workspace=tmp_path / "loop", data_folder=data)
-
-    assert len(list((data / "flights").iterdir())) == 3
-
-
-def test_without_data_an_earlier_loop_stays(tmp_path):
-    (tmp_path / "loop").mkdir()
-    (tmp_path / "loop" / ".mlops-mini-loop").touch()
-    (tmp_path / "loop" / "quarantine.csv").touch()
-
-    with pytest.raises(NotFoundError, match="no data folder"):
-        play(
-            NAME,
-            first="2013-01",
-            workspace=tmp_path / "loop",
-            data_folder=tmp_path / "nowhere",
-        )
-
-    assert (tmp_path / "loop" / "quarantine.csv").exists()
-
-
-def test_a_workspace_in_use_is_refused(tmp_path):
-    def play_again_inside(_step, _n_done, _n_all):
-        play(NAME, first="2013-01", workspace=tmp_path)
-
-    with pytest.raises(AlreadyExistsError, match=r"another process works in .*, as a loop"):
-        play(NAME, first="2013-01", workspace=tmp_path, on_step=play_again_inside)
-
-
-def test_a_missing_third_month_is_told_before_anything_is_trained(tmp_path):
-    steps = []
-
-    with pytest.raises(
-        NotFoundError, match=r"no flights of 2014-01 .* there is 2013-01 to 2013-12"
-    ):
-        play(
-            NAME,
-            first="2013-11",
-            workspace=tmp_path,
-            on_step=lambda step, _n_done, _n_all: steps.append(step),
-        )
-
-    assert len(steps) == 1
-
-
-def test_the_loop_plays_months_not_weeks(tmp_path):
-    with pytest.raises(InvalidArgumentError, match="plays months, got 2013-W03"):
-        play(NAME, first="2013-W03", workspace=tmp_path)
+    assert loop.wait() == 0, (tmp_path / "loop.txt").read_text()[-3000:]
+    known = seen(tmp_path / "loop")
+    assert [event.kind for event in known.events if event.kind != "suppressed"] == [
+        "first", "quarantined", "mended", "fired", "blessed", "releasing", "promoted",
+    ]  # fmt: skip
+    assert "distance" in next(e.text for e in known.events if e.kind == "quarantined")
+    quality = report.record(tmp_path / "loop")["quality"]
+    assert quality["served"] < quality["never"]

@@ -11,7 +11,7 @@ from mlops_mini.errors import AbortedError
 from mlops_mini.features import events, online
 from mlops_mini.features.store import Store
 from mlops_mini.local_server import LocalServer
-from mlops_mini.loop.play import play
+from mlops_mini.loop import plan, play
 from mlops_mini.model import evaluation, publish
 from mlops_mini.pipeline import definition, examples, scoring
 from mlops_mini.runner.runner import Runner
@@ -140,15 +140,18 @@ def test_a_pipeline_learns_publishes_and_remembers(data, tmp_path, name) -> None
 
 
 @pytest.mark.slow
-def test_the_loop_plays_a_tenant(data, tmp_path) -> None:
-    report = play(
-        TENANTS["stops"][0],
-        first="2026-01",
-        data_folder=data,
-        workspace=tmp_path / "loop",
-        n_questions=20,
-    )
+def test_the_loop_plays_three_months_of_customers_where_there_is_no_envoy(tmp_path) -> None:
+    months = ("2026-01", "2026-02", "2026-03", "2026-04", "2026-05")
+    made.write_customers(tmp_path / "data", months=months)
+    planned = plan.of_data(TENANTS["churn"][0], tmp_path / "data", n_first=2)
+    play.begin(tmp_path / "loop", planned)
+    (tmp_path / "loop" / "triggers.yaml").write_text("new_data: {min_rows: 1000}")
 
-    assert [part.period for part in report.partitions] == list(MONTHS)
-    assert report.partitions[0].refused == {"temp_c: in_range(-20, 200), found 900.0": 1}
-    assert max(*report.before.max_difference.values(), *report.after.max_difference.values()) < 1e-6
+    known = play.go_on(tmp_path / "loop", has_router=False)
+
+    assert [each.period for each in known.served] == ["2026-03", "2026-04", "2026-05"]
+    assert [each.n_requests for each in known.served] == [1_500] * 3
+    happened = [(event.kind, event.period) for event in known.events]
+    assert happened[:3] == [("left out", "2026-03"), ("first", "2026-03"), ("fired", "2026-04")]
+    assert happened[3][0] in ("blessed", "undecided", "refused")
+    assert ("quarantined", "2026-05") in happened  # April, in thousandths of a dollar
