@@ -1,5 +1,6 @@
 """The image of the model server, used as TensorFlow Serving's documentation uses its own."""
 
+import http.client
 import json
 import os
 import shutil
@@ -8,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
