@@ -40,7 +40,7 @@ polyline { fill: none; stroke-width: 2; }
 """
 _NUMBER = re.compile(r"[-+.\d][\d,.^]*( ?%)?")
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 440, 190, 48, 28, 14
-_ROW, _NAMES = 22, 130  # of the drawing of events: height of a row, width of the names
+_ROW, _NAMES = 22, 150  # of the drawing of events: height of a row, width of the names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
