@@ -1,16 +1,22 @@
-"""What never and weekly retraining would have served, with the same rows and the same training.
+"""What never and weekly retraining would have served, on the same rows.
+
+Never retraining is the loop's own first version, for as long as it lasts. Weekly retraining trains
+anew with the loop's settings, and has everything its own way: all labels up to the last minute, no
+gate, and no release.
 
 It runs beside the loop, in a process of its own: `python -m mlops_mini.loop.comparison WORKSPACE`
 writes one small file per period and goes on where it was if it's killed. Nothing in the loop reads
-them before its end. Weekly retraining has everything its own way: all labels up to the last minute,
-no gate, and no release.
+them before its end.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -28,6 +34,7 @@ from mlops_mini.processes import ChildProcess
 _FOLDER = "comparison"
 _TIMEOUT_S = 1800.0
 _N_STARTS = 5
+_POLL_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +44,7 @@ class Compared:
     Attributes:
         period: The period.
         n_rows: How many rows there are.
-        never: Under the model that has learned from the first periods.
+        never: Under the loop's first version.
         always: Under one that has learned from all periods before it.
     """
 
@@ -121,13 +128,11 @@ def compare(workspace: Path) -> None:
     world = World(use_case, Path(plan.data_folder), periods)
     train = use_case.train or training.train
 
-    def losses(model: Any, period: Period) -> tuple[float, int]:
+    def loss(answer: Callable[[pd.DataFrame], Any], period: Period) -> float:
         features, labels = world.examples_of(period)
         if not len(labels):
-            return 0.0, 0
-        inputs = training.as_inputs(features)
-        answers = model.predict(inputs, batch_size=8192, verbose=0)["probability"]
-        return float(evaluation.log_loss_per_row(answers, labels).mean()), len(labels)
+            return 0.0
+        return float(evaluation.log_loss_per_row(answer(features), labels).mean())
 
     def trained(until: int) -> Any:
         parts = [world.examples_of(period) for period in periods[:until]]
@@ -138,16 +143,32 @@ def compare(workspace: Path) -> None:
             epochs=plan.epochs,
         )
 
-    first = trained(plan.n_first)
+    def ask(model: Any, features: pd.DataFrame) -> Any:
+        inputs = training.as_inputs(features)
+        return model.predict(inputs, batch_size=8192, verbose=0)["probability"]
+
+    first = functools.partial(evaluation.predict, _first_version(workspace, use_case.name))
     for until, period in enumerate(periods[plan.n_first :], plan.n_first):
         file = workspace / _FOLDER / f"{period}.json"
         if file.exists():
             continue
-        newest = first if until == plan.n_first else trained(until)
-        (never, n_rows), (always, _) = losses(first, period), losses(newest, period)
+        never = always = loss(first, period)
+        if until > plan.n_first:
+            always = loss(functools.partial(ask, trained(until)), period)
+        n_rows = len(world.examples_of(period)[1])
         compared = Compared(period=str(period), n_rows=n_rows, never=never, always=always)
         with whole_file(file) as unfinished:
             unfinished.write_text(json.dumps(asdict(compared)) + "\n")
+
+
+def _first_version(workspace: Path, model: str) -> Path:
+    """Wait until the loop has published its first version; it ends with us if it never does."""
+    while True:
+        events = state.read(workspace).events
+        for event in events:
+            if event.kind == "first":
+                return workspace / "models" / model / str(event.version)
+        time.sleep(_POLL_S)
 
 
 if __name__ == "__main__":
