@@ -139,7 +139,7 @@ class Model:
             base_path: The folder of versions.
             version: Which one; the highest if it's left out.
         """
-        names = [path.name for path in base_path.iterdir() if path.name.isdigit()]
+        names = [path.name for path in base_path.iterdir() if path.name.isdecimal()]
         if version is not None:
             names = [name for name in names if int(name) == version]
         if not names:

@@ -43,7 +43,7 @@ def train(months: list[str], *, seed: int = 0) -> Pipeline:
 def publish(model: Pipeline, base_path: Path) -> Path:
     """Put a model in place as the next version, all at once, and return its folder."""
     base_path.mkdir(parents=True, exist_ok=True)
-    versions = [int(path.name) for path in base_path.iterdir() if path.name.isdigit()]
+    versions = [int(path.name) for path in base_path.iterdir() if path.name.isdecimal()]
     folder = base_path / str(max(versions, default=0) + 1)
     unfinished = base_path / f".{folder.name}.unfinished"
     unfinished.mkdir()
