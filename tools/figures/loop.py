@@ -40,6 +40,7 @@ NOTEBOOKS = {
     "14": ("new data", "evaluate"),
     "15": ("new data", "train"),
     "16": ("new data", "train", "evaluate"),
+    "17": tuple(name for name, _ in STAGES),
 }
 _N_TOP = 6
 _WIDTH, _HEIGHT = 900, 216
