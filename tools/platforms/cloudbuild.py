@@ -37,7 +37,6 @@ FEWER_TESTS = {
 }
 DOCKER = "gcr.io/cloud-builders/docker"
 _PUSHED_TOO = ("-python", "-debian")
-_CACHE = image.REPOSITORY / ".cache" / "pip"
 _WHAT: dict[str, Any] = {
     "name": "Cloud Build",
     "notes_tool": "Cloud Build: CI/CD of the pipeline",
@@ -140,11 +139,8 @@ def _run(step: Step, workspace: Path, base: str) -> None:
         named = base
         if not step.has_program:
             command = ["docker", *command]
-    elif named == base:
-        _CACHE.mkdir(parents=True, exist_ok=True)
-        flags += [f"--volume={_CACHE}:/root/.cache/pip"]
-        if image.CERTIFICATES.exists():
-            flags += [f"--volume={image.CERTIFICATES}:/run/ca.crt:ro", "--env=PIP_CERT=/run/ca.crt"]
+    elif named == base and image.CERTIFICATES.exists():
+        flags += [f"--volume={image.CERTIFICATES}:/run/ca.crt:ro", "--env=PIP_CERT=/run/ca.crt"]
     program, *arguments = command
     ran = subprocess.run(
         ["docker", "run", *flags, f"--entrypoint={program}", named, *arguments],
