@@ -106,7 +106,7 @@ def main() -> None:
     loop = begin(workspace, *flags)
     while len(rows) < N_KILLS:
         try:
-            status = loop.wait(chance.uniform(1, whole_s / 12))
+            status = loop.wait(chance.uniform(1, whole_s / 6))
         except subprocess.TimeoutExpired:
             name, victim = chance.choice(victims(loop))
             where = "before its first step"
