@@ -34,7 +34,7 @@ class Account:
     Attributes:
         role: ARN of the role that jobs and endpoints take on.
         image: Our image in ECR, by digest: it trains and serves.
-        folder: Where everything is kept, such as `s3://bucket/flights`.
+        folder: Where everything is kept, such as `s3://bucket/churn`.
         instance_type: Of all machines, such as `ml.m5.large`.
 
     Raises:

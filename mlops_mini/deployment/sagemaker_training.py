@@ -29,7 +29,6 @@ _BASE = Path("/opt/ml")
 _MAX_FAILURE = 1024  # characters that the platform shows
 _TEXTS = ("use_case", "period")
 _NUMBERS = ("train_periods", "holdout_days", "seed")
-_FLIGHTS = "mlops_mini.flights.use_case:FLIGHTS"
 
 
 def main() -> int:
@@ -83,7 +82,7 @@ def train(base: Path) -> Path:
     data = base / "input" / "data" / "train"
     if not data.is_dir() or not any(data.iterdir()):
         raise FailedPreconditionError("the channel 'train' is empty: it must hold the tables")
-    use_case = given.pop("use_case", _FLIGHTS)
+    use_case = given.pop("use_case")
     name = load(use_case).name
     with tempfile.TemporaryDirectory() as workspace:
         work = Path(workspace)
@@ -139,14 +138,16 @@ def _tell(task: Any) -> None:
 def _hyperparameters(texts: dict[str, str]) -> dict[str, Any]:
     """Read the texts that all hyperparameters arrive as.
 
-    >>> _hyperparameters({"period": "2013-03", "seed": "3"})
-    {'period': '2013-03', 'seed': 3}
+    >>> _hyperparameters({"use_case": "churn:CHURN", "period": "2013-03", "seed": "3"})
+    {'use_case': 'churn:CHURN', 'period': '2013-03', 'seed': 3}
     """
-    if "period" not in texts:
-        raise InvalidArgumentError(
-            "the hyperparameter 'period' is missing: name the month or week that judges, such as"
-            " 2013-03"
-        )
+    needed = {
+        "use_case": "name what is learned, such as churn:CHURN",
+        "period": "name the month or week that judges, such as 2013-03",
+    }
+    for key, advice in needed.items():
+        if key not in texts:
+            raise InvalidArgumentError(f"the hyperparameter {key!r} is missing: {advice}")
     read: dict[str, Any] = {}
     for key, text in texts.items():
         if key in _TEXTS:

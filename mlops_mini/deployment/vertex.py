@@ -60,8 +60,8 @@ class Project:
 def routes(model: str) -> tuple[str, str]:
     """Return the routes of our server for predictions and for health.
 
-    >>> routes("flights")
-    ('/v1/models/flights:predict', '/readyz')
+    >>> routes("churn")
+    ('/v1/models/churn:predict', '/readyz')
     """
     return f"/v1/models/{quote(model, safe='')}:predict", "/readyz"
 

@@ -200,7 +200,7 @@ class RestApi:
             send(Answer(200, _JSON, body))
 
     def with_cors(self, answer: Answer) -> Answer:
-        """Let pages of other origins read an answer, if they may."""
+        """Let web pages from elsewhere read an answer, if they may."""
         return answer._replace(headers={**answer.headers, **_CORS}) if self.cors else answer
 
     async def respond(

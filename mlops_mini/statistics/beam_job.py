@@ -2,7 +2,7 @@
 
 It needs Beam's own environment, and the package on the path::
 
-    python -m mlops_mini.statistics.beam_job --input='flights/*.parquet' --output=flights.pb
+    python -m mlops_mini.statistics.beam_job --input='sales/*.parquet' --output=sales.pb
 
 On Dataflow both paths are on Cloud Storage, and `--sdk_container_image` names an image with Beam's
 SDK, the libraries of `environments/beam.txt` and this package, since workers import it.
@@ -34,7 +34,7 @@ def dataflow_arguments(*, project: str, region: str, bucket: str, image: str) ->
         image: What workers run in, by digest.
 
     >>> arguments = dataflow_arguments(
-    ...     project="flights-prod", region="us-central1", bucket="b", image="r/beam@sha256:0a"
+    ...     project="shop-prod", region="us-central1", bucket="b", image="r/beam@sha256:0a"
     ... )
     >>> arguments[0], arguments[-1]
     ('--runner=DataflowRunner', '--sdk_location=container')
@@ -91,7 +91,7 @@ def count(pattern: str, output: str, options: "PipelineOptions") -> None:
     """Count files, and write their statistics as `protos.read` reads them.
 
     Args:
-        pattern: Parquet files, such as `flights/*.parquet` or `gs://bucket/flights/*.parquet`.
+        pattern: Parquet files, such as `sales/*.parquet` or `gs://bucket/sales/*.parquet`.
         output: The file to write.
         options: As `checked_options` returns them.
     """
@@ -118,7 +118,7 @@ def _write(statistics: TableStatistics, output: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Count; exit 2 with one line if an option can't be right, 1 if something else is."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--input", required=True, help="Parquet files, such as 'flights/*.parquet'")
+    parser.add_argument("--input", required=True, help="Parquet files, such as 'sales/*.parquet'")
     parser.add_argument("--output", required=True, help="the file of statistics")
     given, others = parser.parse_known_args(argv)
     # Beam warns of libraries that aren't there, whether or not they're needed.

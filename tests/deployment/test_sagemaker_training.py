@@ -96,10 +96,11 @@ def test_a_job_that_cannot_be_says_why_and_exits_with_1(
     assert not (tmp_path / "model").exists()
 
 
-def test_a_missing_period_and_a_second_host_are_named(tmp_path: Path) -> None:
-    without_period = {"use_case": USE_CASE}
-    with pytest.raises(InvalidArgumentError, match="the hyperparameter 'period' is missing"):
-        sagemaker_training.train(lay_out(tmp_path / "a", without_period))
+def test_what_is_missing_and_a_second_host_are_named(tmp_path: Path) -> None:
+    for missing in ("use_case", "period"):
+        given = {key: text for key, text in HYPERPARAMETERS.items() if key != missing}
+        with pytest.raises(InvalidArgumentError, match=f"hyperparameter '{missing}' is missing"):
+            sagemaker_training.train(lay_out(tmp_path / missing, given))
     hosts = ["algo-1", "algo-2"]
     with pytest.raises(FailedPreconditionError, match="there are 2 hosts, and one trains"):
         sagemaker_training.train(lay_out(tmp_path / "b", HYPERPARAMETERS, hosts=hosts))

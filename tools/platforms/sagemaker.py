@@ -31,7 +31,12 @@ _WHAT: dict[str, Any] = {
     "command": "make platforms ONLY=sagemaker",
 }
 # February judges what January has taught: a model that the gate blesses.
-HYPERPARAMETERS = {"period": "2013-02", "train_periods": "1", "seed": "0"}
+HYPERPARAMETERS = {
+    "use_case": "mlops_mini.flights.use_case:FLIGHTS",
+    "period": "2013-02",
+    "train_periods": "1",
+    "seed": "0",
+}
 N_ROWS = 3
 JSON, LINES, SEVERAL, CSV = (
     "application/json", "application/jsonlines", "application/jsons", "text/csv",
