@@ -123,7 +123,7 @@ def test_a_fault_of_our_own_is_a_failure_with_its_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lay_out(tmp_path, HYPERPARAMETERS)
-    (tmp_path / "input/config/hyperparameters.json").write_text('{"period": 5}')
+    (tmp_path / "input/config/hyperparameters.json").write_text('{"use_case": 5, "period": 5}')
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     (tmp_path / "input/config/resourceconfig.json").write_text('{"hosts": 5}')
 
