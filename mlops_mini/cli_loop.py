@@ -16,7 +16,9 @@ from mlops_mini.errors import AbortedError
 if TYPE_CHECKING:
     from mlops_mini.loop.state import State
 
-app = typer.Typer(help="Weeks or months of production, one after the other.")
+app = typer.Typer(
+    help="Play weeks or months of production, one by one.\n\nExample: mlops-mini loop --weeks 8"
+)
 
 WEEKLY = "mlops_mini.flights.use_case:WEEKLY"
 

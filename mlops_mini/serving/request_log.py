@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 
 _MAX_WAITING_BYTES = 2**26
-_GATHER_S = 0.2  # so that the thread doesn't wake for each request
+_GATHER_S = 0.05  # so that the thread doesn't wake for each request
 _WRITTEN_RECORDS = 256  # at once
 _PIECE_RECORDS = 8  # after which others have their turn
 _RETRY_S = 1.0

@@ -207,7 +207,8 @@ class ServerMetrics:
     def _count_failed(self, model: str, code: int) -> None:
         self._request_count.series(self._label(model), CODE_NAMES[code]).value += 1
 
-    def _route(self, model: str, api: str, entrypoint: str) -> _Route:
+    def route(self, model: str, api: str, entrypoint: str) -> _Route:
+        """Find where requests of one kind count that succeed."""
         label = self._label(model)
         return _Route(
             self._request_count.series(label, CODE_NAMES[0]),
@@ -215,7 +216,7 @@ class ServerMetrics:
         )
 
     def _succeed(self, model: str, api: str, entrypoint: str, seconds: float) -> _Route:
-        route = self._route(model, api, entrypoint)
+        route = self.route(model, api, entrypoint)
         route.n_succeeded.value += 1
         route.latency_us.observe(seconds * 1e6)
         return route
@@ -227,7 +228,6 @@ class ServerMetrics:
         """Make what counts the runs of a signature: its own part, and all the server's."""
         return RunMetrics(
             (model, str(version), signature),
-            self._route(model, "predict", "REST"),
             self._runtime_latency.series(model, "Predict", "TF1"),
             self._graph_runs.series(),
             self._graph_run_time.series(),
@@ -319,7 +319,6 @@ class RunMetrics:
     def __init__(
         self,
         labels: tuple[str, str, str],
-        rest: _Route,
         latency_us: Histogram,
         graph_runs: Counter,
         graph_run_time: Counter,
@@ -329,7 +328,7 @@ class RunMetrics:
         self.labels = labels
         self.n_requests = Counter()
         self.rows = SIZES()
-        self._rest = rest
+        self._rest: _Route | None = None  # a series that nothing has counted isn't shown
         self._latency_us = latency_us
         self._graph_runs = graph_runs
         self._graph_run_time = graph_run_time
@@ -369,6 +368,8 @@ class RunMetrics:
             n_answered: How many of these were answered.
             ended_s: When they were, by `time.perf_counter`.
         """
+        if self._rest is None:
+            self._rest = self._server.route(self.labels[0], "predict", "REST")
         self._rest.n_succeeded.value += n_answered
         _observe_since(self._rest.latency_us, tasks, n_answered, ended_s)
 
