@@ -8,66 +8,6 @@ import numpy.typing as npt
 _BATCH_SIZE = 512  # of images that are asked about together
 
 
-def convolutional(shape: tuple[int, ...], n_classes: int) -> Any:
-    """Make a network that nothing has trained yet.
-
-    Two convolutions of 3x3 with 16 and 32 filters, each followed by max pooling, then 64 units: for
-    28 x 28 pixels and 10 classes 105,866 weights.
-
-    Args:
-        shape: Height and width of an image.
-        n_classes: How many classes there are.
-
-    Returns:
-        A `keras.Sequential` from uint8 images to probabilities of the classes.
-    """
-    from keras import layers
-
-    return _sequential(
-        shape,
-        [
-            layers.Reshape((*shape, 1)),
-            layers.Conv2D(16, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(32, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Flatten(),
-            layers.Dropout(0.3),
-            layers.Dense(64, activation="relu"),
-            layers.Dropout(0.3),
-            layers.Dense(n_classes, activation="softmax"),
-        ],
-    )
-
-
-def learn(
-    model: Any,
-    images: npt.NDArray[np.uint8],
-    labels: npt.NDArray[Any],
-    *,
-    epochs: int,
-    batch_size: int = 64,
-    learning_rate: float = 1e-3,
-) -> None:
-    """Train a network on, in place.
-
-    Args:
-        model: As `convolutional` makes it.
-        images: uint8 of shape [n, height, width].
-        labels: Class of each, from 0.
-        epochs: How often each image is seen.
-        batch_size: Images in a step.
-        learning_rate: Of Adam.
-    """
-    import keras
-
-    # Without XLA, which on a CPU makes convolutions several times slower.
-    model.compile(
-        keras.optimizers.Adam(learning_rate), "sparse_categorical_crossentropy", jit_compile=False
-    )
-    model.fit(images, labels, epochs=epochs, batch_size=batch_size, verbose=0)
-
-
 def fit(
     images: npt.NDArray[np.uint8],
     labels: npt.NDArray[np.integer],
@@ -97,22 +37,28 @@ def fit(
     from keras import layers
 
     keras.utils.set_random_seed(seed)
-    shape = images.shape[1:]
+    top = layers.Dense(n_classes, activation="softmax")
     if is_linear:
-        top = layers.Dense(n_classes, activation="softmax")
-        model = _sequential(shape, [layers.Flatten(), top])
+        inner = [layers.Flatten(), top]
     else:
-        model = convolutional(shape, n_classes)
+        inner = [
+            layers.Reshape((*images.shape[1:], 1)),
+            layers.Conv2D(16, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dropout(0.3),
+            layers.Dense(64, activation="relu"),
+            layers.Dropout(0.3),
+            top,
+        ]
+    model = keras.Sequential([keras.Input(images.shape[1:]), layers.Rescaling(1 / 255), *inner])
     rate = 2e-3 if is_linear else 1e-3
-    learn(model, images, labels, epochs=epochs, batch_size=batch_size, learning_rate=rate)
+    # Without XLA, which on a CPU makes convolutions several times slower.
+    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", jit_compile=False)
+    model.fit(images, labels, epochs=epochs, batch_size=batch_size, verbose=0)
     return model
-
-
-def _sequential(shape: tuple[int, ...], inner: list[Any]) -> Any:
-    import keras
-
-    scaled = [keras.Input(shape, dtype="uint8"), keras.layers.Rescaling(1 / 255)]
-    return keras.Sequential([*scaled, *inner], name="network")
 
 
 def probabilities(model: Any, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -8,12 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_mini.data_centric import networks, policy
+from mlops_mini.data_centric import policy
 from mlops_mini.errors import InvalidArgumentError, NotFoundError
 from mlops_mini.model import training
 from mlops_mini.photos.camera import SHAPE
 from mlops_mini.photos.datasets import CLASSES
 
+_LEARNING_RATE = 1e-3
+_BATCH_SIZE = 64
 # A pass over a few thousand photos teaches less than one over a month of flights.
 _PASSES_PER_EPOCH = 2
 
@@ -27,9 +29,10 @@ def train(
     parent: Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Train `networks.convolutional`, from scratch or on from an earlier one.
+    """Train the network, from scratch or on from an earlier one.
 
-    Trained on 10,000 clean pictures it's right about 87 % of others.
+    Two convolutions of 3x3 with 16 and 32 filters, each followed by max pooling, then 64 units;
+    105,866 weights. Trained on 10,000 clean pictures it's right about 87 % of others.
 
     Args:
         features: The one column `image`, uint8[28,28].
@@ -71,10 +74,40 @@ def train(
         images = np.concatenate([images, chosen.augment(images, seed=seed)])
         targets = np.concatenate([targets, targets])
     keras.utils.set_random_seed(seed)
-    network = _of_parent(parent) if parent else networks.convolutional(SHAPE, len(CLASSES))
-    networks.learn(network, images, targets, epochs=_PASSES_PER_EPOCH * epochs)
+    network = _of_parent(parent) if parent else _new()
+    network.compile(
+        keras.optimizers.Adam(_LEARNING_RATE),
+        "sparse_categorical_crossentropy",
+        jit_compile=False,
+    )
+    network.fit(
+        images, targets, batch_size=_BATCH_SIZE, epochs=_PASSES_PER_EPOCH * epochs, verbose=0
+    )
     image = keras.Input(SHAPE, name="image", dtype="uint8")
     return keras.Model({"image": image}, {"probability": network(image)})
+
+
+def _new() -> Any:
+    import keras
+
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input(SHAPE, dtype="uint8"),
+            layers.Rescaling(1 / 255),
+            layers.Reshape((*SHAPE, 1)),
+            layers.Conv2D(16, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dropout(0.3),
+            layers.Dense(64, activation="relu"),
+            layers.Dropout(0.3),
+            layers.Dense(len(CLASSES), activation="softmax"),
+        ],
+        name="network",
+    )
 
 
 def _of_parent(parent: Path) -> Any:
