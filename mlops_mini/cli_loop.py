@@ -74,11 +74,17 @@ def loop(  # noqa: PLR0917 - typer passes them by name
     folder = _folder(workspace)
     if not resume:
         play.begin(folder, plan.of_data(use_case, data, n_first=n_first, n_played=weeks, seed=seed))
-    with terminal.canceled_by_sigterm(), terminal.progress() as show:
+    with terminal.canceled_by_sigterm() as is_canceled, terminal.progress() as show:
         show("", 0, 1, [play.announcement(folder)])
         told = _Told()
+
+        def on_step(state: State) -> None:
+            show(*told.of(state))
+            if is_canceled.is_set():
+                raise KeyboardInterrupt
+
         try:
-            play.go_on(folder, on_step=lambda state: show(*told.of(state)))
+            play.go_on(folder, on_step=on_step)
         except KeyboardInterrupt as exc:
             again = f" --workspace {workspace}" if workspace else ""
             raise AbortedError(

@@ -7,9 +7,12 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from rich.table import Table
 
     from mlops_mini.runner.records import TaskRecord
@@ -74,13 +77,28 @@ def live_tables() -> Iterator[Callable[..., None]]:
 
 
 @contextlib.contextmanager
-def canceled_by_sigterm() -> Iterator[None]:
-    """Let a SIGTERM do what Ctrl-C does: end what runs in good order."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def canceled_by_sigterm() -> Iterator[Event]:
+    """Let a SIGTERM do what Ctrl-C does: end what runs in good order.
+
+    Yields:
+        Set by either. A KeyboardInterrupt may be lost on its way, as in a callback of a library
+        or if it's taken for the failure of what is tried again: whoever goes on may look here.
+    """
+    asked = Event()
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        asked.set()
+        raise KeyboardInterrupt
+
+    # A shell has its jobs in the background ignore Ctrl-C, and so it stays.
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    handled = (signal.SIGTERM,) if is_ignored else (signal.SIGINT, signal.SIGTERM)
+    before = {each: signal.signal(each, interrupt) for each in handled}
     try:
-        yield
+        yield asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 @contextlib.contextmanager
