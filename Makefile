@@ -15,11 +15,16 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -q -n logical --maxprocesses=4 --dist=
 	--no-loadscope-reorder --durations=10
 SELECT = -m "not slow and not docker"
 
+# What's longer than a few minutes: years that are replayed, models that are ruined, loops killed.
+REPLAYS := augmentation gate_bad_candidates gate_replay loop_kills loop_time more_data \
+	pipeline_kills policy_prices release_end_to_end
+RECORDED := $(basename $(notdir $(wildcard benchmarks/*.md)))
+
 # What `make mlflow` shows, and where.
 WORKSPACE := runs/pipeline
 PORT := 5000
 
-.PHONY: help loop test lab check unit notebooks portable refresh render bench image containers compose platforms mlflow \
+.PHONY: help loop test lab check unit notebooks portable refresh render bench replays image containers compose platforms mlflow \
 	lock clean ready
 
 help:  ## list the targets
@@ -60,8 +65,11 @@ refresh: ready  ## run notebooks anew and save their outputs: all, or NB=noteboo
 render: ready  ## the notebooks as nbviewer shows them, checked, into runs/html
 	@$(RUN) tools.notebooks render notebooks/*.ipynb
 
-bench: ready  ## side-by-side measurements; not part of the tests
-	@for table in benchmarks/*.md; do $(RUN) benchmarks.$$(basename $$table .md) || exit 1; done
+bench: ready  ## the short side-by-side measurements, into benchmarks/*.md; not part of the tests
+	@for name in $(filter-out $(REPLAYS),$(RECORDED)); do $(RUN) benchmarks.$$name || exit 1; done
+
+replays: ready  ## the long ones, minutes to half an hour each; one: REPLAYS=gate_replay
+	@for name in $(REPLAYS); do $(RUN) benchmarks.$$name || exit 1; done
 
 image: ready  ## the Docker images: the model server's and those of the pipeline's components
 	@$(RUN) tools.image

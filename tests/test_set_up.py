@@ -122,6 +122,18 @@ def test_make_alone_lists_every_target():
         assert f"make {target} " in listed
 
 
+def test_each_recorded_table_is_made_by_bench_or_by_replays():
+    made = {}
+    for target in ("bench", "replays"):
+        shown = subprocess.check_output(["make", "--dry-run", target], cwd=ROOT, text=True)
+        made[target] = set(re.search(r"for name in (.*?);", shown)[1].split())
+
+    scripts = {script.stem for script in (ROOT / "benchmarks").glob("*.py")}
+    recorded = {table.stem for table in (ROOT / "benchmarks").glob("*.md")}
+    assert recorded <= made["bench"] | made["replays"] <= scripts
+    assert not made["bench"] & made["replays"]
+
+
 @pytest.mark.parametrize(("target", "leaves_out"), [("unit", True), ("test", False)])
 def test_what_is_slow_or_needs_docker_runs_in_make_test_alone(target, leaves_out):
     env = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
