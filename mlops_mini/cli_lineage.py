@@ -220,7 +220,7 @@ def _draw(found: Any, file: Path) -> None:
         ) from exc
     from mlops_mini.lineage import picture
 
-    figure = Figure(figsize=(11, 5))
+    figure = Figure(figsize=(11, 5.4))
     picture.plot(found, figure.add_subplot())
     figure.savefig(file, bbox_inches="tight")
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlops_mini.description import TextTable
 
 _SHORT = 12  # characters of a digest that people compare
+_TOO_SMALL = "too small"
 
 
 def document(lineage: Lineage) -> dict[str, Any]:
@@ -150,19 +151,33 @@ def _why(lineage: Lineage, run: RunRecord) -> TextTable:
 
 
 def _rules(rules: list[dict[str, Any]]) -> TextTable:
-    header = ("rule", "slice", "value", "limit", "interval", "n", "verdict", "reason")
-    laid_out = []
+    """Lay out a row for each rule, and for slices that are too small a single one for all."""
+    laid_out = [
+        (
+            f"{rule['rule']} {rule.get('slice', '')}".rstrip(),
+            _measured(rule),
+            str(rule.get("limit", "")),
+            f"{rule['n']:,}" if rule.get("n") else "",
+            ": ".join(filter(None, (rule["verdict"], rule.get("reason")))),
+        )
+        for rule in rules
+        if rule["verdict"] != _TOO_SMALL
+    ]
+    small: dict[str, list[str]] = {}
     for rule in rules:
-        interval = [rule.get("lower"), rule.get("upper")]
-        shown = "" if None in interval else f"{interval[0]:.4g} to {interval[1]:.4g}"
-        row = {**rule, "interval": rule.get("interval", shown)}
-        laid_out.append(tuple(_shown(row.get(name, "")) for name in header))
-    kept = [i for i, _ in enumerate(header) if any(row[i] for row in laid_out)]
-    return (
-        "Rules of the gate",
-        tuple(header[i] for i in kept),
-        [tuple(row[i] for i in kept) for row in laid_out],
-    )
+        if rule["verdict"] == _TOO_SMALL:
+            small.setdefault(rule["rule"], []).append(rule["slice"])
+    laid_out += [(name, ", ".join(each), "", "", _TOO_SMALL) for name, each in small.items()]
+    return ("Rules of the gate", ("rule", "measured", "limit", "n", "verdict"), laid_out)
+
+
+def _measured(rule: dict[str, Any]) -> str:
+    value, lower, upper = (rule.get(name) for name in ("value", "lower", "upper"))
+    if value is None:
+        return ""
+    if None in (lower, upper):
+        return f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
+    return f"{value:.3f} ({lower:.3f} to {upper:.3f})"
 
 
 def _served(lineage: Lineage) -> TextTable:
@@ -187,9 +202,3 @@ def _version(version: int | None) -> str:
 
 def _listed(said: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in said.items())
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -86,6 +86,23 @@ def test_the_picture_leads_from_data_to_what_served(played: Path, tmp_path: Path
     assert len(picture.plot(lineage.of_run(played, "third"), figure.add_subplot()).texts) > 4
 
 
+def test_many_partitions_are_drawn_by_their_role(played: Path) -> None:
+    told = lineage.of_version(played, 2)
+    (judged,) = (part for part in told.partitions if part.role != "trained on")
+    weeks = [
+        replace(judged, period=f"2026-W{n:02}", role="trained on", n_rows=1_000) for n in range(9)
+    ]
+
+    ax = picture.plot(
+        replace(told, partitions=(*weeks, judged)), matplotlib.figure.Figure().add_subplot()
+    )
+
+    texts = [text.get_text() for text in ax.texts]
+    assert "customers 2026-W00 to 2026-W08\ntrained on\n9,000 rows, 9 partitions" in texts
+    own = f"{judged.n_rows} rows, {judged.digest[:8]}"
+    assert f"customers 2026-03\n{judged.role}\n{own}" in texts
+
+
 def test_events_follow_openlineage(played: Path, tmp_path: Path) -> None:
     file = openlineage.write(lineage.of_version(played, 1), tmp_path / "events.jsonl")
 

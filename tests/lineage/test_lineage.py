@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,26 @@ def test_tables_show_each_answer(played: Path) -> None:
     assert "kind new data, key 2026-03, reason a month is complete" in " ".join(
         printed.stdout.split()
     )
+
+
+def test_the_gate_s_rules_fit_a_terminal(played: Path) -> None:
+    """One row for each rule and slice, but a single one for all slices that are too small."""
+    told = lineage.of_version(played, 2)
+    (rule,) = told.verdict["rules"]
+    small = [
+        {"rule": "slice", "slice": f"plan={name}", "value": None, "verdict": "too small"}
+        for name in ("trial", "gold")
+    ]
+    worse = rule | {"rule": "slice", "slice": "plan=pro", "verdict": "fail", "reason": "it's worse"}
+
+    laid_out = report.tables(replace(told, verdict=told.verdict | {"rules": [rule, worse, *small]}))
+
+    (rows,) = (rows for title, _, rows in laid_out if title == "Rules of the gate")
+    assert rows == [
+        ("log loss", "-0.010 (-0.020 to 0.001)", "0.002", "20", "pass: below the margin"),
+        ("slice plan=pro", "-0.010 (-0.020 to 0.001)", "0.002", "20", "fail: it's worse"),
+        ("slice", "plan=trial, plan=gold", "", "", "too small"),
+    ]
 
 
 def test_an_unknown_version_says_which_there_are(played: Path) -> None:
