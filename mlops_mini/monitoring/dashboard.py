@@ -104,7 +104,22 @@ def _inputs(reports: Sequence[WindowReport]) -> list[str]:
             page.paragraph(f"The newest window against {name}, the most relevant first."),
             page.table(("input", "PSI", "threshold", "PSI times importance", ""), rows),
         ]
-    return parts
+    return parts + _row_skew(newest)
+
+
+def _row_skew(newest: WindowReport) -> list[str]:
+    found = newest.row_skew
+    if found is None:
+        return [page.paragraph("Nobody has computed the inputs again, to compare them row by row.")]
+    said = (
+        f"Of the newest window, {found.n_rows:,} rows were computed again, and in"
+        f" {found.n_different:,} an input had another value when it was sent."
+    )
+    rows = [
+        (each.column, f"{each.share:.1%}", each.example) for each in found.columns if each.share
+    ]
+    header = ("input", "rows that differ", "such as")
+    return [page.paragraph(said), *([page.table(header, rows[:_N_SHOWN])] if rows else [])]
 
 
 def _traffic(reports: Sequence[WindowReport]) -> list[str]:

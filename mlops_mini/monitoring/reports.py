@@ -11,14 +11,16 @@ from typing import Literal
 from mlops_mini.monitoring import quality
 from mlops_mini.monitoring.journal import Journal
 from mlops_mini.monitoring.quality import Cohort, Maturity
+from mlops_mini.monitoring.row_skew import RowSkew
 from mlops_mini.monitoring.scrapes import Traffic
 from mlops_mini.statistics import drift, mergeable
 from mlops_mini.statistics.drift import DriftReport
 from mlops_mini.statistics.mergeable import TableStatistics
 
 Rule = Literal[
-    "quality", "labels", "no labels", "drift", "skew", "errors", "latency", "doubled", "silence"
-]
+    "quality", "labels", "no labels", "drift", "skew", "row skew", "errors", "latency", "doubled",
+    "silence",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +33,8 @@ class Limits:
         thresholds: PSI by feature, see `drift.calibrate`; those left out have `max_psi`.
         max_psi: PSI above which a feature has moved.
         relevant: Features that count for drift and skew; those with an importance if None.
+        max_row_skew: Share of rows in which a relevant feature had another value when it was sent
+            than when it was computed again, 0 to 1.
         max_error_rate: Of requests, 0 to 1.
         max_p99_ms: 99 of 100 answers within so many milliseconds.
         max_doubled: Share of rows under a request id that was known, 0 to 1.
@@ -41,6 +45,7 @@ class Limits:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     max_psi: float = 0.25
     relevant: Collection[str] | None = None
+    max_row_skew: float = 0.01
     max_error_rate: float = 0.01
     max_p99_ms: float = 500.0
     max_doubled: float = 0.01
@@ -71,6 +76,7 @@ class WindowReport:
         by_version: The same by version.
         drift: Inputs against the window before; None if either has no rows.
         skew: Inputs against what the model has learned from; None if that or they aren't there.
+        row_skew: Inputs against the same features computed again; None if nobody has.
         traffic: Requests, errors and latency; None if no server was scraped.
         n_doubled: Rows that came again under their request id.
     """
@@ -80,6 +86,7 @@ class WindowReport:
     by_version: tuple[Cohort, ...]
     drift: DriftReport | None
     skew: DriftReport | None
+    row_skew: RowSkew | None
     traffic: Traffic | None
     n_doubled: int
 
@@ -90,6 +97,7 @@ def report(
     now: datetime,
     maturity: Maturity,
     reference: TableStatistics | None = None,
+    row_skews: Mapping[str, RowSkew] | None = None,
     importances: Mapping[str, float] | None = None,
     limits: Limits | None = None,
 ) -> list[WindowReport]:
@@ -102,6 +110,7 @@ def report(
         now: The time, with a time zone.
         maturity: When labels can be trusted.
         reference: What the inputs were like that the model has learned from.
+        row_skews: By name of a window, what `row_skew.compare` has found.
         importances: How much the model needs each input; reports are ranked by PSI times this.
         limits: For the thresholds of drift.
     """
@@ -118,6 +127,7 @@ def report(
                 by_version=tuple(measured(version=each) for each in sorted(set(rows["version"]))),
                 drift=_compare(before, inputs, importances, limits),
                 skew=_compare(reference, inputs, importances, limits) if reference else None,
+                row_skew=(row_skews or {}).get(str(window)),
                 traffic=journal.traffic(window),
                 n_doubled=journal.counts(window).get("doubled", 0),
             )
@@ -195,6 +205,17 @@ def _of_inputs(each: WindowReport, limits: Limits) -> dict[Rule, str]:
             against = "the window before" if rule == "drift" else "the training data"
             names = ", ".join(column.column for column in moved)
             found[rule] = f"{names} moved against {against}"
+    if each.row_skew:
+        others = [
+            f"{column.column} in {column.share:.1%}"
+            for column in each.row_skew.columns
+            if column.share > limits.max_row_skew
+            and (limits.relevant is None or column.column in limits.relevant)
+        ]
+        if others:
+            found["row skew"] = (
+                f"{', '.join(others)} of the rows had another value than the one computed again"
+            )
     n = each.cohort.n + each.n_doubled
     if n and each.n_doubled / n > limits.max_doubled:
         found["doubled"] = f"{each.n_doubled} of {n} rows came under a known request id"

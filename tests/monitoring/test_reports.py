@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 
 from mlops_mini.data.periods import Calendar
-from mlops_mini.monitoring import dashboard, reports
+from mlops_mini.monitoring import dashboard, reports, row_skew
 from mlops_mini.monitoring.journal import Journal
 from mlops_mini.monitoring.quality import Maturity
 from mlops_mini.monitoring.reports import Limits
+from mlops_mini.prediction_log import Reader
+from tests import browser
 from tests.monitoring.logs import START, log_file, record, write_weeks
 
 MATURITY = Maturity(after=timedelta(hours=34))
@@ -155,6 +157,30 @@ def test_images_drift_like_any_other_input(tmp_path: Path) -> None:
     assert made[1].drift.columns[0].column == "image brightness"
 
 
+def test_rows_that_were_sent_other_features_are_an_alarm(tmp_path: Path, calm: Journal) -> None:
+    """Row by row nothing is as computed, while each distribution stays what it was."""
+    log = calm.file.parent / "log"
+    sent = [(r.request_id, float(r.inputs["usd"][0])) for r in Reader(log)]
+    right = pd.DataFrame(sent, columns=["request_id", "usd"])
+    late = right.assign(usd=right["usd"].shift(-1))  # what the next request got is this one's
+    window = str(calm.windows()[-1])
+
+    found = {
+        name: row_skew.compare(Reader(log), table, model="churn")
+        for name, table in (("right", right), ("late", late))
+    }
+    made = {name: report(calm, row_skews={window: each}) for name, each in found.items()}
+
+    assert rules(made["right"]) == set()
+    (alert,) = reports.alerts(made["late"])
+    assert (alert.window, alert.rule) == (window, "row skew")
+    assert alert.text == "usd in 100.0% of the rows had another value than the one computed again"
+    assert rules(made["late"], Limits(relevant=["plan"])) == set()
+    text = dashboard.html_page("churn", made["late"], reports.alerts(made["late"]), now=LATER)
+    assert "rows that differ" in text
+    assert found["late"].columns[0].example in text
+
+
 def test_the_page_needs_nothing_else(calm: Journal) -> None:
     made = report(calm, reference=calm.statistics(CALENDAR.period("2026-03")))
     raised = reports.alerts(made, Limits(max_psi=0.0))
@@ -174,3 +200,52 @@ def test_the_page_of_a_model_that_nobody_has_asked_yet(tmp_path: Path) -> None:
     text = dashboard.html_page("churn", report(journal), [], now=LATER)
 
     assert "0 windows; no alarm" in text
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_a_browser_shows_all_of_the_page(tmp_path: Path) -> None:
+    """On a phone and on a desk, by day and by night, without a network."""
+    journal = watched(tmp_path, usd_in_week=dict.fromkeys(range(22, 26), 100.0))
+    log = tmp_path / "log"
+    sent = [(r.request_id, float(r.inputs["usd"][0])) for r in Reader(log)]
+    computed = pd.DataFrame(sent, columns=["request_id", "usd"])
+    found = row_skew.compare(Reader(log), computed.assign(usd=computed["usd"] / 3), model="churn")
+    for n in range(1, 3):
+        counted = f':tensorflow:serving:request_count{{model_name="churn",status="OK"}} {900 * n}\n'
+        took = ':tensorflow:serving:request_latency_bucket{model_name="churn",API="predict",le='
+        journal.add_scrape(
+            f'{counted}{took}"5000"}} {890 * n}\n{took}"+Inf"}} {900 * n}\n',
+            source="server", now=START + timedelta(days=31 * n),
+        )  # fmt: skip
+    window = str(journal.windows()[-1])
+    made = report(
+        journal,
+        reference=journal.statistics(journal.windows()[0]),
+        row_skews={window: found},
+    )
+    page_file = tmp_path / "page.html"
+    page_file.write_text(dashboard.html_page("churn", made, reports.alerts(made), now=LATER))
+
+    looks = {}
+    with browser.opened(tmp_path) as page:
+        page.set_offline(True)
+        page.open(page_file.as_uri())
+        page.wait_for("document.readyState === 'complete' && document.querySelector('svg')")
+        for width, is_dark in ((360, False), (360, True), (1200, False), (1200, True)):
+            look = tmp_path / f"{width}{'_dark' if is_dark else ''}.png"
+            page.screenshot(look, width=width, height=900, is_dark=is_dark)
+            looks[width, is_dark] = page.run("getComputedStyle(document.body).backgroundColor")
+            root = page.run(
+                "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+            )
+            assert root[0] <= root[1] == width
+        drawn = page.run("[...document.querySelectorAll('polyline')].map(p => p.getTotalLength())")
+        headings = page.run("[...document.querySelectorAll('h2')].map(h => h.innerText)")
+        n_fetched = page.run("performance.getEntriesByType('resource').length")
+
+    assert headings == ["Alarms", "Quality", "Inputs", "Traffic"]
+    assert len(drawn) == 3
+    assert all(length > 100 for length in drawn)
+    assert looks[360, False] == looks[1200, False] != looks[360, True] == looks[1200, True]
+    assert n_fetched == 0
