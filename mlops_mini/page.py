@@ -16,7 +16,7 @@ _STYLE = """
 body { margin: 0 auto; padding: 1rem; max-width: 60rem; background: var(--paper);
   color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-p { max-width: 44rem; } figure { margin: 1.5rem 0; max-width: 40rem; }
+p { max-width: 44rem; } figure { margin: 1.5rem 0; max-width: 32rem; }
 figcaption { font-weight: 600; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; }
@@ -38,7 +38,7 @@ polyline { fill: none; stroke-width: 2; }
 .legend .s0 { border-color: var(--a); } .legend .s1 { border-color: var(--b); }
 .legend .s2 { border-color: var(--c); } .legend .s3 { border-color: var(--d); }
 """
-_NUMBER = re.compile(r"[-+.\d][\d,.^]*( ?%)?")
+_NUMBER = re.compile(r"(> )?[-+.\d][\d,.^]*( ?%)?( \([-\d.]+ to [-\d.]+\))?")
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 440, 190, 48, 28, 14
 _ROW, _NAMES = 22, 150  # of the drawing of events: height of a row, width of the names
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from mlops_mini import page
 from mlops_mini.evidence.intervals import Interval
 from mlops_mini.monitoring.reports import Alert, WindowReport
+from mlops_mini.monitoring.scrapes import Traffic
 
 _N_SHOWN = 12
 _NONE = "-"
@@ -26,7 +27,7 @@ def html_page(
         now: When they were made.
     """
     newest = [alert for alert in alerts if reports and alert.window == reports[-1].window]
-    said = f"{len(newest)} alarms" if newest else "no alarm"
+    said = f"{len(newest) or 'no'} alarm{'s' if len(newest) > 1 else ''}"
     parts = [
         page.paragraph(
             f"As of {now:%Y-%m-%d %H:%M} UTC, {len(reports)} windows;"
@@ -73,7 +74,7 @@ def _quality(reports: Sequence[WindowReport]) -> list[str]:
         page.lines(
             drawn,
             caption="Below 0, the model is better than always answering the share of the labels",
-            x_label="window",
+            x_label=f"windows {reports[0].window} to {reports[-1].window}",
             y_label="nats; windows without enough labels are left out",
         ),
         page.table(header, rows),
@@ -128,7 +129,7 @@ def _traffic(reports: Sequence[WindowReport]) -> list[str]:
             each.window,
             f"{each.traffic.n_requests:,}",
             _number(each.traffic.error_rate, ".2%"),
-            *(_number(each.traffic.latency_ms(share), "g") for share in (0.5, 0.99)),
+            *(_latency(each.traffic, share) for share in (0.5, 0.99)),
         )
         for each in reports[: -_N_SHOWN - 1 : -1]
         if each.traffic
@@ -137,6 +138,15 @@ def _traffic(reports: Sequence[WindowReport]) -> list[str]:
         return [page.paragraph("No server was scraped.")]
     header = ("window", "requests", "errors", "half within (ms)", "99 of 100 within (ms)")
     return [page.table(header, rows)]
+
+
+def _latency(traffic: Traffic, share: float) -> str:
+    """Show within how many milliseconds that share was answered, or what wasn't enough."""
+    value = traffic.latency_ms(share)
+    if math.isinf(value):
+        edges = [float(edge) for edge in traffic.n_below_us if edge != "+Inf"]
+        return f"> {max(edges, default=0.0) / 1e3:g}"
+    return _number(value, "g")
 
 
 def _number(value: float, how: str) -> str:

@@ -214,7 +214,8 @@ def _of_inputs(each: WindowReport, limits: Limits) -> dict[Rule, str]:
         ]
         if others:
             found["row skew"] = (
-                f"{', '.join(others)} of the rows had another value than the one computed again"
+                f"sent with another value than the one computed again: {', '.join(others)} of the"
+                " rows"
             )
     n = each.cohort.n + each.n_doubled
     if n and each.n_doubled / n > limits.max_doubled:
