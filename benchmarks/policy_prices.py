@@ -159,11 +159,11 @@ class Played:
         self.name, self.year = name, year
         self.losses = year.losses(fit_predict, set(), folder)
         why = Reasons(year, self.losses, numeric)
-        n_first = int((year.day < 7 * WEEKS[0]).sum())
         self.policies: dict[str, dict[str, Any]] = {
             "weekly, all history": {},
             "weekly, last 4 weeks": {"window_days": 28},
             "every 4 weeks": {"every_weeks": 4},
+            "every 5 weeks": {"every_weeks": 5},
             "every 13 weeks": {"every_weeks": 13},
             "drift > .25, any of 22": {"fires": why.drifted(0.25, NUMERIC)},
             "drift > .25, the relevant 9": {"fires": why.drifted(0.25, RELEVANT)},
@@ -173,9 +173,6 @@ class Played:
             "new data, +50,000 rows": {"every_rows": 50_000},
             "training set grown 25 %": {"fires": why.grown(1.25)},
             "training set doubled": {"fires": why.grown(2.0)},
-            # What `mlops-mini loop` writes into its triggers.yaml: as many rows as the first model
-            # has learned from, or nearly, and no sooner than so many weeks after the last time.
-            "as the loop": {"every_rows": round(0.95 * n_first), "every_weeks": WEEKS[0]},
         }
         if name == "Keras model":  # a year of windows would take as long as all others
             del self.policies["weekly, last 4 weeks"]
@@ -320,10 +317,10 @@ reason may fire. Then a candidate is judged against the model in use, and on a p
 once more on everything. The left half of the table judges by point estimate on the newest week
 alone, the right half by the gate's own rule: not inferior by {MARGIN} on the last 14 days, sums by
 day. Drift is the last two weeks against the weeks that the model in use has learned from.
-Degradation is the excess log loss of the last two weeks above that of the model's first two. The
-loop retrains when there's about as much new data as the first model has learned from, and no sooner
-than {WEEKS[0]} weeks after the last time. Log loss is the mean over all flights, AUC the mean over
-the weeks, and the gap is that between never and weekly retraining.
+Degradation is the excess log loss of the last two weeks above that of the model's first two. Log
+loss is the mean over all flights, AUC the mean over the weeks, and the gap is that between never
+and weekly retraining. `mlops-mini loop` waits for about as much new data as its first model has
+learned from, and at least {WEEKS[0]} weeks since the last time, which here is every 5 weeks.
 
 {sections}
 """

@@ -44,7 +44,7 @@ def sync(workspace: Path, *, model: str = "") -> list[str]:
     with lineage.records_of(workspace) as records:
         runs = list(reversed(records.runs()))
     for run in runs:
-        if run.ended_at and Path(str(run.arguments.get("models_folder", ""))) == models:
+        if run.ended_at and Path(str(run.arguments.get("models_folder", ""))).name == name:
             own = opened.run_of(name, run.id, began=run.started_at)
             tags = opened.client.get_run(own).data.tags
             if tags.get(_TOLD) != run.ended_at:

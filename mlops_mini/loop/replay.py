@@ -32,8 +32,8 @@ class Policy:
     """When to retrain, on what, and what it takes to replace the model in use.
 
     Attributes:
-        every_weeks: Retrain once it's so many weeks since the last time.
-        every_rows: And once so many rows have come since the model in use was trained.
+        every_weeks: Retrain after so many weeks; 0 if only `every_rows` counts.
+        every_rows: Retrain when so many rows have come since the model in use was trained.
         fires: Any other reason: tells whether to retrain at the end of a week, by its number and
             the days on which the model in use was trained. The two above don't count then.
         window_days: Train on so many last days; None for all there are.
@@ -200,7 +200,9 @@ def replay(
         losses.append(losses_of(*span)[day // _WEEK == week])
         end = (week + 1) * _WEEK
         n_new_rows = int(((day >= span[1]) & (day < end)).sum())
-        is_due = end - trained_at >= policy.every_weeks * _WEEK and n_new_rows >= policy.every_rows
+        is_due = policy.every_weeks and end - trained_at >= policy.every_weeks * _WEEK
+        if policy.every_rows:
+            is_due = n_new_rows >= policy.every_rows
         if week == weeks[-1] or not (policy.fires(week, span) if policy.fires else is_due):
             continue
         trained_at = end

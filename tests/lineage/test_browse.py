@@ -49,3 +49,19 @@ def test_a_rollback_is_told_to_the_registry(workspace: Path, empty_registry: Pat
     champions.roll_back(workspace / "models" / "churn", 2)
 
     assert "alias champion is at version 1" in browse.sync(workspace)
+
+
+def test_a_workspace_that_was_moved_shows_its_runs_too(
+    played: Path, empty_registry: Path, tmp_path: Path
+) -> None:
+    """What its runs were told at the time names the place where it was."""
+    moved = tmp_path / "moved"
+    shutil.copytree(played, moved)
+    shutil.copy(empty_registry, moved / "models")
+
+    told = browse.sync(moved)
+
+    assert [each for each in told if "run" in each] == [
+        "wrote run first", "wrote run second", "wrote run third", "wrote run fourth",
+    ]  # fmt: skip
+    assert browse.sync(moved) == []

@@ -41,13 +41,7 @@ def test_a_model_compared_with_itself_passes_46_of_46(losses_of) -> None:
 
 @pytest.mark.parametrize(
     ("policy", "n"),
-    [
-        ({}, 46),
-        ({"every_weeks": 4}, 11),
-        ({"every_weeks": 13}, 3),
-        ({"every_rows": 2800}, 4),
-        ({"every_rows": 2800, "every_weeks": 12}, 3),
-    ],
+    [({}, 46), ({"every_weeks": 4}, 11), ({"every_weeks": 13}, 3), ({"every_rows": 2800}, 4)],
 )
 def test_a_policy_fires_when_it_says(losses_of, policy, n) -> None:
     assert len(play(losses_of, **policy).judgments) == n
