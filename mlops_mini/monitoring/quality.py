@@ -142,8 +142,18 @@ def rise(cohorts: Sequence[Cohort], *, n_windows: int = 2) -> tuple[float, float
     return _pooled_excess(known[:n_windows]), _pooled_excess(known[-n_windows:])
 
 
+def mature(cohorts: Sequence[Cohort]) -> Sequence[Cohort]:
+    """Leave out the newest windows whose labels haven't had the time to come.
+
+    Args:
+        cohorts: Oldest first.
+    """
+    places = [i for i, each in enumerate(cohorts) if each.state in ("few labels", "usable")]
+    return cohorts[: places[-1] + 1] if places else []
+
+
 def n_unknown(cohorts: Sequence[Cohort]) -> int:
-    """Count the newest windows in a row that are over, and of which nothing is known.
+    """Count the newest mature windows in a row that lack too many labels.
 
     Args:
         cohorts: Oldest first.
@@ -152,7 +162,7 @@ def n_unknown(cohorts: Sequence[Cohort]) -> int:
     for cohort in reversed(cohorts):
         if cohort.state == "usable":
             break
-        n += cohort.state not in ("open", "empty")
+        n += cohort.state == "few labels"
     return n
 
 

@@ -29,7 +29,7 @@ class Limits:
 
     Attributes:
         max_excess_rise: Rise of the excess log loss above the first two windows' mean, nats.
-        max_unknown: So many windows in a row of which nothing is known.
+        max_unknown: So many mature windows in a row that lack too many labels.
         thresholds: PSI by feature, see `drift.calibrate`; those left out have `max_psi`.
         max_psi: PSI above which a feature has moved.
         relevant: Features that count for drift and skew; those with an importance if None.

@@ -139,7 +139,8 @@ def degraded(
     """Fire because the model has become worse than it was when it was new.
 
     It's compared with its own first windows in production, not with a test score, which was
-    measured on other days. A window that isn't mature, or lacks labels, fires nothing.
+    measured on other days. A window that lacks labels fires nothing. Those whose labels haven't had
+    the time to come don't count, so that it also fires where that takes longer than a window.
 
     Args:
         cohorts: What monitoring has measured of the serving version, oldest first.
@@ -150,15 +151,16 @@ def degraded(
         basis: See `Firing`.
 
     Returns:
-        One firing, whose key is the version and the newest window; none while all is well, or as
-        long as `monitoring.quality.rise` can't compare.
+        One firing, whose key is the version and the newest mature window; none while all is well,
+        or as long as `monitoring.quality.rise` can't compare.
     """
     from mlops_mini.monitoring import quality
 
-    compared = quality.rise(cohorts, n_windows=n_windows)
+    known = quality.mature(cohorts)
+    compared = quality.rise(known, n_windows=n_windows)
     if compared is None or compared[1] - compared[0] <= margin:
         return []
-    window = cohorts[-1].window
+    window = known[-1].window
     reason = {
         "window": window, "version": version, "first": compared[0], "now": compared[1],
         "margin": margin,

@@ -97,14 +97,14 @@ def test_an_empty_window_is_said_to_be_empty() -> None:
     assert np.isnan(cohort.labeled)
 
 
-def test_windows_of_which_nothing_is_known_are_counted_from_the_newest() -> None:
+def test_mature_windows_that_lack_labels_are_counted_from_the_newest() -> None:
     def cohorts(*states: str) -> list[quality.Cohort]:
         return [
             quality.Cohort(window="w", version=None, state=each, n=9, n_labeled=0)
             for each in states
         ]
 
-    assert quality.n_unknown(cohorts("usable", "few labels", "maturing", "open")) == 2
+    assert quality.n_unknown(cohorts("usable", "few labels", "maturing", "open")) == 1
     assert quality.n_unknown(cohorts("few labels", "empty", "few labels")) == 2
     assert quality.n_unknown(cohorts("few labels", "usable")) == 0
     assert quality.rise(cohorts("few labels", "few labels", "few labels")) is None

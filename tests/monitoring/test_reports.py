@@ -96,6 +96,20 @@ def test_labels_that_stop_coming_are_said_and_nothing_is_judged_by_them(tmp_path
     assert not any(rule == "quality" for _, rule in rules(made))
 
 
+def test_labels_that_take_longer_than_a_window_are_waited_for(tmp_path: Path) -> None:
+    """Three months late is in time, if that's how long a label takes."""
+    _, labels = write_weeks(tmp_path, 26, n=60)
+    journal = watched(tmp_path, labels[labels["week"] < 14])
+
+    made = report(
+        journal, now=START + timedelta(weeks=26), maturity=Maturity(after=timedelta(days=92))
+    )
+
+    states = [each.cohort.state for each in made]
+    assert states == ["usable", "usable", "usable", "maturing", "maturing", "open"]
+    assert rules(made, Limits(max_unknown=2)) == set()
+
+
 def test_a_window_that_is_not_mature_says_nothing_yet(calm: Journal) -> None:
     # All labels are in the journal; only the clock is at the end of April.
     made = report(calm, now=START + timedelta(days=45))

@@ -118,7 +118,6 @@ def test_degradation_compares_with_the_model_s_own_first_windows(
 
 @pytest.mark.parametrize("state", ["maturing", "few labels", "open", "empty"])
 def test_labels_that_never_come_degrade_nothing(state: str) -> None:
-    """Also where windows are shorter than the delay of the labels, so that many mature at once."""
     known = [cohort(week, -0.09) for week in (5, 6, 7)]
     bad = [cohort(week, 0.2) for week in (8, 9)]
     unknown = [cohort(week, None, state=state) for week in (10, 11, 12)]
@@ -127,8 +126,21 @@ def test_labels_that_never_come_degrade_nothing(state: str) -> None:
     assert reasons.degraded(unknown, version=1, margin=0.01) == []
     assert reasons.degraded([], version=1, margin=0.01) == []
     # Nothing new is known, so what was fired isn't fired under another key.
-    assert reasons.degraded(known + bad, version=1, margin=0.01)
-    assert reasons.degraded(known + bad + unknown, version=1, margin=0.01) == []
+    fired = reasons.degraded(known + bad, version=1, margin=0.01)
+    again = reasons.degraded(known + bad + unknown, version=1, margin=0.01)
+    assert fired
+    assert again == ([] if state == "few labels" else fired)
+
+
+def test_labels_that_take_longer_than_a_window_degrade_the_newest_mature_one() -> None:
+    """There's always a newer window that nobody knows anything of."""
+    weeks = [cohort(week, excess) for week, excess in ((5, -0.09), (6, -0.09), (7, 0.1), (8, 0.1))]
+    waiting = [cohort(week, None, state="maturing") for week in (9, 10, 11)]
+    now = cohort(12, None, state="open")
+
+    (firing,) = reasons.degraded([*weeks, *waiting, now], version=3, margin=0.01)
+
+    assert firing.key == "degradation:3:2013-W08"
 
 
 def test_windows_count_by_their_rows() -> None:
