@@ -16,7 +16,7 @@ _STYLE = """
 body { margin: 0 auto; padding: 1rem; max-width: 60rem; background: var(--paper);
   color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-p { max-width: 44rem; } figure { margin: 1.5rem 0; max-width: 32rem; }
+p { max-width: 44rem; overflow-wrap: anywhere; } figure { margin: 1.5rem 0; max-width: 32rem; }
 figcaption { font-weight: 600; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; }
@@ -92,7 +92,8 @@ def paragraph(text: str) -> str:
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Draw a table; columns of numbers stand to the right.
 
-    If the last column is text, a phone shows it below the others.
+    If the last column is text, and there's at most one of numbers, a phone shows the text below the
+    other cells, without the header.
     """
     css = [
         ' class="number"' if rows and all(_NUMBER.fullmatch(row[i]) for row in rows) else ""
@@ -107,7 +108,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         + "</tr>\n"
         for row in rows
     )
-    is_told = not css[-1] and len(header) > 2
+    is_told = not css[-1] and len(header) > 2 and sum(map(bool, css)) <= 1
     return (
         f'<div class="wide"><table{" class=told" if is_told else ""}>'
         f"<thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>"

@@ -1,8 +1,6 @@
 """What a loop's page and record say, and whether a browser shows it."""
 
 import json
-import shutil
-import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from mlops_mini.loop import report, state
 from mlops_mini.loop.comparison import Compared
 from mlops_mini.loop.plan import Plan
 from mlops_mini.loop.state import Served, State
+from tests import browser
 
 PLAN = Plan(
     use_case="tests.tenants.weekly:WEEKLY", data_folder="data", first="2026-W00", last="2026-W12",
@@ -96,28 +95,20 @@ def test_a_loop_that_has_just_begun_has_a_page_too(tmp_path):
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [360, 1200])
 def test_a_browser_shows_all_of_it_without_scrolling_sideways(workspace, tmp_path, width):
-    browser = shutil.which("chromium")
-    if browser is None:
-        pytest.skip("no chromium on this machine")
-    page = report.write(workspace)
-    probe = """<script>addEventListener("load", () => { const d = document.documentElement;
-      document.title = JSON.stringify({page: d.scrollWidth, window: d.clientWidth,
-        lines: [...document.querySelectorAll("polyline")].map(p => p.getTotalLength()),
-        dots: [...document.querySelectorAll("circle")].map(c => c.getBBox().x) }) })
-      </script></body>"""
-    page.write_text(page.read_text().replace("</body>", probe))
+    page_file = report.write(workspace)
 
-    shown = subprocess.run(
-        [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900",
-            f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri(),
-        ],
-        capture_output=True, text=True, timeout=120, check=True,
-    ).stdout  # fmt: skip
+    with browser.opened(tmp_path) as page:
+        page.open(page_file.as_uri())
+        page.wait_for("document.readyState === 'complete' && document.querySelector('svg')")
+        page.screenshot(tmp_path / "page.png", width=width, height=900)
+        seen = page.run(
+            """({page: document.documentElement.scrollWidth,
+                window: document.documentElement.clientWidth,
+                lines: [...document.querySelectorAll("polyline")].map(p => p.getTotalLength()),
+                dots: [...document.querySelectorAll("circle")].map(c => c.getBBox().x)})"""
+        )
 
-    title = shown.partition("<title>")[2].partition("</title>")[0]
-    seen = json.loads(title.replace("&quot;", '"'))
-    assert seen["page"] <= seen["window"]
+    assert seen["page"] <= seen["window"] <= width
     assert len(seen["lines"]) == 2 + 2
     assert all(length > 100 for length in seen["lines"])
     assert len(seen["dots"]) == 5
