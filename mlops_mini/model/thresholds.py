@@ -19,7 +19,7 @@ from mlops_mini.errors import InvalidArgumentError, NotFoundError
 DEFAULT = Path(__file__).with_name("gate.yaml")
 LOG_LOSS, AUC, CALIBRATION = "BinaryCrossEntropy", "AUC", "Calibration"
 # The same of more classes than two, in the words of TFMA.
-_OF_CLASSES = "CategoricalCrossEntropy"
+_OF_CLASSES = "SparseCategoricalCrossentropy"
 _DIRECTION = {LOG_LOSS: "LOWER_IS_BETTER", AUC: "HIGHER_IS_BETTER"}
 _BOUNDS = {"lower_bound", "upper_bound"}
 _BY_CLASS = {"aggregate": {"macro_average", "class_weights"}, "binarize": {"k_list"}}
@@ -281,8 +281,9 @@ def to_eval_config(
         An EvalConfig of two models, `candidate` and `baseline`.
 
     >>> config = to_eval_config(read(), label="churned", slices=["plan"])
-    >>> config["metrics_specs"][0]["metrics"][0]["per_slice_thresholds"][0]["slicing_specs"]
-    [{'feature_keys': ['plan']}]
+    >>> rules = config["metrics_specs"][0]["metrics"][0]["per_slice_thresholds"]
+    >>> [rule["slicing_specs"] for rule in rules]
+    [[{}], [{'feature_keys': ['plan']}]]
     >>> [(each.metric, each.column, each.margin) for each in from_eval_config(config).slice_margins]
     [('BinaryCrossEntropy', 'plan', 0.01), ('AUC', 'plan', 0.005)]
     """
@@ -294,18 +295,19 @@ def to_eval_config(
             specs = [{"feature_values": {each.column: each.value}}]
         rule = {"slicing_specs": specs, "threshold": _change(each.margin, each.metric)}
         by_slice.setdefault(each.metric, []).append(rule)
-    metrics = []
+    metrics: list[dict[str, Any]] = []
     for name in dict.fromkeys([LOG_LOSS, *by_slice, *thresholds.floors]):
-        metric: dict[str, Any] = {"class_name": name}
-        if name in by_slice:
-            metric["per_slice_thresholds"] = by_slice[name]
-        if name == LOG_LOSS:
-            metric["threshold"] = _change(thresholds.margin, name)
+        of_all = _change(thresholds.margin, name) if name == LOG_LOSS else {}
         if name in thresholds.floors:
             bounds = asdict(thresholds.floors[name])
-            finite = {key: value for key, value in bounds.items() if math.isfinite(value)}
-            metric["threshold"] = metric.get("threshold", {}) | {"value_threshold": finite}
-        metrics.append(metric)
+            of_all["value_threshold"] = {
+                key: value for key, value in bounds.items() if math.isfinite(value)
+            }
+        # TFMA holds each slice against what stands in the field `threshold`.
+        rules = [{"slicing_specs": [{}], "threshold": of_all}] if of_all else []
+        metrics.append(
+            {"class_name": name, "per_slice_thresholds": [*rules, *by_slice.get(name, [])]}
+        )
     values = [
         {"feature_values": {each.column: each.value}}
         for each in thresholds.slice_margins
@@ -369,8 +371,14 @@ def _metric(metric: Any) -> tuple[str, Any, list[SliceMargin]]:
             f" {[LOG_LOSS, _OF_CLASSES, AUC, CALIBRATION]}, without config"
         )
     margins = []
+    of_all = own.get("threshold", {})
     for rule in _list(own, "per_slice_thresholds"):
         parts = _fields(rule, {"slicing_specs", "threshold"}, "per_slice_thresholds")
+        if _list(parts, "slicing_specs") == [{}]:
+            if of_all:
+                raise InvalidArgumentError(f"{name} has two thresholds of all rows: leave one out")
+            of_all = parts.get("threshold")
+            continue
         bounds, change = _threshold(parts.get("threshold"), name)
         if change is None or bounds:
             raise InvalidArgumentError(
@@ -379,7 +387,7 @@ def _metric(metric: Any) -> tuple[str, Any, list[SliceMargin]]:
         for spec in _list(parts, "slicing_specs") or [{}]:
             column, value = _slice(spec)
             margins.append(SliceMargin(metric=name, column=column, value=value, margin=change))
-    return name, own.get("threshold", {}), margins
+    return name, of_all, margins
 
 
 def _threshold(threshold: Any, name: str) -> tuple[Bounds | None, float | None]:

@@ -63,7 +63,10 @@ def test_tfma_reads_it_and_hands_it_back_the_same(eval_config) -> None:
 
     (metrics,) = (spec.metrics for spec in message.metrics_specs)
     assert [metric.class_name for metric in metrics] == [LOG_LOSS, AUC, CALIBRATION]
-    assert metrics[0].threshold.change_threshold.absolute.value == 0.002
+    of_all, *_ = metrics[0].per_slice_thresholds
+    assert [each.ByteSize() for each in of_all.slicing_specs] == [0]  # all rows, and no slice
+    assert of_all.threshold.change_threshold.absolute.value == 0.002
+    assert not any(metric.HasField("threshold") for metric in metrics)
     assert message.options.min_slice_size.value == 200
     assert message.model_specs[1].is_baseline
     assert [dict(spec.feature_values) for spec in message.slicing_specs][-1] == {"plan": "pro"}
@@ -81,7 +84,7 @@ def test_tfma_is_told_how_several_classes_are_judged(eval_config) -> None:
 
     log_loss, auc, calibration = message.metrics_specs
     assert [each.metrics[0].class_name for each in message.metrics_specs] == [
-        "CategoricalCrossEntropy", AUC, CALIBRATION
+        "SparseCategoricalCrossentropy", AUC, CALIBRATION
     ]  # fmt: skip
     assert [field.name for field, _ in log_loss.ListFields()] == ["metrics"]
     assert dict(auc.aggregate.class_weights) == dict.fromkeys(range(10), 1.0)
@@ -132,6 +135,7 @@ IN_SLICES = [*LOSS, "per_slice_thresholds", 0, "threshold", "change_threshold", 
         (["gate", "min_days"], -1, "min_days is -1, expected a number from 0"),
         (["gate", "undecided"], "toss", "undecided is 'toss'; it's keep"),
         (["metrics_specs"], {"metrics": 1}, "metrics_specs must be a list"),
+        ([*LOSS, "per_slice_thresholds", 0, "slicing_specs"], [{}], "two thresholds of all rows"),
         (
             ["metrics_specs", 0, "aggregate"],
             {"macro_average": True},
