@@ -1,9 +1,10 @@
 """Does more data hurt? For a large and a small model, by what's added and how much of it.
 
-    nice .venv/bin/python -m benchmarks.more_data [DATE [SEEDS]]
+    nice .venv/bin/python -m benchmarks.more_data [DATE [SEEDS [FOLDER]]]
 
 writes `benchmarks/more_data.md`; with three seeds it takes about four minutes on two quiet cores.
-A sentence that doesn't hold any more is not printed: the script stops at it.
+What each seed brings is kept in the folder, so that a run that was ended goes on where it was. A
+sentence that doesn't hold any more is not printed: the script stops at it.
 """
 
 import os
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.kept import kept
 from mlops_mini.data_centric import more_data, networks
 from mlops_mini.photos import camera, datasets
 
@@ -32,6 +34,7 @@ DIFFICULT = [name for name in camera.CONDITIONS if name != "studio"]
 UPPER_BODY = [datasets.CLASSES.index(name) for name in ("T-shirt/top", "Pullover", "Coat", "Shirt")]
 LARGE, SMALL = "convolutional, 105,866 weights", "logistic regression, 7,850 weights"
 SIZES, TARGET = (0, 150, 300, 600, 1_200), 4_800
+MADE_BY = (more_data, networks, camera)
 
 
 def experiment(seed: int) -> pd.DataFrame:
@@ -69,8 +72,8 @@ def experiment(seed: int) -> pd.DataFrame:
     )
 
 
-def curve() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Add more and more tilted photos to 5,000 clean images; the second table is what came."""
+def curve() -> pd.DataFrame:
+    """Add more and more tilted photos to 5,000 clean images, up to the target."""
     clothes = datasets.fashion_mnist()
     base = clothes.train_images[:5_000], clothes.train_labels[:5_000].astype(int)
     ids = np.arange(10_000, 10_000 + TARGET)
@@ -85,8 +88,8 @@ def curve() -> tuple[pd.DataFrame, pd.DataFrame]:
     def fit(x: Any, y: Any, seed: int) -> Any:
         return networks.fit(x, y, seed=seed, epochs=6)
 
-    grow = partial(more_data.learning_curve, fit, base, extra, accuracy, seeds=(0, 1))
-    return grow(sizes=SIZES), grow(sizes=(TARGET,))
+    sizes = (*SIZES, TARGET)
+    return more_data.learning_curve(fit, base, extra, accuracy, sizes=sizes, seeds=(0, 1))
 
 
 def table(results: pd.DataFrame, model: str) -> str:
@@ -136,8 +139,9 @@ def say(results: pd.DataFrame) -> str:
     )
 
 
-def say_forecast(tried: pd.DataFrame, came: pd.DataFrame) -> str:
+def say_forecast(grown: pd.DataFrame) -> str:
     """Say what was forecast from the smaller sizes, and what came."""
+    tried, came = grown[grown["n"] != TARGET], grown[grown["n"] == TARGET]
     said = more_data.forecast(tried, n=TARGET)
     mean = tried.groupby("n")["accuracy"].mean()
     steps = ", ".join(f"{100 * accuracy:.1f}% with {n:,}" for n, accuracy in mean.items())
@@ -149,15 +153,21 @@ def say_forecast(tried: pd.DataFrame, came: pd.DataFrame) -> str:
     )
 
 
-def main(date: str, n_seeds: str = "3") -> None:
+def measured(folder: Path, seed: int | None) -> pd.DataFrame:
+    """The experiment with a seed, or the learning curve, from an earlier run if it's there."""
+    if seed is None:
+        return kept(folder, "curve", curve, made_by=MADE_BY)
+    return kept(folder, f"seed-{seed}", partial(experiment, seed), made_by=MADE_BY)
+
+
+def main(date: str, n_seeds: str = "3", folder: str = "runs/more_data") -> None:
     """Measure in one process per seed, and write down."""
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        curves = pool.submit(curve)
-        results = pd.concat(pool.map(experiment, range(int(n_seeds))))
-        write(date, results, *curves.result())
+    with ProcessPoolExecutor(max_workers=2, mp_context=get_context("spawn")) as pool:
+        *results, grown = pool.map(partial(measured, Path(folder)), [*range(int(n_seeds)), None])
+    write(date, pd.concat(results), grown)
 
 
-def write(date: str, results: pd.DataFrame, tried: pd.DataFrame, came: pd.DataFrame) -> None:
+def write(date: str, results: pd.DataFrame, grown: pd.DataFrame) -> None:
     """Check, print and write down."""
     libraries = ", ".join(f"{name} {version(name)}" for name in ("tensorflow", "keras", "numpy"))
     text = f"""# Does more data hurt?
@@ -183,7 +193,7 @@ more data also means more steps. {results["seed"].nunique()} seeds.
 
 ## A forecast
 
-{say_forecast(tried, came)}
+{say_forecast(grown)}
 """
     print(text)
     Path(__file__).with_suffix(".md").write_text(text, encoding="utf-8")

@@ -19,6 +19,7 @@ from mlops_mini.data import tensors
 from mlops_mini.errors import InvalidArgumentError
 
 _NUMBERS = (Real, Decimal)  # Python's truth values are Real too, and NumPy's are not
+_LONGEST = 40  # characters shown of what isn't a text
 Kind = Literal[
     "number", "boolean", "text", "instant", "local time", "duration", "tensor", "empty", "other"
 ]
@@ -185,8 +186,9 @@ def odd_one(column: "pd.Series[Any]") -> str:
 
 
 def shown(value: Any) -> str:
-    """Show a value in a message, texts in quotes."""
-    return repr(str(value)) if isinstance(value, str) else str(value)
+    """Show a value in a message: texts in quotes, and no more than the beginning of an array."""
+    text = repr(str(value)) if isinstance(value, str) else str(value)
+    return text if isinstance(value, str) or len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def require(frame: pd.DataFrame, names: Sequence[str], what: str) -> None:

@@ -28,8 +28,10 @@ import pandas as pd
 from mlops_mini import files
 from mlops_mini.data_centric.priorities import Human, Kind, count_slices
 from mlops_mini.errors import DataIntegrityError, InvalidArgumentError, NotFoundError
+from mlops_mini.review.queue import ReviewQueue
 
 COLUMNS = ("item", "label", "seconds", "annotator", "kind")
+_LONGEST_LOOK_S = 120.0  # who takes longer for an answer has had a break
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,6 +150,26 @@ def read_answers(path: Path, *, classes: Sequence[str]) -> pd.DataFrame:
         raise DataIntegrityError(f"{path} is no CSV file with {', '.join(COLUMNS)}: {exc}") from exc
     _check_answers(answers, classes, str(path))
     return answers[list(COLUMNS)]
+
+
+def answers_of(queue: ReviewQueue) -> pd.DataFrame:
+    """Take what people have answered on the review page: a labeling session of your own.
+
+    Args:
+        queue: As `mlops-mini review` opens it.
+
+    Returns:
+        One row per answer that can't be taken back any more, in order, with this module's columns.
+        Items are the queue's ids, so texts. An answer's time is that since the same person's
+        answer before; it's missing for the first one, and after a break of two minutes.
+    """
+    decisions = pd.DataFrame(
+        [(d.item_id, d.label, d.annotator, d.decided_at) for d in queue.decisions()],
+        columns=["item", "label", "annotator", "decided_at"],
+    )
+    since_last = decisions.groupby("annotator")["decided_at"].diff()
+    seconds = since_last.where(since_last <= _LONGEST_LOOK_S)
+    return decisions.assign(seconds=seconds, kind="recorded")[list(COLUMNS)]
 
 
 def write_answers(path: Path, answers: pd.DataFrame, *, classes: Sequence[str]) -> None:

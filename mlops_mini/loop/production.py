@@ -17,6 +17,7 @@ from mlops_mini.loop import world
 from mlops_mini.loop.gateway import Gateway
 from mlops_mini.loop.state import State
 from mlops_mini.loop.world import World
+from mlops_mini.monitoring import inputs
 from mlops_mini.monitoring.journal import Journal
 from mlops_mini.runner.records import TaskRecord
 from mlops_mini.runner.runner import Runner
@@ -94,7 +95,7 @@ class Production:
     def reference(self) -> TableStatistics:
         """What the inputs of the first periods were like."""
         first = [self.world.examples_of(each)[0] for each in self.periods[: self.plan.n_first]]
-        return mergeable.add(mergeable.create(), pd.concat(first))
+        return mergeable.add(mergeable.create(), inputs.of_features(pd.concat(first)))
 
     def period(self, known: State) -> Period:
         """Tell which period is played."""

@@ -169,7 +169,11 @@ def in_other_units(table: Table, rows: pd.DataFrame) -> pd.DataFrame:
         The rows; unchanged if no rule would notice.
     """
     numbers = rows.select_dtypes("number")
-    whole = [rule.columns[0] for rule in table.whole_rules if len(rule.columns) == 1]
+    whole = [
+        rule.columns[0]
+        for rule in table.whole_rules
+        if len(rule.columns) == 1 and rule.columns[0] in numbers
+    ]
     ranged = [
         rule.columns[0]
         for rule in table.row_rules

@@ -110,20 +110,22 @@ def _decide(rules: tuple[RuleResult, ...], thresholds: Thresholds, *, is_first: 
     return Verdict(
         decision=decision,
         is_blessed=decision in ("blessed", "first") or is_undecided_enough,
-        reason=_reason(decision, rules),
+        reason=_reason(decision, rules, thresholds.margin),
         rules=rules,
         thresholds_digest=thresholds.digest,
     )
 
 
-def _reason(decision: Decision, rules: tuple[RuleResult, ...]) -> str:
+def _reason(decision: Decision, rules: tuple[RuleResult, ...], margin: float) -> str:
     """Say in a sentence, to two decimals, what has led to a decision."""
     values = {rule.rule: rule.value for rule in rules if not rule.slice}
     if decision == "first":
         how = _compared(values["excess log loss"], "that of always predicting the base rate")
         return f"it's the first; {how}"
     if decision == "blessed":
-        return _compared(values["log loss"], "the baseline's")
+        how = _compared(values["log loss"], "the baseline's")
+        is_worse = values["log loss"] > 0
+        return f"{how}, surely by less than the margin of {margin:g}" if is_worse else how
     causes = [
         f"{f'{rule.rule} {rule.slice}'.strip()}: {rule.reason}"
         for rule in rules

@@ -64,6 +64,8 @@ class Evidence:
         slices: The columns to slice by, one value per judged row, by position.
         candidate_span: What the candidate has learned from.
         baseline_span: What the baseline has learned from.
+        is_other_data: Whether the two have learned from other rows, labels or settings, if the days
+            are the same, as after labels were corrected; False if that isn't known.
         n_seen: Judged rows that are among the candidate's training rows all the same.
         n_arrived: Rows that arrived on the days judged on, with and without a label.
         arrived: Rows that arrived in the candidate's span, by slice.
@@ -79,6 +81,7 @@ class Evidence:
     slices: Mapping[str, pd.Series[Any]] = field(default_factory=dict)
     candidate_span: Span | None = None
     baseline_span: Span | None = None
+    is_other_data: bool = False
     n_seen: int = 0
     n_arrived: int | None = None
     arrived: Counts = field(default_factory=dict)
@@ -120,17 +123,21 @@ class RuleResult:
 
 
 def another_model(evidence: Evidence) -> list[RuleResult]:
-    """Two models of the same days are one model: they can't be compared, only be equal."""
+    """Two models of the same days and data are one model: they can't be compared, only be equal."""
     if evidence.baseline is None or not evidence.labels.size:
         return []
     spans = (evidence.candidate_span, evidence.baseline_span)
     is_same_span = spans[0] is not None and spans[0] == spans[1]
     is_other = evidence.candidate != evidence.baseline
     n_different = int(is_other.reshape(len(is_other), -1).any(axis=1).sum())
-    reason = "the two were trained on different days"
-    if is_same_span:
+    is_news = n_different > 0 and (evidence.is_other_data or not is_same_span)
+    if is_news:
+        reason = "the two were trained on different days"
+        if is_same_span:
+            reason = "the two were trained on the same days, with other rows, labels or settings"
+    elif is_same_span:
         reason = "both were trained on the same days, so that the candidate is no news"
-    elif not n_different:
+    else:
         reason = "both answer the same on every row"
     return [
         RuleResult(
@@ -138,7 +145,7 @@ def another_model(evidence: Evidence) -> list[RuleResult]:
             value=n_different,
             limit="> 0",
             n=len(evidence.candidate),
-            verdict="undecided" if is_same_span or not n_different else "pass",
+            verdict="pass" if is_news else "undecided",
             reason=reason,
         )
     ]

@@ -19,9 +19,10 @@ from mlops_mini.errors import InvalidArgumentError, NotFoundError
 DEFAULT = Path(__file__).with_name("gate.yaml")
 LOG_LOSS, AUC, CALIBRATION = "BinaryCrossEntropy", "AUC", "Calibration"
 # The same of more classes than two, in the words of TFMA.
-_OF_CLASSES = "CategoricalCrossEntropy"
+_OF_CLASSES = "SparseCategoricalCrossentropy"
 _DIRECTION = {LOG_LOSS: "LOWER_IS_BETTER", AUC: "HIGHER_IS_BETTER"}
 _BOUNDS = {"lower_bound", "upper_bound"}
+_BY_CLASS = {"aggregate": {"macro_average", "class_weights"}, "binarize": {"k_list"}}
 _METRIC = {"class_name", "module", "config", "threshold", "per_slice_thresholds"}
 _UNUSED_OPTIONS = {"include_default_metrics", "disabled_outputs"}
 
@@ -229,8 +230,10 @@ def from_eval_config(config: Any, *, digest: str = "") -> Thresholds:
     floors: dict[str, Bounds] = {}
     slice_margins: list[SliceMargin] = []
     for spec in _list(top, "metrics_specs"):
-        for metric in _list(_fields(spec, {"metrics"}, "metrics_specs"), "metrics"):
+        own = _fields(spec, {"metrics", *_BY_CLASS}, "metrics_specs")
+        for metric in _list(own, "metrics"):
             name, limits, by_slice = _metric(metric)
+            _check_by_class(name, own)
             bounds, change = _threshold(limits, name)
             if bounds:
                 floors[name] = bounds
@@ -261,21 +264,26 @@ def from_eval_config(config: Any, *, digest: str = "") -> Thresholds:
     )
 
 
-def to_eval_config(thresholds: Thresholds, *, label: str, slices: Sequence[str]) -> dict[str, Any]:
+def to_eval_config(
+    thresholds: Thresholds, *, label: str, slices: Sequence[str], n_classes: int = 2
+) -> dict[str, Any]:
     """Make what TFMA reads: `json_format.ParseDict(config, tfma.proto.config_pb2.EvalConfig())`.
 
     Args:
         thresholds: What a candidate must keep. The rules of its part `gate` are left out, for TFMA
             has none like them.
-        label: The column that's predicted.
+        label: The column that's predicted, with 0 or 1 or the number of a class.
         slices: The columns to slice by.
+        n_classes: How many classes there are. With more than two, TFMA is told to take the mean of
+            each class's AUC against all others, and the calibration of the most probable class.
 
     Returns:
         An EvalConfig of two models, `candidate` and `baseline`.
 
     >>> config = to_eval_config(read(), label="churned", slices=["plan"])
-    >>> config["metrics_specs"][0]["metrics"][0]["per_slice_thresholds"][0]["slicing_specs"]
-    [{'feature_keys': ['plan']}]
+    >>> rules = config["metrics_specs"][0]["metrics"][0]["per_slice_thresholds"]
+    >>> [rule["slicing_specs"] for rule in rules]
+    [[{}], [{'feature_keys': ['plan']}]]
     >>> [(each.metric, each.column, each.margin) for each in from_eval_config(config).slice_margins]
     [('BinaryCrossEntropy', 'plan', 0.01), ('AUC', 'plan', 0.005)]
     """
@@ -287,33 +295,64 @@ def to_eval_config(thresholds: Thresholds, *, label: str, slices: Sequence[str])
             specs = [{"feature_values": {each.column: each.value}}]
         rule = {"slicing_specs": specs, "threshold": _change(each.margin, each.metric)}
         by_slice.setdefault(each.metric, []).append(rule)
-    metrics = []
+    metrics: list[dict[str, Any]] = []
     for name in dict.fromkeys([LOG_LOSS, *by_slice, *thresholds.floors]):
-        metric: dict[str, Any] = {"class_name": name}
-        if name in by_slice:
-            metric["per_slice_thresholds"] = by_slice[name]
-        if name == LOG_LOSS:
-            metric["threshold"] = _change(thresholds.margin, name)
+        of_all = _change(thresholds.margin, name) if name == LOG_LOSS else {}
         if name in thresholds.floors:
             bounds = asdict(thresholds.floors[name])
-            finite = {key: value for key, value in bounds.items() if math.isfinite(value)}
-            metric["threshold"] = metric.get("threshold", {}) | {"value_threshold": finite}
-        metrics.append(metric)
+            of_all["value_threshold"] = {
+                key: value for key, value in bounds.items() if math.isfinite(value)
+            }
+        # TFMA holds each slice against what stands in the field `threshold`.
+        rules = [{"slicing_specs": [{}], "threshold": of_all}] if of_all else []
+        metrics.append(
+            {"class_name": name, "per_slice_thresholds": [*rules, *by_slice.get(name, [])]}
+        )
     values = [
         {"feature_values": {each.column: each.value}}
         for each in thresholds.slice_margins
         if each.value
     ]
     model = {"label_key": label, "prediction_key": "probability"}
+    metrics_specs: list[dict[str, Any]] = [{"metrics": metrics}]
+    if n_classes > 2:
+        metrics_specs = [
+            {"metrics": [each], **_by_class(each["class_name"], n_classes)} for each in metrics
+        ]
+        metrics[0]["class_name"] = _OF_CLASSES
     return {
         "model_specs": [
             {"name": "candidate", **model},
             {"name": "baseline", "is_baseline": True, **model},
         ],
         "slicing_specs": [{}, *({"feature_keys": [column]} for column in slices), *values],
-        "metrics_specs": [{"metrics": metrics}],
+        "metrics_specs": metrics_specs,
         "options": {"min_slice_size": thresholds.min_slice_size},
     }
+
+
+def _by_class(metric: str, n_classes: int) -> dict[str, Any]:
+    """Say how TFMA is to treat several classes, so that a metric is the same there as here."""
+    weights = {str(at): 1.0 for at in range(n_classes)}
+    by_metric: dict[str, dict[str, Any]] = {
+        LOG_LOSS: {},
+        AUC: {"aggregate": {"macro_average": True, "class_weights": weights}},
+        CALIBRATION: {"binarize": {"k_list": {"values": [1]}}},
+    }
+    return by_metric[metric]
+
+
+def _check_by_class(metric: str, spec: Mapping[str, Any]) -> None:
+    """Refuse other ways of treating several classes."""
+    given = {
+        name: _fields(spec[name], known, name) for name, known in _BY_CLASS.items() if name in spec
+    }
+    weights = given.get("aggregate", {}).get("class_weights")
+    judged = _by_class(metric, len(weights) if isinstance(weights, Mapping) else 3)
+    if given and given != judged:
+        raise InvalidArgumentError(
+            f"{metric} of several classes with {given}; it's judged with {judged or 'neither'}"
+        )
 
 
 def _change(margin: float, metric: str) -> dict[str, Any]:
@@ -332,8 +371,14 @@ def _metric(metric: Any) -> tuple[str, Any, list[SliceMargin]]:
             f" {[LOG_LOSS, _OF_CLASSES, AUC, CALIBRATION]}, without config"
         )
     margins = []
+    of_all = own.get("threshold", {})
     for rule in _list(own, "per_slice_thresholds"):
         parts = _fields(rule, {"slicing_specs", "threshold"}, "per_slice_thresholds")
+        if _list(parts, "slicing_specs") == [{}]:
+            if of_all:
+                raise InvalidArgumentError(f"{name} has two thresholds of all rows: leave one out")
+            of_all = parts.get("threshold")
+            continue
         bounds, change = _threshold(parts.get("threshold"), name)
         if change is None or bounds:
             raise InvalidArgumentError(
@@ -342,7 +387,7 @@ def _metric(metric: Any) -> tuple[str, Any, list[SliceMargin]]:
         for spec in _list(parts, "slicing_specs") or [{}]:
             column, value = _slice(spec)
             margins.append(SliceMargin(metric=name, column=column, value=value, margin=change))
-    return name, own.get("threshold", {}), margins
+    return name, of_all, margins
 
 
 def _threshold(threshold: Any, name: str) -> tuple[Bounds | None, float | None]:

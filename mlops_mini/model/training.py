@@ -5,6 +5,7 @@ everyone who calls it would otherwise have to repeat: that's what keeps training
 drifting apart.
 """
 
+import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -17,11 +18,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from mlops_mini.data import tensors
+from mlops_mini.data.columns import plain
 from mlops_mini.errors import InvalidArgumentError, NotFoundError
 from mlops_mini.model import warmup_requests
 from mlops_mini.model.digest import check_digest
 
 KERAS_FILE = "assets.extra/model.keras"
+# Holds the `examples_digest` of what the model has learned from.
+LEARNED_FILE = "assets.extra/learned.sha256"
 # Beside it lies what a later training of the fallback can start from, in a folder like a version's.
 _FALLBACK = "assets.extra/fallback"
 FALLBACK_SIGNATURE = "fallback"
@@ -82,6 +86,38 @@ def read_examples(file: Path, columns: Iterable[str]) -> pd.DataFrame:
             f" has {present_names}"
         )
     return tensors.read_parquet(file, names)
+
+
+def read_settings(file: Path) -> bytes:
+    """Read from examples' metadata how to train on them, JSON; empty if they don't say."""
+    return bytes((pq.read_schema(file).metadata or {}).get(b"settings", b""))
+
+
+def examples_digest(examples: pd.DataFrame, settings: bytes = b"") -> str:
+    """Digest what a model learns from, in whatever order its rows come.
+
+    Args:
+        examples: Features and labels, one row per example.
+        settings: As `read_settings` returns them.
+
+    Returns:
+        SHA-256, 64 hex digits.
+
+    >>> calls = pd.DataFrame({"calls": [3, 5, None], "churned": [0, 1, 1]})
+    >>> examples_digest(calls) == examples_digest(calls[::-1])
+    True
+    >>> examples_digest(calls) == examples_digest(calls.assign(churned=[1, 1, 1]))
+    False
+    """
+    columns = {
+        name: [cell.tobytes() for cell in tensors.to_numpy(column)]
+        if tensors.is_tensor(column.dtype)
+        else plain(column).to_numpy()
+        for name, column in examples.items()
+    }
+    rows = pd.util.hash_pandas_object(pd.DataFrame(columns), index=False).to_numpy()
+    names = json.dumps([*map(str, examples)]).encode()
+    return hashlib.sha256(b"\n".join([names, settings, np.sort(rows).tobytes()])).hexdigest()
 
 
 def as_labels(labels: npt.ArrayLike, n_rows: int, *, n_classes: int = 2) -> npt.NDArray[np.float64]:
@@ -232,7 +268,7 @@ def train_from_files(
     parts = [read_examples(file, [*features, label]) for file in train_files]
     examples = pd.concat(parts, ignore_index=True)
 
-    settings = (pq.read_schema(train_files[0]).metadata or {}).get(b"settings")
+    settings = read_settings(train_files[0])
     more = {"settings": json.loads(settings)} if settings else {}
 
     def trained(names: Sequence[str], start: Path | None) -> Any:
@@ -243,6 +279,7 @@ def train_from_files(
     export(
         trained(features, parent), folder, fallback=trained(fallback, before) if fallback else None
     )
+    (folder / LEARNED_FILE).write_text(examples_digest(examples, settings) + "\n")
     warmup_requests.write(folder, as_inputs(examples[list(features)]))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mlops_mini.data import tensors
 from mlops_mini.prediction_log import Record
 
 _N_IMAGE_AXES = (3, 4)  # [n, height, width] and [n, height, width, channels]
@@ -43,6 +44,26 @@ def table(records: Sequence[Record]) -> pd.DataFrame:
                 ]
             )
     return pd.DataFrame(columns, index=range(sum(n_rows)))
+
+
+def of_features(features: pd.DataFrame) -> pd.DataFrame:
+    """Make the same table of features that a model has learned from, to compare with.
+
+    Args:
+        features: One row per example.
+
+    Returns:
+        The features; of each that's an image the columns of `describe_images` instead.
+    """
+    arrays = [name for name, column in features.items() if tensors.is_tensor(column.dtype)]
+    described = {
+        column: values
+        for name in arrays
+        for column, values in _columns(
+            str(name), tensors.to_numpy(features[name]), len(features)
+        ).items()
+    }
+    return features.drop(columns=arrays).assign(**described)
 
 
 def count_rows(record: Record) -> int:

@@ -8,14 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_mini.data_centric import policy
+from mlops_mini.data_centric import networks, policy
 from mlops_mini.errors import InvalidArgumentError, NotFoundError
 from mlops_mini.model import training
 from mlops_mini.photos.camera import SHAPE
 from mlops_mini.photos.datasets import CLASSES
 
-_LEARNING_RATE = 1e-3
-_BATCH_SIZE = 64
 # A pass over a few thousand photos teaches less than one over a month of flights.
 _PASSES_PER_EPOCH = 2
 
@@ -41,7 +39,8 @@ def train(
         epochs: Each is two passes over the rows.
         parent: An export of this network to start from.
         settings: A policy of augmentation, as `data_centric.policy` writes it: each photo is
-            trained on as it is, and once more as the policy changes it.
+            trained on as it is, and once more as the policy changes it. Which data it was made with
+            isn't checked, since photos go on arriving every week.
 
     Returns:
         A `keras.Model` from `{"image": ...}`, uint8 of shape [batch, 28, 28], to
@@ -73,41 +72,16 @@ def train(
         chosen = policy.from_document(settings, name="the policy in the data folder")
         images = np.concatenate([images, chosen.augment(images, seed=seed)])
         targets = np.concatenate([targets, targets])
-    keras.utils.set_random_seed(seed)
-    network = _of_parent(parent) if parent else _new()
-    network.compile(
-        keras.optimizers.Adam(_LEARNING_RATE),
-        "sparse_categorical_crossentropy",
-        jit_compile=False,
-    )
-    network.fit(
-        images, targets, batch_size=_BATCH_SIZE, epochs=_PASSES_PER_EPOCH * epochs, verbose=0
+    network = networks.fit(
+        images,
+        targets.astype(np.int64),
+        seed=seed,
+        n_classes=len(CLASSES),
+        epochs=_PASSES_PER_EPOCH * epochs,
+        start=_of_parent(parent) if parent else None,
     )
     image = keras.Input(SHAPE, name="image", dtype="uint8")
     return keras.Model({"image": image}, {"probability": network(image)})
-
-
-def _new() -> Any:
-    import keras
-
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input(SHAPE, dtype="uint8"),
-            layers.Rescaling(1 / 255),
-            layers.Reshape((*SHAPE, 1)),
-            layers.Conv2D(16, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(32, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Flatten(),
-            layers.Dropout(0.3),
-            layers.Dense(64, activation="relu"),
-            layers.Dropout(0.3),
-            layers.Dense(len(CLASSES), activation="softmax"),
-        ],
-        name="network",
-    )
 
 
 def _of_parent(parent: Path) -> Any:

@@ -87,6 +87,11 @@ def judge(
         )
     span = Span(start=train_periods[0].start, end=examples.held_out_from(test_period, holdout_days))
     baseline_span = _span_of(baseline, use_case.calendar) if baseline else None
+    is_other_data = (
+        baseline is not None
+        and span == baseline_span
+        and _is_other_data(baseline, train_file, [*columns.names, label])
+    )
     days = examples.local_days(use_case, test[columns.time])
     is_judged = test[columns.time] >= max(
         span.end, baseline_span.end if baseline_span else span.end
@@ -101,6 +106,7 @@ def judge(
         slices={name: test.loc[is_judged, name] for name in slices},
         candidate_span=span,
         baseline_span=baseline_span,
+        is_other_data=is_other_data,
         n_seen=int(test.loc[is_judged, columns.key].isin(learned[columns.key]).sum()),
         n_arrived=sum(arrivals["judged"][day] for day in judged_days),
         arrived=arrivals["learned"],
@@ -148,3 +154,13 @@ def _span_of(version_folder: Path, calendar: Calendar) -> Span:
         )
     periods = sorted(calendar.period(text) for text in known.train_periods)
     return Span(start=periods[0].start, end=periods[-1].end)
+
+
+def _is_other_data(baseline: Path, train_file: Path, columns: Sequence[str]) -> bool:
+    """Tell whether a version is known to have learned from other rows, labels or settings."""
+    known = baseline / training.LEARNED_FILE
+    if not known.is_file():
+        return False
+    examples = training.read_examples(train_file, columns)
+    digest = training.examples_digest(examples, training.read_settings(train_file))
+    return known.read_text().strip() != digest

@@ -123,6 +123,23 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """What one person has said about an item.
+
+    Attributes:
+        item_id: The item.
+        annotator: The person.
+        label: What they say.
+        decided_at: When, in seconds since 1970.
+    """
+
+    item_id: str
+    annotator: str
+    label: str
+    decided_at: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
     """How far the work is.
 
@@ -395,6 +412,16 @@ class ReviewQueue:
                 "select * from outcome where seq > ? order by seq", (after,)
             ).fetchall()
         return [Outcome(**dict(row)) for row in rows]
+
+    def decisions(self) -> list[Decision]:
+        """List what each person has said, in that order, once it can't be taken back any more."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "select item_id, annotator, label, decided_at from decision"
+                " where decided_at <= ? order by seq",
+                (self._clock() - self._undo_s,),
+            ).fetchall()
+        return [Decision(**dict(row)) for row in rows]
 
     def close(self) -> None:
         """Close the file."""

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_mini.data import columns
+from mlops_mini.data import columns, tensors
 from mlops_mini.errors import DataIntegrityError, InvalidArgumentError
 
 MAX_DISTINCT = 16_384
@@ -335,7 +335,8 @@ def _kind(column: "pd.Series[Any]") -> Literal["number", "text", "instant"]:
         return "text"  # as an empty column of objects: nothing tells what would be in it
     if kind is None:
         raise InvalidArgumentError(
-            f"column {column.name!r} is {column.dtype}, with {columns.odd_one(column)}; statistics"
+            f"column {column.name!r} is {tensors.kind_of(column)}, with"
+            f" {columns.odd_one(column)}; statistics"
             " are of numbers, texts, or instants with a time zone, one of these in a column:"
             " convert or drop it"
         )

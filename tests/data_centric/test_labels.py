@@ -10,6 +10,7 @@ from sklearn.model_selection import cross_val_predict
 
 from mlops_mini.data_centric import labels, priorities
 from mlops_mini.errors import DataIntegrityError, InvalidArgumentError, NotFoundError
+from mlops_mini.review.queue import Item, ReviewQueue
 
 CLASSES = ("bag", "boot", "coat")
 
@@ -102,6 +103,29 @@ def test_answers_come_back_from_their_file(tmp_path: Path) -> None:
 
     read = labels.read_answers(tmp_path / "ann.csv", classes=CLASSES)
     pd.testing.assert_frame_equal(read, given[list(labels.COLUMNS)])
+
+
+def test_a_labeling_session_becomes_answers_that_count_as_recorded(tmp_path: Path) -> None:
+    now_s = 1_000_000.0
+    said = [("1", "bag", "ann", 0), ("1", "boot", "ben", 1), ("2", "bag", "ann", 4)]
+    said += [("3", "coat", "ann", 3_600), ("2", "bag", "ben", 3_690), ("3", "bag", "ben", 3_790)]
+    with ReviewQueue(
+        tmp_path / "q.sqlite", categories=CLASSES, undo_s=60, clock=lambda: now_s
+    ) as queue:
+        queue.add([Item(id=str(n), kind="human", n_people=2) for n in (1, 2, 3)])
+        assert labels.answers_of(queue).empty
+        for item, label, annotator, at_s in said:
+            now_s = 1_000_000.0 + at_s
+            queue.decide(item, label, annotator=annotator)
+        now_s += 59  # the last answer can still be taken back
+
+        session = labels.answers_of(queue)
+
+    assert session["seconds"].fillna(-1).tolist() == [-1, -1, 4, -1, -1]
+    labels.write_answers(tmp_path / "session.csv", session, classes=CLASSES)
+    read = labels.read_answers(tmp_path / "session.csv", classes=CLASSES)
+    assert read["item"].tolist() == [1, 1, 2, 3, 2]
+    assert labels.agreement(read).loc[0, ["n", "agree", "kind"]].tolist() == [2, 0.5, "recorded"]
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from mlops_mini.data import tensors
 from mlops_mini.data.partitions import INBOX
 from mlops_mini.loop import arrival, world
 from tests.tenants import made
@@ -150,3 +152,11 @@ def test_flights_in_kilometers_are_refused():
 
     assert world.in_other_units(FLIGHTS, rows)["distance"].tolist() == [2253, 3983]
     assert world.in_other_units(VISITS, rows) is rows
+
+
+def test_images_have_no_other_unit():
+    from mlops_mini.photos.tables import PHOTOS
+
+    rows = pd.DataFrame({"photo": [7], "image": tensors.column(np.zeros((1, 28, 28), np.uint8))})
+
+    assert world.in_other_units(PHOTOS, rows) is rows

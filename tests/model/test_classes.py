@@ -132,7 +132,7 @@ def test_a_class_that_nobody_showed_leaves_the_gate_undecided(told) -> None:
 
 def test_a_file_may_name_the_loss_of_several_classes() -> None:
     change = {"change_threshold": {"absolute": 0.05, "direction": "LOWER_IS_BETTER"}}
-    metric = {"class_name": "CategoricalCrossEntropy", "threshold": change}
+    metric = {"class_name": "SparseCategoricalCrossentropy", "threshold": change}
 
     read = thresholds.from_eval_config({"metrics_specs": [{"metrics": [metric]}]})
 

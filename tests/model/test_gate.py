@@ -149,6 +149,31 @@ def test_models_of_the_same_days_are_not_compared(shop) -> None:
     assert "both were trained on the same days" in verdict.reason
 
 
+@pytest.mark.parametrize(
+    ("logit", "reason"),
+    [
+        (0.9, "better than the baseline's by less than 0.01"),
+        (0.79, "worse than the baseline's by less than 0.01, surely by less than the margin of"),
+    ],
+)
+def test_models_of_the_same_days_but_other_data_are_compared(shop, logit, reason) -> None:
+    """Labels were corrected, or the policy of augmentation is another one; no day has passed."""
+    shown = evidence(
+        shop,
+        sigmoid(logit * shop.logit - 0.2),
+        candidate_span=Span(start=BEFORE, end=LATER),
+        is_other_data=True,
+    )
+
+    verdict = gate.judge(shown, OURS)
+
+    assert verdict.decision == "blessed"
+    assert reason in verdict.reason
+    assert "same days, with other rows, labels or settings" in verdict.rules[0].reason
+    same = dataclasses.replace(shown, candidate=np.asarray(shown.baseline))
+    assert undecided(gate.judge(same, OURS)) == ["another model"]
+
+
 def test_a_ruined_slice_is_seen_behind_a_better_average(shop) -> None:
     is_pro = shop.plan == "pro"
     blind = np.where(is_pro, np.median(shop.logit[is_pro]), 1.02 * shop.logit)

@@ -17,6 +17,7 @@ from google.protobuf import (
 from mlops_mini.errors import InvalidArgumentError, NotFoundError
 from mlops_mini.model import thresholds
 from mlops_mini.model.thresholds import AUC, CALIBRATION, LOG_LOSS, Bounds, SliceMargin
+from mlops_mini.photos.use_case import PHOTOS
 
 # tensorflow_model_analysis/proto/config.proto of 0.52.0, compiled.
 CONFIG_PROTO = Path(__file__).with_name("eval_config_0.52.0.binpb")
@@ -62,13 +63,37 @@ def test_tfma_reads_it_and_hands_it_back_the_same(eval_config) -> None:
 
     (metrics,) = (spec.metrics for spec in message.metrics_specs)
     assert [metric.class_name for metric in metrics] == [LOG_LOSS, AUC, CALIBRATION]
-    assert metrics[0].threshold.change_threshold.absolute.value == 0.002
+    of_all, *_ = metrics[0].per_slice_thresholds
+    assert [each.ByteSize() for each in of_all.slicing_specs] == [0]  # all rows, and no slice
+    assert of_all.threshold.change_threshold.absolute.value == 0.002
+    assert not any(metric.HasField("threshold") for metric in metrics)
     assert message.options.min_slice_size.value == 200
     assert message.model_specs[1].is_baseline
     assert [dict(spec.feature_values) for spec in message.slicing_specs][-1] == {"plan": "pro"}
     for names in (True, False):  # those of the proto file, and JSON's own
         back = json_format.MessageToDict(message, preserving_proto_field_name=names)
         assert thresholds.from_eval_config(back, digest=ours.digest) == ours
+
+
+def test_tfma_is_told_how_several_classes_are_judged(eval_config) -> None:
+    slices = ["condition", "clothing"]
+    photos = thresholds.read(PHOTOS.thresholds)
+
+    config = thresholds.to_eval_config(photos, label="clothing_index", slices=slices, n_classes=10)
+    message = json_format.ParseDict(config, eval_config())
+
+    log_loss, auc, calibration = message.metrics_specs
+    assert [each.metrics[0].class_name for each in message.metrics_specs] == [
+        "SparseCategoricalCrossentropy", AUC, CALIBRATION
+    ]  # fmt: skip
+    assert [field.name for field, _ in log_loss.ListFields()] == ["metrics"]
+    assert dict(auc.aggregate.class_weights) == dict.fromkeys(range(10), 1.0)
+    assert list(calibration.binarize.k_list.values) == [1]
+    by_column = [replace(each, column=column) for each in photos.slice_margins for column in slices]
+    told = replace(photos, slice_margins=tuple(by_column), gate=thresholds.GateRules())
+    for names in (True, False):
+        back = json_format.MessageToDict(message, preserving_proto_field_name=names)
+        assert thresholds.from_eval_config(back, digest=photos.digest) == told
 
 
 def test_the_digest_is_the_files(tmp_path: Path) -> None:
@@ -110,6 +135,13 @@ IN_SLICES = [*LOSS, "per_slice_thresholds", 0, "threshold", "change_threshold", 
         (["gate", "min_days"], -1, "min_days is -1, expected a number from 0"),
         (["gate", "undecided"], "toss", "undecided is 'toss'; it's keep"),
         (["metrics_specs"], {"metrics": 1}, "metrics_specs must be a list"),
+        ([*LOSS, "per_slice_thresholds", 0, "slicing_specs"], [{}], "two thresholds of all rows"),
+        (
+            ["metrics_specs", 0, "aggregate"],
+            {"macro_average": True},
+            "it's judged with neither",
+        ),
+        (["metrics_specs", 0, "binarize"], {"top_k_list": {}}, "binarize has unknown fields"),
         (["slicing_specs"], [{"feature_keys": ["a", "b"]}], r"a slice by \['a', 'b'\]: slices are"),
     ],
 )

@@ -1,11 +1,13 @@
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from mlops_mini.data import tensors
 from mlops_mini.data.periods import Calendar
-from mlops_mini.monitoring import dashboard, reports, row_skew
+from mlops_mini.monitoring import dashboard, inputs, reports, row_skew
 from mlops_mini.monitoring.journal import Journal
 from mlops_mini.monitoring.quality import Maturity
 from mlops_mini.monitoring.reports import Limits
@@ -149,10 +151,19 @@ def test_errors_latency_silence_and_doubled_records_are_alarms(tmp_path: Path) -
     assert not any(rule in {"errors", "latency"} for window, rule in found if window != "2026-03")
 
 
+def test_images_that_were_learned_from_are_described_like_those_that_are_asked_about() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8), dtype=np.uint8)
+    features = pd.DataFrame({"image": tensors.column(pixels), "shop": list("aabbc")})
+
+    learned = inputs.of_features(features)
+
+    described = inputs.describe_images(pixels)
+    assert list(learned) == ["shop", *(f"image {name}" for name in described)]
+    assert learned["image brightness"].tolist() == described["brightness"].tolist()
+
+
 def test_images_drift_like_any_other_input(tmp_path: Path) -> None:
     """A lamp is replaced, and every picture gets darker."""
-    import numpy as np
-
     rng = np.random.default_rng(0)
     records = []
     for i in range(400):

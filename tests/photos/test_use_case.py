@@ -236,7 +236,11 @@ def run(workspace: Path, judged_on: str):
 
 @pytest.fixture(scope="module")
 def played(photos, tmp_path_factory) -> Path:
-    """Two releases: the first weeks have labels that are wrong, which are corrected later."""
+    """Two releases: the first weeks have labels that are wrong, and the second one corrects them.
+
+    The second is judged two weeks after the first, so the two have learned from the same days:
+    labels and the policy of augmentation are all that's new.
+    """
 
     def make(workspace: Path) -> None:
         is_shirt = photos["clothing"] == "Shirt"
@@ -251,7 +255,7 @@ def played(photos, tmp_path_factory) -> Path:
         policy.uniform(turned, made_from={"training": "any"}).save(
             workspace / "data" / "augmentation.json"
         )
-        run(workspace, "2026-W12")
+        run(workspace, "2026-W07")
 
     return made_once(tmp_path_factory, "photos_played", make)
 
@@ -271,7 +275,7 @@ def test_a_relabeled_file_is_published_as_a_new_version_with_its_lineage(played,
     assert relabeled(second) == len((played / "data/relabeled.csv").read_text().splitlines()) - 1
     assert second.parents[0].version == 1
     data = {each.name: each.b for each in compare.compare(first, second) if each.kind == "data"}
-    assert data["relabeled of 2026-W07"].startswith("trained on, 39 rows")
+    assert data["relabeled of 2026-W07"].startswith("judged at its end, 39 rows")
     assert data["augmentation of all"].startswith("trained with")
     learned = pd.read_parquet(
         second.artifact("train_examples"), columns=["photo", "clothing", "clothing_index"]
@@ -287,6 +291,7 @@ def test_the_gate_compares_by_class_and_condition(played) -> None:
 
     judged = {rule.slice for rule in verdict.rules if rule.rule == "slice"}
     assert verdict.decision == "blessed"
+    assert verdict.rules[0].reason.endswith("the same days, with other rows, labels or settings")
     assert {"condition=dim", "condition=tilted", "clothing=Shirt", "clothing=Coat"} <= judged
     (difference,) = (rule.value for rule in verdict.rules if rule.rule == "log loss")
     assert difference < -0.05

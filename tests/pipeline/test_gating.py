@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from mlops_mini.errors import DataIntegrityError, FailedPreconditionError, InvalidArgumentError
-from mlops_mini.model import gate, publish, thresholds
+from mlops_mini.model import gate, publish, thresholds, training
 from mlops_mini.model.gate_rules import Recomputed
 from mlops_mini.model.serving_check import ServingCheck
 from mlops_mini.pipeline import examples, gating, recomputing
@@ -140,6 +140,45 @@ def test_a_better_candidate_is_judged_on_days_that_neither_has_seen(stops, tmp_p
     # 1,344 rows are too few by the package's own thresholds; a file of one's own may ask for less.
     assert verdict.decision == "undecided"
     assert of(verdict, "enough rows").verdict == "undecided"
+
+
+def test_the_same_days_with_other_labels_are_news(stops, tmp_path) -> None:
+    """Both models have learned from January, but the labels of one were corrected meanwhile."""
+    january, february, _ = periods(STOPS)
+    answer(stops, tmp_path)
+    baseline = published(tmp_path, "2026-01")
+    train = pd.read_parquet(stops / "train.parquet")
+    train = train[train["read_at"] < january.end]
+    train.to_parquet(tmp_path / "train.parquet")
+    columns = [*STOPS.feature_set.names, STOPS.label.column]
+
+    def another_model(learned_by_baseline: pd.DataFrame | None) -> gate.RuleResult:
+        record = baseline / training.LEARNED_FILE
+        record.unlink(missing_ok=True)
+        if learned_by_baseline is not None:
+            record.write_text(training.examples_digest(learned_by_baseline[columns]) + "\n")
+        verdict = gating.judge(
+            STOPS,
+            [january],
+            february,
+            holdout_days=28,
+            train_file=tmp_path / "train.parquet",
+            test_file=stops / "test.parquet",
+            arrivals_file=stops / "arrivals.json",
+            predictions_file=tmp_path / "predictions.parquet",
+            baseline=baseline,
+            verdict_file=tmp_path / "verdict.json",
+            **FINE,
+        )
+        return of(verdict, "another model")
+
+    other = train.assign(**{STOPS.label.column: 1 - train[STOPS.label.column]})
+    shuffled = pd.concat([train[500:], train[:500]])  # as after a second training on both parts
+    assert another_model(other).verdict == "pass"
+    for learned in (shuffled, None):
+        no_news = another_model(learned)
+        assert no_news.verdict == "undecided"
+        assert no_news.reason.startswith("both were trained on the same days")
 
 
 def test_a_use_case_has_thresholds_of_its_own(stops, tmp_path) -> None:
