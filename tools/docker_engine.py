@@ -135,7 +135,7 @@ def _keep(folder: Path) -> int:
                 engine.terminate()
                 engine.wait()
             time.sleep(0.2)
-        for mounted in sockets.glob("exec/netns/*"):  # of containers that had this machine's network
+        for mounted in sockets.glob("exec/netns/*"):  # with --network=host
             subprocess.run(["umount", str(mounted)], check=False)
         shutil.rmtree(sockets)
     return engine.returncode
