@@ -116,10 +116,12 @@ def test_the_labs_lines_work_word_for_word(server_image: containers.Image, model
         server.terminate()
         assert server.wait(60) == 0
         # The line says neither a name nor `--rm`.
-        of_the_line = ("--filter=publish=8501", "--filter=status=exited")
-        ancestor = f"--filter=ancestor={server_image.digest}"
-        for left in containers.docker("ps", "--all", "--quiet", ancestor, *of_the_line).split():
-            containers.docker("rm", left)
+        ours = f"--filter=ancestor={server_image.digest}"
+        ended = containers.docker("ps", "--all", "--quiet", ours, "--filter=status=exited")
+        for left in ended.split():
+            ports = containers.docker("inspect", "--format={{.HostConfig.PortBindings}}", left)
+            if "8501/tcp:[{ 8501}]" in ports:
+                containers.docker("rm", left)
 
 
 def test_it_runs_locked_up_as_nobody_and_answers_over_both_apis(hardened: Container) -> None:
