@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
@@ -13,13 +12,18 @@ from tests.once import made_once
 from tests.serving import models
 from tests.serving.servers import Server, run_in_child
 
-pytest_plugins = ("tests.engine", "tests.flight_data", "tests.model.published", "tests.trained")
+pytest_plugins = (
+    "tests.engine",
+    "tests.flight_data",
+    "tests.model.published",
+    "tests.summary",
+    "tests.trained",
+)
 
 hypothesis.settings.register_profile("busy", deadline=None)  # workers hold each other up
 hypothesis.settings.load_profile("busy")
 
 StartServer = Callable[..., Server]
-N_LEFT_OUT = pytest.StashKey[int]()
 # Files that take longest, begun first so that no worker is left alone with one at the end.
 LONGEST = (
     "tests/deploy/test_server_image.py",
@@ -42,33 +46,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         places = {file: place for place, file in enumerate(LONGEST)}
         items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(LONGEST)))
-
-
-def pytest_deselected(items: list[pytest.Item]) -> None:
-    """Count the tests that `-m "not docker"` leaves out, in each worker or without one."""
-    n_left_out = sum(item.get_closest_marker("docker") is not None for item in items)
-    if n_left_out:
-        items[0].config.stash[N_LEFT_OUT] = n_left_out
-        if hasattr(items[0].config, "workeroutput"):
-            items[0].config.workeroutput["n_left_out"] = n_left_out
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """Take over what a worker has counted; each counts the same."""
-    output = getattr(node, "workeroutput", {})
-    node.config.stash[N_LEFT_OUT] = output.get("n_left_out", 0)
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say what was left out and why, and what tests have measured (`record_property`)."""
-    for report in terminalreporter.getreports("passed"):
-        for what, value in report.user_properties:
-            terminalreporter.write_line(f"{what}: {value}")
-    if n_left_out := config.stash.get(N_LEFT_OUT, 0):
-        terminalreporter.write_line(
-            f"left out, since they need a Docker engine: {n_left_out} (`make containers` runs them)"
-        )
 
 
 # Before any test asks a server: a proxy that the environment names cannot reach this machine's.

@@ -43,11 +43,18 @@ def test_what_a_command_leaves_is_named_and_is_a_failure(
     assert f"network {name}" in capfd.readouterr().err
 
 
-def test_tests_that_are_left_out_are_counted() -> None:
-    files = ("tests/deploy/test_compose.py", "tests/tools/test_code_lines.py")
+def test_tests_that_are_left_out_are_counted_and_measurements_printed(tmp_path: Path) -> None:
+    (tmp_path / "test_two.py").write_text(
+        "import pytest\n\n"
+        "@pytest.mark.docker\ndef test_in_a_container(): pass\n\n"
+        "def test_a_size(record_property): record_property('image', '1.2 GB')\n"
+    )
+    options = ("-q", "-n1", "-c", "/dev/null", "-m", "not docker", "-p", "tests.summary")
+    alone = {"PYTHONPATH": str(REPOSITORY), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n1", "-m", "not docker", *files],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "pytest", "-p", "xdist", *options, "test_two.py"],
+        cwd=tmp_path, env={**os.environ, **alone},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
 
-    assert "left out, since they need a Docker engine: 1 (`make containers`" in ran.stdout
+    assert "image: 1.2 GB\nleft out, since they need a Docker engine: 1 (`make con" in ran.stdout
