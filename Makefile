@@ -74,8 +74,9 @@ replays: ready  ## the long ones, minutes to half an hour each; one: REPLAYS=gat
 image: ready  ## the Docker images: the model server's and those of the pipeline's components
 	@$(RUN) tools.image
 
-containers: ready  ## the tests that need a Docker engine; they build the images first
-	@$(RUN) tools.docker_engine $(PYTEST) -m docker
+containers: ready  ## tests that need a Docker engine, and notebook 09 with one; builds the images
+	@$(RUN) tools.docker_engine sh -c '$(PYTEST) -rs -m docker $$(grep -rl mark.docker tests) && \
+		$(RUN) tools.notebooks test notebooks/09_*.ipynb'
 
 compose: ready  ## two versions behind Envoy by Docker Compose: a canary gets one request in ten
 	@$(RUN) tools.compose

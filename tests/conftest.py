@@ -12,7 +12,13 @@ from tests.once import made_once
 from tests.serving import models
 from tests.serving.servers import Server, run_in_child
 
-pytest_plugins = ("tests.engine", "tests.flight_data", "tests.model.published", "tests.trained")
+pytest_plugins = (
+    "tests.engine",
+    "tests.flight_data",
+    "tests.model.published",
+    "tests.summary",
+    "tests.trained",
+)
 
 hypothesis.settings.register_profile("busy", deadline=None)  # workers hold each other up
 hypothesis.settings.load_profile("busy")

@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,7 +41,7 @@ def _answers() -> bool:
 
 def missing() -> str:
     """Say in one line why no engine can be started here; empty if one can."""
-    if not shutil.which("dockerd", path="/usr/sbin:/usr/bin"):
+    if not shutil.which("dockerd", path=f"{os.environ['PATH']}:/usr/sbin"):
         return (
             "no Docker engine answers, and none is installed (on Debian: apt-get install docker.io)"
         )
@@ -68,7 +69,7 @@ def running(folder: Path = FOLDER) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in ("DOCKER_HOST", "PATH")}
     sockets = _sockets(folder)
     # Debian's client belongs to Debian's engine; an earlier one on the path may not know BuildKit.
-    os.environ["PATH"] = f"/usr/bin:{os.environ['PATH']}"
+    os.environ["PATH"] = f"/usr/bin:{os.environ['PATH']}:/usr/sbin"
     os.environ["DOCKER_HOST"] = f"unix://{sockets}/docker.sock"
     try:
         with (folder / "users.lock").open("w") as users:
@@ -90,7 +91,9 @@ def _sockets(folder: Path) -> Path:
 
 
 def _start(folder: Path) -> None:
-    with (folder / "log.txt").open("ab") as log:
+    sockets = _sockets(folder)
+    sockets.mkdir(exist_ok=True)
+    with (folder / "log.txt").open("wb") as log:
         # It outlives this process if others use the engine, too, so it's nobody's child.
         keeper = [sys.executable, "-m", "tools.docker_engine", "--keep", str(folder)]
         subprocess.run(
@@ -100,8 +103,9 @@ def _start(folder: Path) -> None:
         )  # fmt: skip
     deadline = time.monotonic() + _START_S
     while not _answers():
-        if time.monotonic() > deadline:
-            raise UnavailableError(f"the Docker engine didn't start: see {folder}/log.txt")
+        if not sockets.exists() or time.monotonic() > deadline:
+            last_line = (folder / "log.txt").read_text().strip().rpartition("\n")[2]
+            raise UnavailableError(f"the Docker engine didn't start: {last_line}")
         time.sleep(0.1)
 
 
@@ -113,9 +117,8 @@ def _wait_for_its_end(folder: Path) -> None:
 
 
 def _keep(folder: Path) -> int:
-    """Be the parent of an engine until nobody uses it any more."""
+    """Be the parent of an engine until nobody uses it any more, or it has ended by itself."""
     sockets = _sockets(folder)
-    sockets.mkdir(exist_ok=True)
     (sockets / "pid").unlink(missing_ok=True)  # of one that was killed
     engine = subprocess.Popen(
         [
@@ -125,13 +128,48 @@ def _keep(folder: Path) -> int:
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     with (folder / "users.lock").open("w") as users:
-        fcntl.flock(users, fcntl.LOCK_EX)
-        with contextlib.suppress(MlopsMiniError):
-            containers.docker("builder", "prune", "--force", f"--keep-storage={KEPT_CACHE}")
-        engine.terminate()
-        status = engine.wait()
-    shutil.rmtree(sockets, ignore_errors=True)
-    return status
+        while engine.poll() is None:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _prune()
+                engine.terminate()
+                engine.wait()
+            time.sleep(0.2)
+        for mounted in sockets.glob("exec/netns/*"):  # with --network=host
+            subprocess.run(["umount", str(mounted)], check=False)
+        shutil.rmtree(sockets)
+    return engine.returncode
+
+
+def _prune() -> None:
+    """Remove images that another one of their name has replaced, and what building leaves."""
+    with contextlib.suppress(MlopsMiniError):
+        containers.docker("image", "prune", "--force")
+        containers.docker("builder", "prune", "--force", f"--keep-storage={KEPT_CACHE}")
+
+
+def listed() -> set[str]:
+    """Name the containers, networks and volumes that the engine has."""
+    containers_there = containers.docker("ps", "--all", "--format=container {{.Names}}")
+    networks = containers.docker("network", "ls", "--format=network {{.Name}}")
+    volumes = containers.docker("volume", "ls", "--format=volume {{.Name}}")
+    return {*containers_there.splitlines(), *networks.splitlines(), *volumes.splitlines()}
+
+
+def run_and_look(command: list[str]) -> int:
+    """Run a command with the engine there is, and name what it leaves in it.
+
+    Args:
+        command: Program and arguments.
+
+    Returns:
+        Its exit status; 1 if that's 0 and something is left.
+    """
+    before = listed()
+    status = subprocess.run(command, check=False).returncode
+    if left := sorted(listed() - before):
+        sys.stderr.write(f"left in the Docker engine: {', '.join(left)}\n")
+    return status or int(bool(left))
 
 
 def main(arguments: list[str]) -> int:
@@ -140,13 +178,15 @@ def main(arguments: list[str]) -> int:
         return _keep(Path(arguments[1]))
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(running())
+            stack.enter_context(running(FOLDER))
         except UnavailableError as exc:
             sys.stderr.write(f"{exc}; what needs one is skipped\n")
-        status = subprocess.run(arguments, check=False).returncode
+            return subprocess.run(arguments, check=False).returncode
+        status = run_and_look(arguments)
     _wait_for_its_end(FOLDER)
     return status
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the command; we end after it
     sys.exit(main(sys.argv[1:]))

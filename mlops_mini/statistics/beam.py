@@ -71,6 +71,7 @@ def combine_fn() -> "apache_beam.CombineFn":
 def without_beam(exc: ImportError) -> FailedPreconditionError:
     """Make the error for who hasn't got Apache Beam, with the way out."""
     return FailedPreconditionError(
-        f"statistics under Beam need Apache Beam, which cannot be imported ({exc}):"
-        " pip install 'mlops_mini[beam]'"
+        f"statistics under Beam need Apache Beam, which cannot be imported ({exc}): it would"
+        " change other packages here, so give it an environment of its own, by"
+        " `pip install -r environments/beam.txt`"
     )

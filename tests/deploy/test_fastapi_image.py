@@ -50,11 +50,14 @@ def test_it_answers_locked_up_as_nobody_and_ends_well(running: Container) -> Non
     assert running.inspect("{{.State.ExitCode}}") == "0"
 
 
-def test_it_is_small_and_tells_nothing_of_this_machine(fastapi_image: containers.Image) -> None:
+def test_it_is_small_and_tells_nothing_of_this_machine(
+    fastapi_image: containers.Image, record_property
+) -> None:
     (known,) = json.loads(containers.docker("image", "inspect", fastapi_image.digest))
     history = containers.docker("history", "--no-trunc", fastapi_image.digest)
 
     assert known["Size"] <= MOST_BYTES
+    record_property(fastapi_image.name, f"{known['Size'] / 1e9:.2f} GB")
     assert known["Config"]["User"] == "10001:10001"
     for word in ("PIP_", "BEGIN CERTIFICATE", socket.gethostname()):
         assert word not in history + json.dumps(known["Config"])

@@ -39,7 +39,9 @@ def test_merging_nothing_gives_the_statistics_of_no_rows():
 def test_without_apache_beam_the_way_out_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)  # as if it were not installed
 
-    with pytest.raises(FailedPreconditionError, match=r"pip install 'mlops_mini\[beam\]'"):
+    with pytest.raises(
+        FailedPreconditionError, match=r"its own, by `pip install -r environments/beam\.txt`"
+    ):
         beam.combine_fn()
 
 
@@ -50,4 +52,4 @@ def test_a_job_without_apache_beam_is_one_line(monkeypatch, capsys):
 
     assert status == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("pip install 'mlops_mini[beam]'")
+    assert line.endswith("`pip install -r environments/beam.txt`")

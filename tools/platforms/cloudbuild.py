@@ -9,11 +9,8 @@ import json
 import os
 import shutil
 import subprocess
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,7 @@ from mlops_mini.deployment.cloud_build import Step
 from mlops_mini.errors import DataIntegrityError, FailedPreconditionError, UnavailableError
 from mlops_mini.runner import spec
 from tools import docker_engine, image
-from tools.platforms import environments, registry
+from tools.platforms import environments, kubeflow_stand_in, registry
 from tools.platforms.piece import Piece
 
 FILE = image.REPOSITORY / "deploy" / "cloudbuild.yaml"
@@ -36,7 +33,6 @@ FEWER_TESTS = {
     "_MODEL_TESTS": "tests/model/test_thresholds.py",
 }
 DOCKER = "gcr.io/cloud-builders/docker"
-_PUSHED_TOO = ("-python", "-debian")
 _WHAT: dict[str, Any] = {
     "name": "Cloud Build",
     "notes_tool": "Cloud Build: CI/CD of the pipeline",
@@ -59,17 +55,16 @@ def run(folder: Path) -> Piece:
             )
         image.build_all(["components"])
         base = image.base()
-        kubeflow = stack.enter_context(_kubeflow())
+        kubeflow, posted = stack.enter_context(kubeflow_stand_in.running())
         values = {
             "PROJECT_ID": "local",
             "BUILD_ID": "local-1",
             "_PYTHON": base,
             "_DEBIAN": base,
             "_IMAGE": f"{address}/mlops-mini",
-            "_KUBEFLOW": kubeflow.address,
+            "_KUBEFLOW": kubeflow,
             **FEWER_TESTS,
         }
-        stack.callback(_forget, [f"{values['_IMAGE']}{end}:local-1" for end in ("", *_PUSHED_TOO)])
         workspace = _clone(folder / "workspace")
         took = {}
         for step in cloud_build.steps(build, values):
@@ -80,11 +75,11 @@ def run(folder: Path) -> Piece:
         names = [each["image"] for each in spec.load(folder / "bucket/pipeline.yaml").containers]
     if not all(name.startswith(f"{address}/") and "@sha256:" in name for name in names):
         raise DataIntegrityError(f"images without a digest in our registry: {names}")
-    once, scheduled = (path for path, _ in kubeflow.posted)
+    once, scheduled = (path for path, _ in posted)
     facts |= {
         "steps that ran, in order": ", ".join(f"{name} {s:.0f} s" for name, s in took.items()),
         "images in the pipeline by digest": f"{len(names)} of {len(names)}",
-        "Kubeflow was sent": f"{once}, then {scheduled}",
+        "Kubeflow was sent": f"POST {once}, then POST {scheduled}",
         "uploaded": ", ".join(uploaded),
     }
     return Piece(state="ran", facts=facts, **_WHAT)
@@ -153,11 +148,6 @@ def _run(step: Step, workspace: Path, base: str) -> None:
         )
 
 
-def _forget(names: list[str]) -> None:
-    """Remove names of a registry that's gone; the images stay under their other ones."""
-    subprocess.run(["docker", "image", "rm", *names], capture_output=True, check=False)
-
-
 def _upload(build: dict[str, Any], workspace: Path, bucket: Path) -> list[str]:
     """Put the artifacts where the bucket would be."""
     bucket.mkdir()
@@ -165,44 +155,3 @@ def _upload(build: dict[str, Any], workspace: Path, bucket: Path) -> list[str]:
     for path in paths:
         shutil.copy2(workspace / path, bucket)
     return paths
-
-
-class _Kubeflow:
-    """Stands in for Kubeflow's API server: notes what it's sent, and answers with an id."""
-
-    def __init__(self) -> None:
-        self.posted: list[tuple[str, Any]] = []
-        posted = self.posted
-
-        class Answers(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self._answer({"experiments": [{"experiment_id": "e"}]})
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                posted.append((f"POST {self.path}", json.loads(body)))
-                self._answer({"run_id": "r", "recurring_run_id": "s"})
-
-            def _answer(self, document: Any) -> None:
-                body = json.dumps(document).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                """Say nothing."""
-
-        self.server = HTTPServer(("127.0.0.1", 0), Answers)
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-
-
-@contextmanager
-def _kubeflow() -> Iterator[_Kubeflow]:
-    stand_in = _Kubeflow()
-    threading.Thread(target=stand_in.server.serve_forever, daemon=True).start()
-    try:
-        yield stand_in
-    finally:
-        stand_in.server.shutdown()
-        stand_in.server.server_close()

@@ -1,10 +1,8 @@
 """Kubeflow: our components by digest in its own runner of containers, and a recurring run."""
 
 import json
-import threading
 import time
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from mlops_mini.runner import spec
 from mlops_mini.runner.digests import content_digest
 from mlops_mini.runner.runner import Runner
 from tools import docker_engine, image
-from tools.platforms import environments, registry
+from tools.platforms import environments, kubeflow_stand_in, registry
 from tools.platforms.piece import Piece
 
 USE_CASE = "mlops_mini.flights.use_case:FLIGHTS"
@@ -128,32 +126,13 @@ def _counted(package: Path) -> str:
 
 def _recurring(package: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     """Submit a recurring run to a stand-in of Kubeflow's API server, and return what was sent."""
-    sent: list[dict[str, Any]] = []
-
-    class Answers(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            sent.append(json.loads(body or "{}"))
-            answer = b'{"experiment_id": "e-1", "recurring_run_id": "rr-1"}'
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        do_POST = do_GET  # noqa: N815
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    with HTTPServer(("127.0.0.1", 0), Answers) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        host = f"http://127.0.0.1:{server.server_port}"
-        declared = spec.load(package).root["inputDefinitions"]["parameters"]
-        placeholders = {
-            name: "/mnt/" + name
-            for name, parameter in declared.items()
-            if name not in arguments and not parameter.get("isOptional")
-        }
+    declared = spec.load(package).root["inputDefinitions"]["parameters"]
+    placeholders = {
+        name: "/mnt/" + name
+        for name, parameter in declared.items()
+        if name not in arguments and not parameter.get("isOptional")
+    }
+    with kubeflow_stand_in.running() as (host, posted):
         kubeflow.submit(package, host=host, arguments=arguments | placeholders, cron=MONDAYS)
-        server.shutdown()
-    return sent[-1]
+    recurring: dict[str, Any] = posted[-1][1]
+    return recurring

@@ -24,7 +24,7 @@ http: {{addr: "{address}"}}
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[str]:
-    """Run Debian's registry, with its images in a folder.
+    """Run Debian's registry, with its images in a folder; the engine forgets them at the end.
 
     Yields:
         Its address, such as `127.0.0.1:40001`.
@@ -49,6 +49,7 @@ def running(folder: Path) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait()
+            _forget(address)
 
 
 def pushed(name: str, registry: str) -> str:
@@ -63,6 +64,14 @@ def pushed(name: str, registry: str) -> str:
     containers.docker("push", "--quiet", there)
     digests = containers.docker("image", "inspect", '--format={{join .RepoDigests " "}}', there)
     return next(each for each in digests.split() if each.startswith(f"{registry}/"))
+
+
+def _forget(address: str) -> None:
+    """Remove the names that images have in a registry that's gone; their other ones stay."""
+    form = "--format={{.Repository}}:{{.Tag}}"
+    names = containers.docker("image", "ls", form, f"--filter=reference={address}/*").split()
+    if names:
+        containers.docker("image", "rm", *names)
 
 
 def _wait_for(address: str, process: "subprocess.Popen[bytes]") -> None:
