@@ -90,12 +90,12 @@ class LocalServer:
                 what="the model server to listen",
                 timeout_s=_START_TIMEOUT_S,
             )
-            addresses: dict[str, str] = json.loads(self._address_file.read_text())
+            return dict(json.loads(self._address_file.read_text()))
         except BaseException:
-            self.close()
+            self.process.close()
             raise
-        self._address_file.unlink()
-        return addresses
+        finally:
+            self._address_file.unlink(missing_ok=True)
 
     @property
     def rest_url(self) -> str:
