@@ -28,7 +28,7 @@ from mlops_mini.local_server import LocalServer
 from mlops_mini.photos import datasets
 from mlops_mini.review.queue import Item, ReviewQueue
 
-SEED, N_DRAWS, N_STREAMS, MAX_ERROR = 7, 200, 150, 0.02
+SEED, N_DRAWS, N_STREAMS, MAX_ERROR = 7, 1000, 400, 0.02
 NOW = datetime(2026, 5, 20, tzinfo=UTC)
 SCOPE = Scope(
     model_version=1,

@@ -2,13 +2,14 @@
 
 Servers that differ only in their flags are up at once and are asked in turn by wrk (Debian package
 wrk): many short rounds, in a changing order. What counts is the median of the rounds' ratios to the
-server that does neither; whatever else the machine does hits all of them. A page of metrics is read
-every second meanwhile, as Prometheus does four times a minute. Then 300,000 records of a model with
-25 inputs are written and read in a process of its own. Prints the table and writes it to
-benchmarks/server_observability.md; fails if a server that counts, or logs 1 %, answers less than
-0.95 of what the first one does.
+server that does neither; whatever else the machine does hits all of them. Two servers that do the
+same differ by some 2 % for as long as they live, so all are started anew several times. A page of
+metrics is read every second meanwhile, as Prometheus does four times a minute. Then 300,000 records
+of a model with 25 inputs are written and read in a process of its own. Prints the table and writes
+it to benchmarks/server_observability.md; fails if a server that counts, or logs 1 %, answers less
+than 0.95 of what the first one does.
 
-Example: python -m benchmarks.server_observability --rounds 20
+Example: python -m benchmarks.server_observability --starts 2
 """
 
 import argparse
@@ -104,11 +105,16 @@ def scrape(address: str, is_over: threading.Event) -> None:
 
 
 def measure(
-    folder: Path, names: list[str], *, rounds: int, seconds: int
-) -> dict[tuple[str, int, str], list[Measured]]:
-    """Measure all servers in turn; the results are by load, connections and server."""
-    base_paths = server_speed.write_models(folder, [*{bodies()[load][0] for load in names}])
-    results: dict[tuple[str, int, str], list[Measured]] = {}
+    folder: Path,
+    base_paths: Mapping[str, Path],
+    names: list[str],
+    results: dict[tuple[str, int, str], list[Measured]],
+    *,
+    rounds: int,
+    seconds: int,
+) -> None:
+    """Start all servers and measure them in turn; results are by load, connections and server."""
+    folder.mkdir()
     is_over = threading.Event()
     with ExitStack() as stack:
         servers = {}
@@ -137,7 +143,6 @@ def measure(
                     results.setdefault((name, connections, label), []).append(measured)
                 for file in log.glob("*.tfrecord"):
                     file.unlink()
-    return results
 
 
 def ratio(first: list[Measured], other: list[Measured], what: str) -> float:
@@ -223,7 +228,8 @@ def reader_lines(folder: Path, n_records: int) -> list[str]:
 def main() -> int:
     """Measure, print and write the table; 1 if it costs too much."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--starts", type=int, default=5, help="of all servers")
+    parser.add_argument("--rounds", type=int, default=5, help="after each start")
     parser.add_argument("--seconds", type=int, default=1)
     parser.add_argument("--loads", default="half_plus_two,tabular", help="with commas between")
     parser.add_argument("--records", type=int, default=300_000, help="to be read")
@@ -237,7 +243,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         names = options.loads.split(",")
-        results = measure(folder, names, rounds=options.rounds, seconds=options.seconds)
+        base_paths = server_speed.write_models(folder, [*{bodies()[load][0] for load in names}])
+        results: dict[tuple[str, int, str], list[Measured]] = {}
+        for number in range(options.starts):
+            measure(
+                folder / str(number),
+                base_paths,
+                names,
+                results,
+                rounds=options.rounds,
+                seconds=options.seconds,
+            )
         read = reader_lines(folder, options.records) if options.records else []
     table, ratios = table_lines(results)
     busy = (
@@ -248,7 +264,10 @@ def main() -> int:
     lines = [
         "# What counting and logging cost",
         "",
-        f"REST, wrk on the same cores, {options.rounds} interleaved rounds of {options.seconds} s.",
+        (
+            f"REST, wrk on the same cores, {options.starts} starts of all servers with"
+            f" {options.rounds} interleaved rounds of {options.seconds} s each."
+        ),
         "Requests per second as a share of those of a server that does neither, and behind them",
         "the CPU that a request takes: medians of the rounds' own ratios.",
         "`python -m benchmarks.server_observability` makes this table.",

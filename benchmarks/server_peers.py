@@ -39,7 +39,7 @@ from mlops_mini.errors import InternalError
 from mlops_mini.wire import PREDICT_METHOD, PredictRequest, PredictResponse
 from tests.serving.servers import free_ports, wait_until
 
-ENVIRONMENT = Path(".cache/peers")
+ENVIRONMENT = Path(".cache/environments/peers")
 CONNECTIONS = (1, 64)
 BATCHES = (1, 4, 16, 64, 256, 1024)
 GROWING_CONNECTIONS = (1, 4, 16, 64, 256)

@@ -26,8 +26,8 @@ Folder = Annotated[
     Path | None,
     typer.Option(
         "--workspace",
-        help="Folder of the loop, emptied first if an earlier one's; else MLOPS_MINI_HOME/loop,"
-        " else ./runs/loop.",
+        help="Folder of the loop; else MLOPS_MINI_HOME/loop, else ./runs/loop. A new loop empties"
+        " an earlier one's.",
     ),
 ]
 

@@ -25,6 +25,10 @@ th, td { padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top;
 td:first-child { white-space: nowrap; }
 th { color: var(--faint); font-weight: 600; } th.number, td.number { text-align: right;
   font-variant-numeric: tabular-nums; white-space: nowrap; }
+@media (max-width: 36rem) { .told, .told tbody { display: block; } .told thead { display: none; }
+  .told tr { display: flex; flex-wrap: wrap; border-bottom: 1px solid var(--line); }
+  .told td { border: 0; } .told td:last-child { flex-basis: 100%; padding-top: 0;
+    overflow-wrap: anywhere; } }
 svg { width: 100%; height: auto; }
 svg text { fill: var(--faint); font: 13px system-ui, sans-serif; }
 .axis { stroke: var(--line); } .alarm { stroke: var(--alarm); stroke-dasharray: 5 4; }
@@ -86,7 +90,10 @@ def paragraph(text: str) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Draw a table; columns of numbers stand to the right."""
+    """Draw a table; columns of numbers stand to the right.
+
+    If the last column is text, a phone shows it below the others.
+    """
     css = [
         ' class="number"' if rows and all(_NUMBER.fullmatch(row[i]) for row in rows) else ""
         for i in range(len(header))
@@ -100,9 +107,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         + "</tr>\n"
         for row in rows
     )
+    is_told = not css[-1] and len(header) > 2
     return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}'
-        "</tbody></table></div>"
+        f'<div class="wide"><table{" class=told" if is_told else ""}>'
+        f"<thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>"
     )
 
 

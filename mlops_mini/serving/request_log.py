@@ -40,9 +40,9 @@ logger = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 
 _MAX_WAITING_BYTES = 2**26
-_GATHER_S = 0.05  # so that the thread doesn't wake for each request
+_GATHER_S = 0.1  # so that the thread doesn't wake for each request
 _WRITTEN_RECORDS = 256  # at once
-_PIECE_RECORDS = 8  # after which others have their turn
+_TURN_S = 0.0005  # after which others have theirs; each change of threads costs some 50 us
 _RETRY_S = 1.0
 _SILENCE_S = 60.0  # after it was said that records are dropped
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -266,9 +266,11 @@ class RequestLog:
         """Write what waits, but not too much at once."""
         names: dict[Path, list[str]] = {}
         records: dict[Path, list[bytes]] = {}
-        for number in range(1, 1 + min(len(self._waiting), _WRITTEN_RECORDS)):
-            if number % _PIECE_RECORDS == 0:
+        began_s = time.monotonic()
+        for _ in range(min(len(self._waiting), _WRITTEN_RECORDS)):
+            if time.monotonic() - began_s > _TURN_S:
                 time.sleep(0)  # the event loop waits for this thread while it makes records
+                began_s = time.monotonic()
             with self._lock:
                 waiting = self._waiting.popleft()
                 self._n_waiting_bytes -= waiting.n_bytes

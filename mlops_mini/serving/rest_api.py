@@ -23,6 +23,7 @@ import re
 import zlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from random import random
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -151,10 +152,11 @@ class RestApi:
             return False
         axis = 0 if signature.layout.shape else 1
         predict = _Predict(self, servable, signature, request, axis, reply)
-        if self.request_log.logs:
+        logs = self.request_log.logs
+        if logs:
             predict.request_id = request_id
-            log = self.request_log.sampled(name)
-            if log is not None:
+            log = logs.get(name)
+            if log is not None and random() < log.sampling_rate:  # noqa: S311 - `sampled` inline
                 predict.request_id = self.request_log.identify(request_id)
                 predict.log = functools.partial(self._log, log, version, predict)
         return self.predictor.submit(model, servable, signature, predict, is_alone=is_alone)

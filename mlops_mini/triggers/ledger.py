@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -50,6 +51,7 @@ create table if not exists firing (
 ) strict
 """
 _ACCEPTED = "('PENDING', 'RUNNING', 'DONE', 'FAILED')"
+_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  # whole in a key, short in a sentence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -259,10 +261,11 @@ class Ledger:
         elapsed = abs(now - last[0].fired_at)
         if elapsed >= self.limits.cool_down:
             return ""
-        return (
-            f"cool-down: {last[0].key} was fired {elapsed} ago, and {self.limits.cool_down} must"
-            " pass"
+        key = _DIGEST.sub(r"\1", last[0].key)
+        ago, limit = (
+            str(span).removesuffix(", 0:00:00") for span in (elapsed, self.limits.cool_down)
         )
+        return f"cool-down: {key} was fired {ago} ago, and {limit} must pass"
 
     def _refused_often(self, connection: sqlite3.Connection, firing: Firing) -> str:
         newest = _read(

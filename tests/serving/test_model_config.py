@@ -6,7 +6,7 @@ import pytest
 
 from mlops_mini.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from mlops_mini.serving import model_config
-from mlops_mini.serving.model_config import ModelConfig, VersionPolicy
+from mlops_mini.serving.model_config import LogConfig, ModelConfig, VersionPolicy
 
 
 @pytest.fixture
@@ -40,6 +40,36 @@ def test_models_with_policies_and_labels_are_read_commas_between_them_or_not(fil
     assert (b.name, b.folder, b.policy) == ("b", Path("/models/b"), VersionPolicy(n_latest=0))
     assert c.policy == VersionPolicy(n_latest=2)
     assert d.policy == VersionPolicy(n_latest=1)
+
+
+@pytest.mark.parametrize(
+    ("rules", "rate"),
+    [
+        ("", 0.5),
+        ('per_task_sampling_configs { dc: "eu" sampling_rate: 0.9 }', 0.5),
+        ("per_task_sampling_configs { task_index: 1 sampling_rate: 0.9 }", 0.5),
+        ("per_task_sampling_configs { sampling_rate: 0.25 }", 0.25),
+        (
+            (
+                "per_task_sampling_configs { task_index: 3 sampling_rate: 0.9 }"
+                " per_task_sampling_configs { task_index: 0 sampling_rate: 0.125 }"
+                " per_task_sampling_configs { sampling_rate: 1 }"
+            ),
+            0.125,
+        ),
+    ],
+)
+def test_the_first_sampling_rule_for_task_0_of_no_data_center_counts(
+    rules: str, rate: float, file: Path
+) -> None:
+    file.write_text(f"""model_config_list {{ config {{
+        name: "a" base_path: "/a" model_platform: "tensorflow" logging_config {{
+            log_collector_config {{ filename_prefix: "/logs/a" }}
+            sampling_config {{ sampling_rate: 0.5 {rules} }} }} }} }}""")
+
+    (config,) = model_config.read(file)
+
+    assert config.request_log == LogConfig(prefix=Path("/logs/a"), sampling_rate=rate)
 
 
 TENSORFLOW = 'model_platform: "tensorflow"'

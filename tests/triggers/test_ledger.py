@@ -183,6 +183,18 @@ def test_a_crash_after_the_claim_leaves_nothing_to_fire_again(file: Path, clock:
     assert again.trigger == {"kind": "drift", "key": "drift:1:W09", "reason": {}}
 
 
+def test_a_cool_down_is_told_in_days_and_without_a_whole_digest(file: Path, clock: Clock) -> None:
+    ledger = opened(file, clock, cool_down=14 * 24 * HOUR)
+    ledger.fire(Firing(kind="new_data", key="new_data:w1.csv@0123456789ab" + 52 * "c"))
+    clock.now += 7 * 24 * HOUR
+
+    later = ledger.fire(Firing(kind="new_data", key="new_data:w2.csv@" + 64 * "d"))
+
+    assert later.entry.suppressed_by == (
+        "cool-down: new_data:w1.csv@0123456789ab was fired 7 days ago, and 14 days must pass"
+    )
+
+
 def test_the_cool_down_ends_exactly_when_it_has_passed(file: Path, clock: Clock) -> None:
     ledger = opened(file, clock, cool_down=HOUR)
     ledger.fire(drift(1))
