@@ -26,6 +26,7 @@ from mlops_mini.triggers import settings
 from mlops_mini.triggers.ledger import Ledger
 
 _SHARE = 0.95  # as periods differ a little
+# Of the flights that's every 5 weeks, which benchmarks/policy_prices.md replays with this network.
 _SETTINGS = """\
 # A model is retrained once there's about as much new data as the first one has learned from.
 new_data: {{min_rows: {min_rows}}}
