@@ -12,13 +12,14 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 from urllib.parse import quote
 
 from mlops_mini.client import Client, GrpcClient, RestClient
 from mlops_mini.errors import UnavailableError
-from mlops_mini.processes import ChildProcess
+from mlops_mini.processes import ChildProcess, may_fork
 
 _START_TIMEOUT_S = 300.0  # the ports open after the first load
 _LOAD_TIMEOUT_S = 180.0  # on a busy machine TensorFlow alone may take a minute
@@ -30,7 +31,11 @@ C = TypeVar("C", bound=Client)
 
 
 class LocalServer:
-    """A model server as a child process, on free ports; it ends with the `with`, or with us."""
+    """A model server as a child process, on free ports; it ends with the `with`, or with us.
+
+    If this process has imported TensorFlow and has done nothing else yet, the server is a fork of
+    it: that saves the seconds that the import takes.
+    """
 
     def __init__(
         self,
@@ -39,8 +44,9 @@ class LocalServer:
         *,
         flags: Sequence[str] = (),
         program: Sequence[str] = OURS,
+        is_awaited: bool = True,
     ) -> None:
-        """Start it and wait until it listens.
+        """Start it.
 
         Args:
             model_folder: The model's folder of versions; its name is the model's.
@@ -48,35 +54,48 @@ class LocalServer:
             flags: More of the server's flags, such as `--model_config_file=/models/models.config`.
             program: Starts the server, ours by default. Any program will do that understands
                 `--model_name`, `--model_base_path`, `--rest_api_port` and `--address_file`.
+            is_awaited: Whether to wait until it listens. Else whoever asks for it waits.
+
+        Raises:
+            UnavailableError: It has ended.
+            DeadlineExceededError: It doesn't listen in time.
         """
         folder.mkdir(parents=True, exist_ok=True)
         # A name that nothing else has: whose it is need not be asked when it goes.
-        address_file = folder / f".addresses-{secrets.token_hex(8)}.json"
+        self._address_file = folder / f".addresses-{secrets.token_hex(8)}.json"
+        arguments = [
+            *program,
+            f"--model_name={model_folder.name}",
+            f"--model_base_path={model_folder}",
+            "--rest_api_port=0",
+            f"--address_file={self._address_file}",
+            *flags,
+        ]
+        is_forked = program == OURS and "tensorflow" in sys.modules and may_fork()
         self.process = ChildProcess(
-            [
-                *program,
-                f"--model_name={model_folder.name}",
-                f"--model_base_path={model_folder}",
-                "--rest_api_port=0",
-                f"--address_file={address_file}",
-                *flags,
-            ],
+            partial(_serve, arguments[len(OURS) - 1 :]) if is_forked else arguments,
             name="the model server",
             log_file=folder / "server.log",
         )
         self._model = model_folder.name
+        if is_awaited:
+            self.address("rest")
+
+    @cached_property
+    def _addresses(self) -> dict[str, str]:
+        """Where it listens, by transport, once it does."""
         try:
             self.process.wait_for(
-                lambda: address_file.exists() or None,
+                lambda: self._address_file.exists() or None,
                 what="the model server to listen",
                 timeout_s=_START_TIMEOUT_S,
             )
-            self._addresses = json.loads(address_file.read_text())
+            return dict(json.loads(self._address_file.read_text()))
         except BaseException:
             self.process.close()
             raise
         finally:
-            address_file.unlink(missing_ok=True)
+            self._address_file.unlink(missing_ok=True)
 
     @property
     def rest_url(self) -> str:
@@ -85,7 +104,7 @@ class LocalServer:
 
     def address(self, transport: Transport) -> str:
         """Tell where it listens, `IP:PORT`."""
-        return str(self._addresses[transport])
+        return self._addresses[transport]
 
     def client(self, transport: Transport) -> AbstractContextManager[Client]:
         """Make a client of the server; when the server is gone, its end is the error raised."""
@@ -114,12 +133,19 @@ class LocalServer:
     def close(self) -> None:
         """Stop it: no new requests, those under way end."""
         self.process.close()
+        self._address_file.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+
+def _serve(arguments: Sequence[str]) -> int:
+    from mlops_mini.serving import server
+
+    return server.main(arguments)
 
 
 def run_script(file: Path, *arguments: str, timeout_s: float = 120.0) -> tuple[ChildProcess, str]:

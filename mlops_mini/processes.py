@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import multiprocessing.context
 import os
 import signal
 import subprocess
@@ -38,7 +39,7 @@ class ChildProcess:
 
     def __init__(
         self,
-        command: Sequence[str],
+        command: Sequence[str] | Callable[[], int],
         *,
         name: str,
         log_file: Path,
@@ -48,7 +49,8 @@ class ChildProcess:
         """Start the command.
 
         Args:
-            command: Program and arguments, without a shell.
+            command: Program and arguments, without a shell. Or a function, which returns the exit
+                status: the child is a fork of this process then, so see `may_fork`.
             name: What messages call it, such as "the model server".
             log_file: Receives stdout and stderr of the child, appended.
             env: Variables set on top of this process's own.
@@ -57,6 +59,12 @@ class ChildProcess:
         self.name = name
         self.log_file = log_file
         self._stop_timeout_s = stop_timeout_s
+        self._process: subprocess.Popen[bytes] | _Fork
+        if callable(command):
+            given = (command, os.getpid(), log_file, env or {})
+            self._process = _Fork(target=_run, args=given, daemon=True)
+            self._process.start()
+            return
         bootstrap = [sys.executable, "-m", "mlops_mini.processes", str(os.getpid()), *command]
         with log_file.open("ab") as log:
             self._process = subprocess.Popen(
@@ -70,7 +78,7 @@ class ChildProcess:
     @property
     def pid(self) -> int:
         """Process id of the command itself."""
-        return self._process.pid
+        return int(self._process.pid or 0)
 
     def check_alive(self, *, grace_s: float = 0.0) -> None:
         """Do nothing while the child runs.
@@ -140,6 +148,38 @@ class ChildProcess:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+
+class _Fork(multiprocessing.context.ForkProcess):
+    """A fork of this process, under the names that `Popen` has."""
+
+    def poll(self) -> int | None:
+        return self.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.join(timeout)
+        if self.exitcode is None:
+            raise subprocess.TimeoutExpired(self.name, timeout or 0.0)
+        return self.exitcode
+
+
+def _run(
+    command: Callable[[], int], parent_pid: int, log_file: Path, env: Mapping[str, str]
+) -> None:
+    die_with_parent(parent_pid)
+    with log_file.open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    os.environ.update(env)
+    sys.exit(command())
+
+
+def may_fork() -> bool:
+    """Tell whether a fork of this process is all that it is: it has no thread but this one.
+
+    Always false where no one tells how many threads there are, as on macOS.
+    """
+    return len(list(Path("/proc").glob("self/task/*"))) == 1
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pytest
 
 from mlops_mini.errors import UnavailableError
 from mlops_mini.local_server import LocalServer, run_script
-from tests.serving.servers import wait_until
+from tests.serving.servers import run_in_child, wait_until
 
 HOLD = """
 import sys, time
@@ -51,6 +51,33 @@ def test_what_else_its_folder_holds_stays(toy_models: Path, tmp_path: Path) -> N
 def test_a_server_that_cannot_start_says_why(toy_models: Path, tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match=r"the model server exited 255; its last words: .*"):
         LocalServer(toy_models / "toy", tmp_path / "server", flags=["--max_num_load_retries=many"])
+
+
+def serve_from_a_process_with_one_thread(toy_models: Path, folder: Path) -> None:
+    import tensorflow  # noqa: F401, ICN001 - what a fork needn't import any more
+
+    with LocalServer(toy_models / "toy", folder, is_awaited=False) as server:
+        server.wait_until_served(1)
+        process = psutil.Process(server.process.pid)
+        assert process.cmdline() == psutil.Process().cmdline()
+        with urllib.request.urlopen(server.rest_url) as answer:
+            assert b"AVAILABLE" in answer.read()
+    assert not process.is_running()
+    assert "stopped" in (folder / "server.log").read_text()
+    with pytest.raises(UnavailableError, match=r"exited 255; its last words: "):
+        LocalServer(toy_models / "toy", folder, flags=["--max_num_load_retries=many"])
+    assert [path.name for path in folder.iterdir()] == ["server.log"]
+
+
+def test_it_is_a_fork_of_a_process_that_has_imported_tensorflow_and_has_one_thread(
+    toy_models: Path, tmp_path: Path
+) -> None:
+    run_in_child(
+        serve_from_a_process_with_one_thread,
+        toy_models,
+        tmp_path / "server",
+        log_file=tmp_path / "log.txt",
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

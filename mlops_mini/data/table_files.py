@@ -4,8 +4,9 @@ A data folder holds `TABLE/PARTITION.parquet`, such as `readings/2026-03.parquet
 `TABLE.parquet`. Either may be a `.csv` instead.
 """
 
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from csv import reader
 from pathlib import Path
 
@@ -53,22 +54,53 @@ def load(
         DataIntegrityError: A file is not what its checksum or its columns say, or there is no row.
         InvalidArgumentError: The period is of another zone.
     """
-    needed = names(table, [period], calendar=calendar, folder=folder)
-    parts = [
-        read(files.checked_path(folder, name), table.arrow, may_be_empty=may_be_empty)
-        for name in needed
-    ]
-    if calendar.partitions(period) == (period,) and needed != [whole_file(table, folder)]:
-        return parts[0]
-    rows = pd.concat(parts, ignore_index=True)
-    time = rules.prepare(table, rows)[table.time]
-    rows = rows[((time >= period.start) & (time < period.end)) | time.isna()]
-    if rows.empty and not may_be_empty:
-        raise DataIntegrityError(
-            f"no {table.name} of {period} in {', '.join(needed)} of {folder}; expected at least one"
-            " row: are these files complete?"
-        )
-    return rows.reset_index(drop=True)
+    (rows,) = load_each(
+        table, [period], calendar=calendar, folder=folder, may_be_empty=may_be_empty
+    )
+    return rows
+
+
+def load_each(
+    table: Table,
+    periods: Iterable[Period],
+    *,
+    calendar: Calendar,
+    folder: Path,
+    may_be_empty: bool = False,
+) -> list[pd.DataFrame]:
+    """Load the rows of several periods, each as `load` does, but read each file only once.
+
+    Raises:
+        NotFoundError: As `load` does, like the others.
+        DataIntegrityError: A file or a period is not in order.
+        InvalidArgumentError: A period is of another zone.
+    """
+
+    @functools.cache
+    def rows_of(name: str) -> pd.DataFrame:
+        return read(files.checked_path(folder, name), table.arrow, may_be_empty=may_be_empty)
+
+    @functools.cache
+    def rows_and_times_of(needed: tuple[str, ...]) -> tuple[pd.DataFrame, pd.Series]:
+        rows = pd.concat([rows_of(name) for name in needed], ignore_index=True)
+        return rows, rules.prepare(table, rows)[table.time]
+
+    in_one = whole_file(table, folder)
+    loaded = []
+    for period in periods:
+        needed = names(table, [period], calendar=calendar, folder=folder)
+        if calendar.partitions(period) == (period,) and needed != [in_one]:
+            loaded.append(rows_of(*needed))
+            continue
+        rows, time = rows_and_times_of(tuple(needed))
+        rows = rows[((time >= period.start) & (time < period.end)) | time.isna()]
+        if rows.empty and not may_be_empty:
+            raise DataIntegrityError(
+                f"no {table.name} of {period} in {', '.join(needed)} of {folder}; expected at least"
+                " one row: are these files complete?"
+            )
+        loaded.append(rows.reset_index(drop=True))
+    return loaded
 
 
 def partitions(table: Table, *, calendar: Calendar, folder: Path) -> list[Period]:

@@ -172,5 +172,5 @@ def _first_version(workspace: Path, model: str) -> Path:
 
 
 if __name__ == "__main__":
-    os.nice(5)
+    os.nice(10)  # on what the loop leaves of the processor
     compare(Path(sys.argv[1]))

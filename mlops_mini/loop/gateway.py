@@ -73,25 +73,36 @@ class Gateway:
         """Tell the prefix of a version's request log."""
         return self._workspace / "logs" / f"v{version}"
 
+    def prepare(self, version: int) -> None:
+        """Begin to start the server of a version, if it doesn't run.
+
+        Of one that isn't there yet, too: the server imports TensorFlow meanwhile, and loads the
+        version as soon as it's published.
+        """
+        server = self._servers.get(version)
+        if server is not None and is_alive(server):
+            return
+        if server:
+            server.close()
+        folder = self._workspace / "servers" / f"v{version}"
+        folder.mkdir(parents=True, exist_ok=True)
+        models = self._workspace / "models" / self._model
+        words = {
+            "name": self._model, "base_path": str(models), "log": str(self.log(version)),
+        }  # fmt: skip
+        config = folder / "models.config"
+        config.write_text(
+            _ONE_VERSION.format(version=version, **{k: json.dumps(v) for k, v in words.items()})
+        )
+        self._servers[version] = LocalServer(
+            models, folder, flags=[f"--model_config_file={config}"], is_awaited=False
+        )
+
     def start(self, version: int) -> Backend:
         """Start the server of a version, if it doesn't run, and wait until it answers."""
-        server = self._servers.get(version)
-        if server is None or not is_alive(server):
-            if server:
-                server.close()
-            folder = self._workspace / "servers" / f"v{version}"
-            folder.mkdir(parents=True, exist_ok=True)
-            models = self._workspace / "models" / self._model
-            words = {
-                "name": self._model, "base_path": str(models), "log": str(self.log(version)),
-            }  # fmt: skip
-            config = folder / "models.config"
-            config.write_text(
-                _ONE_VERSION.format(version=version, **{k: json.dumps(v) for k, v in words.items()})
-            )
-            server = LocalServer(models, folder, flags=[f"--model_config_file={config}"])
-            self._servers[version] = server
-            server.wait_until_served(version)
+        self.prepare(version)
+        server = self._servers[version]
+        server.wait_until_served(version)
         return Backend(name=f"v{version}", rest=server.address("rest"), grpc=server.address("grpc"))
 
     def serve(self, version: int) -> str:

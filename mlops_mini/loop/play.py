@@ -25,7 +25,7 @@ from mlops_mini.model import champions
 from mlops_mini.runner.records import TaskRecord
 from mlops_mini.triggers import reasons
 
-_SET_UP_S, _PERIOD_S = 40, 14  # on two cores of 2026, for the announcement
+_SET_UP_S, _PERIOD_S = 30, 8  # on two cores of 2026, for the announcement
 # What each step does, for people who watch.
 DOES: dict[state.Step, str] = {
     "begin": "the first model",

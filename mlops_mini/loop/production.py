@@ -27,6 +27,7 @@ from mlops_mini.triggers import settings
 from mlops_mini.triggers.ledger import Ledger
 
 _SHARE = 0.95  # as periods differ a little
+# Of the flights that's every 5 weeks, which benchmarks/policy_prices.md replays with this network.
 _SETTINGS = """\
 # A model is retrained once there's about as much new data as the first one has learned from.
 new_data: {{min_rows: {min_rows}}}
@@ -72,23 +73,24 @@ class Production:
         self.case = use_case.load(self.plan.use_case)
         self.periods = self.plan.periods(self.case.calendar)
         self.played = self.periods[self.plan.n_first :]
-        self.world = World(self.case, Path(self.plan.data_folder), self.periods)
         self.models = workspace / "models" / self.case.name
-        self.journal = Journal(
-            workspace / "journal.sqlite",
-            model=self.case.name,
-            calendar=self.case.calendar,
-            instant=lambda record: world.due_s(record.request_id),
-        )
-        self.settings = self._settings()
-        self._clock = self.now(known)
-        self.ledger = Ledger(
-            workspace / settings.LEDGER, limits=self.settings.limits, clock=lambda: self._clock
-        )
         with ExitStack() as stack:
+            self.runner = stack.enter_context(Runner(workspace / "runs", on_task=on_task))
+            self.runner.warm_up()  # while the world is read
+            self.world = World(self.case, Path(self.plan.data_folder), self.periods)
+            self.journal = Journal(
+                workspace / "journal.sqlite",
+                model=self.case.name,
+                calendar=self.case.calendar,
+                instant=lambda record: world.due_s(record.request_id),
+            )
+            self.settings = self._settings()
+            self._clock = self.now(known)
+            self.ledger = Ledger(
+                workspace / settings.LEDGER, limits=self.settings.limits, clock=lambda: self._clock
+            )
             gateway = Gateway(workspace, self.case.name, has_router=has_router)
             self.gateway = stack.enter_context(gateway)
-            self.runner = stack.enter_context(Runner(workspace / "runs", on_task=on_task))
             self._opened = stack.pop_all()
 
     @cached_property

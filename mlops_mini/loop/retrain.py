@@ -57,6 +57,7 @@ def _publish_by_hand(of: Production, known: State) -> State:
     by_hand = champions.versions_by_run(of.models).get(run_id)
     if champions.champion(of.models) not in (known.stable, by_hand):
         return known
+    _prepare_server(of)
     planted.publish(of.runner, run_id, of.models.resolve() / str(known.stable))
     version = champions.versions_by_run(of.models).get(run_id)
     text = "somebody has published a version without a test"
@@ -125,6 +126,7 @@ def run(of: Production, *, period: Period, now: datetime) -> RunRecord | None:
             entry for entry in of.ledger.entries(limit=5) if entry.fired_at == now and entry.run_id
         ]
         return of.runner.show(ended_now[0].run_id) if ended_now else None
+    _prepare_server(of)
     try:
         with claim.kept():
             ended = _run_pipeline(of, claim, period)
@@ -172,6 +174,12 @@ def _run_pipeline(of: Production, claim: Claim, period: Period) -> RunRecord:
                 raise
             is_begun = True
     raise AssertionError  # the last try has returned or raised
+
+
+def _prepare_server(of: Production) -> None:
+    """Have the server of the next version start while the pipeline runs."""
+    versions = [each.version for each in publish.published_versions(of.models)]
+    of.gateway.prepare(max(versions, default=0) + 1)
 
 
 def verdict(run: RunRecord) -> tuple[Kind, str]:

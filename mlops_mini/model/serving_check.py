@@ -8,7 +8,6 @@ depends on it.
 from __future__ import annotations
 
 import math
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -78,17 +77,41 @@ def check(
         InvalidArgumentError: The file lacks a feature.
         NotFoundError: The baseline isn't there.
     """
-    examples = training.read_examples(test_file, features)
-    positions = np.linspace(0, len(examples) - 1, min(n_rows, len(examples))).astype(int)
-    how = (model, examples.iloc[positions], baseline, tolerance, timeout_s)
+    how = (model, test_file, features, baseline, n_rows, tolerance, timeout_s)
     checked = _check(*how)
     # Somebody may have killed the server; a model that did does it again.
     return _check(*how) if _KILLED in checked.finding else checked
 
 
 def _check(
-    model: Path, asked: pd.DataFrame, baseline: Path | None, tolerance: float, timeout_s: float
+    model: Path,
+    test_file: Path,
+    features: Sequence[str],
+    baseline: Path | None,
+    n_rows: int,
+    tolerance: float,
+    timeout_s: float,
 ) -> ServingCheck:
+    with tempfile.TemporaryDirectory(prefix="serving-check-") as folder:
+        versions = Path(folder) / "candidate"
+        versions.mkdir()
+        (versions / "1").symlink_to(model.resolve())
+        # First of all, for what follows starts threads, and then a server can't be a fork any more.
+        with LocalServer(versions, Path(folder) / "server", is_awaited=False) as server:
+            examples = training.read_examples(test_file, features)
+            positions = np.linspace(0, len(examples) - 1, min(n_rows, len(examples))).astype(int)
+            return _compare(server, model, examples.iloc[positions], baseline, tolerance, timeout_s)
+
+
+def _compare(
+    server: LocalServer,
+    model: Path,
+    asked: pd.DataFrame,
+    baseline: Path | None,
+    tolerance: float,
+    timeout_s: float,
+) -> ServingCheck:
+    """Ask a server that has just been started, and the model in this process, the same."""
     differences: dict[str, float] = {}
     misfit, latency_ms = "", math.nan
     default, fallback = signatures.DEFAULT, training.FALLBACK_SIGNATURE
@@ -101,22 +124,16 @@ def _check(
             own[fallback] = evaluation.predict(model, asked, signature_name=fallback)
             sent[fallback] = asked[list(described[fallback].inputs)]
         misfit = _misfit(described[default], taken) if taken else ""
-        with tempfile.TemporaryDirectory(prefix="serving-check-") as folder:
-            versions = Path(folder) / "candidate"
-            shutil.copytree(model, versions / "1")
-            with LocalServer(versions, Path(folder) / "server") as server:
-                server.wait_until_served(1)
-                latency_ms = _latency_ms(server, asked, timeout_s)
-                for transport in _TRANSPORTS:
-                    with server.client(transport) as client:
-                        for name, inputs in sent.items():
-                            answer = client.predict(
-                                training.as_inputs(inputs), signature=name, timeout_s=timeout_s
-                            )
-                            whose = (
-                                f"{transport}, signature {name}" if name != default else transport
-                            )
-                            differences[whose] = _difference(answer["probability"], own[name])
+        server.wait_until_served(1)
+        latency_ms = _latency_ms(server, asked, timeout_s)
+        for transport in _TRANSPORTS:
+            with server.client(transport) as client:
+                for name, inputs in sent.items():
+                    answer = client.predict(
+                        training.as_inputs(inputs), signature=name, timeout_s=timeout_s
+                    )
+                    whose = f"{transport}, signature {name}" if name != default else transport
+                    differences[whose] = _difference(answer["probability"], own[name])
     except MlopsMiniError as exc:
         return ServingCheck(
             is_servable=False, finding=str(exc), misfit=misfit, latency_ms=latency_ms

@@ -184,8 +184,8 @@ def clean(
     with naming(use_case):
         needed = [*_before(use_case, periods, data_folder), *periods]
         for table in use_case.tables:
-            for period in needed:
-                arrived = _load(use_case, table, period, data_folder)
+            parts = _load_each(use_case, table, needed, data_folder)
+            for period, arrived in zip(needed, parts, strict=True):
                 partition = {
                     "table": table.name,
                     "period": str(period),
@@ -245,7 +245,7 @@ def read(use_case: UseCase, periods: Sequence[Period], *, data_folder: Path) -> 
     features = use_case.feature_set
     needed = [*_before(use_case, periods, data_folder), *periods]
     loaded = {
-        name: [_load(use_case, table, period, data_folder) for period in needed]
+        name: _load_each(use_case, table, needed, data_folder)
         for name, table in use_case.by_name.items()
     }
     if use_case.label.corrected_in:
@@ -423,11 +423,13 @@ def _check_columns(use_case: UseCase, prepared: pd.DataFrame) -> None:
             )
 
 
-def _load(use_case: UseCase, table: Table, period: Period, data_folder: Path) -> pd.DataFrame:
-    """Load a period; there may be none of a table's rows if they are events and not regular."""
-    return table_files.load(
+def _load_each(
+    use_case: UseCase, table: Table, periods: Sequence[Period], data_folder: Path
+) -> list[pd.DataFrame]:
+    """Load periods; there may be none of a table's rows if they are events and not regular."""
+    return table_files.load_each(
         table,
-        period,
+        periods,
         calendar=use_case.calendar,
         folder=data_folder,
         may_be_empty=table.series is None and table.name != use_case.examples.name,

@@ -104,13 +104,10 @@ def _tables(
                 f" {data_folder} holds {[str(period) for period in stored] or 'none of it'}: send"
                 " these with `mlops-mini data send`"
             )
+        loaded = table_files.load_each(table, periods, calendar=calendar, folder=data_folder)
         parts = [
-            rules.split(
-                table,
-                table_files.load(table, period, calendar=calendar, folder=data_folder),
-                period,
-            ).kept
-            for period in periods
+            rules.split(table, rows_of_period, period).kept
+            for period, rows_of_period in zip(periods, loaded, strict=True)
         ]
         tables[name] = rules.prepare(table, pd.concat(parts, ignore_index=True))
     return tables

@@ -114,6 +114,7 @@ class Evidence:
         limit: The alarm's limit of `log_e`.
         log_e_promotion: Evidence that it isn't `margin` times as bad, or None if that isn't asked.
         counts: All counts of its first metric together.
+        max_rate: For disagreements: the share of pairs that may differ, between 0 and 1.
     """
 
     guardrail: str
@@ -121,6 +122,7 @@ class Evidence:
     limit: float
     log_e_promotion: float | None
     counts: Counts
+    max_rate: float | None = None
 
     @property
     def is_alarm(self) -> bool:
@@ -130,10 +132,19 @@ class Evidence:
     def sentence(self) -> str:
         """Say what was counted, how strong the evidence is, and what it would take for an alarm."""
         c = self.counts
+        if self.max_rate is None:
+            counted = (
+                f"{c.bad_canary:,} of {c.n_canary:,} on the canary,"
+                f" {c.bad_stable:,} of {c.n_stable:,} on the stable"
+            )
+        else:
+            counted = (
+                f"{c.bad_canary:,} of {c.n_canary:,} differ from what the stable answered, and"
+                f" {100 * self.max_rate:g} % may"
+            )
         return (
-            f"{self.guardrail}: {c.bad_canary:,} of {c.n_canary:,} on the canary, "
-            f"{c.bad_stable:,} of {c.n_stable:,} on the stable; evidence e = "
-            f"{e_value(self.log_e)}, alarm at {e_value(self.limit)}"
+            f"{self.guardrail}: {counted}; evidence e = {e_value(self.log_e)}, alarm at"
+            f" {e_value(self.limit)}"
         )
 
 
@@ -308,6 +319,7 @@ def _weigh(looks: Sequence[Look], guardrail: Guardrail, limit: float) -> Evidenc
             bad_canary=int(counts.bad_treatment.sum()),
             bad_stable=int(counts.bad_control.sum()),
         ),
+        max_rate=guardrail.max_rate,
     )
 
 

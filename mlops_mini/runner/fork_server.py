@@ -97,11 +97,20 @@ class ForkServer:
                 self._start_server()
             self._attempts[str(folder)] = attempt
             try:
-                self._socket.sendall(json.dumps(job).encode() + b"\n")  # type: ignore[union-attr]
+                self._say(job)
             except OSError as exc:
                 del self._attempts[str(folder)]
                 raise self._ended() from exc
         return attempt.done
+
+    def warm_up(self) -> None:
+        """Have the server import all that's worth it meanwhile, before there's any attempt."""
+        with self._lock:
+            if self._socket is None:
+                self._start_server()
+            # It may have ended just now; the next attempt starts another.
+            with contextlib.suppress(OSError):
+                self._say({"modules": _PRELOADED})
 
     def kill(self, folder: Path) -> None:
         """End an attempt and all that it has started."""
@@ -119,6 +128,9 @@ class ForkServer:
             with contextlib.suppress(OSError):
                 server.shutdown(socket.SHUT_RDWR)
             self._process.wait()
+
+    def _say(self, job: dict[str, Any]) -> None:
+        self._socket.sendall(json.dumps(job).encode() + b"\n")  # type: ignore[union-attr]
 
     def _start_server(self) -> None:
         ours, theirs = socket.socketpair()
@@ -202,6 +214,8 @@ def serve(connection: socket.socket) -> None:
                         _import(job["modules"])
                         if _has_ended(connection):
                             break
+                        if "folder" not in job:
+                            continue
                         pid = _fork(job, [connection.fileno(), wake, woken])
                         children[pid] = job["folder"]
                         _say(connection, {"folder": job["folder"], "pid": pid})

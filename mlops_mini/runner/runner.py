@@ -113,6 +113,10 @@ class Runner:
         self._environments_root = environments_root or environments.default_root()
         self._volumes = volumes or {}
 
+    def warm_up(self) -> None:
+        """Begin to import what tasks mostly need, TensorFlow among it, for those that will come."""
+        self._forks.warm_up()
+
     def run(
         self,
         package: Path | Any,

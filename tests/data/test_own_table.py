@@ -95,6 +95,25 @@ def test_a_period_is_cut_by_time_and_has_the_same_rows_from_any_file(folder):
     assert [str(month) for month in found] == ["2026-03", "2026-04"]
 
 
+def test_several_periods_of_one_file_are_cut_from_one_reading_of_it(whole):
+    n_rows: list[int] = []
+
+    def prepare(rows: pd.DataFrame) -> pd.DataFrame:
+        n_rows.append(len(rows))
+        return rows.assign(at=rows["time"])
+
+    table = Table(
+        name="readings", key=READINGS.key, time="at", columns=READINGS.columns, prepare=prepare
+    )
+    periods = [MARCH, CALENDAR.period("2026-04"), WEEK]
+
+    loaded = table_files.load_each(table, periods, calendar=CALENDAR, folder=whole)
+
+    assert n_rows == [len(readings("2026-03-01", "2026-04-30 23:00"))]
+    for period, rows in zip(periods, loaded, strict=True):
+        pd.testing.assert_frame_equal(rows, load(period, whole))
+
+
 def test_a_week_needs_the_files_of_the_months_it_touches(months, suffix):
     names = table_files.names(READINGS, [WEEK, MARCH], calendar=CALENDAR, folder=months)
 

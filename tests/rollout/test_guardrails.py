@@ -97,6 +97,9 @@ def test_disagreement_needs_no_label_and_no_exposed_request() -> None:
     (usual,) = guardrails.judge(_looks("differs", 20, n_canary=50, bad_canary=4), [disagree])
 
     assert broken.is_alarm
+    assert broken.sentence().startswith(
+        "disagreement: 26 of 100 differ from what the stable answered, and 12 % may; evidence e = "
+    )
     assert not usual.is_alarm
 
 

@@ -205,6 +205,15 @@ def test_what_an_attempt_may_import_is_imported_for_others_once_one_of_them_does
     assert loaded_in(forks, attempt(tmp_path, never, name="never"), **may) == "False"
 
 
+def test_a_server_that_was_warmed_up_has_imported_before_the_first_attempt(
+    forks: ForkServer, tmp_path: Path
+) -> None:
+    forks.warm_up()
+    loaded = "return str([each in sys.modules for each in ('keras', 'sklearn.metrics')])"
+
+    assert loaded_in(forks, attempt(tmp_path, loaded)) == "[True, True]"
+
+
 @pytest.mark.parametrize(
     "rude", ["os.mkdir('../imports.txt')", "os.closerange(3, 100)", "sys.meta_path[:1] = []"]
 )
