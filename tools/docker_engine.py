@@ -113,7 +113,18 @@ def _wait_for_its_end(folder: Path) -> None:
     """Wait until an engine of ours has ended, unless others use it."""
     deadline = time.monotonic() + _END_S
     while _sockets(folder).exists() and time.monotonic() < deadline:
+        if _is_used(folder):
+            return
         time.sleep(0.1)
+
+
+def _is_used(folder: Path) -> bool:
+    with (folder / "users.lock").open("w") as users:
+        for mode in (fcntl.LOCK_EX, fcntl.LOCK_SH):  # users share it; its keeper doesn't
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(users, mode | fcntl.LOCK_NB)
+                return mode == fcntl.LOCK_SH
+    return False
 
 
 def _keep(folder: Path) -> int:

@@ -1,5 +1,6 @@
 """The Docker engine that tools borrow, and what is said if there's none or something is left."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -27,6 +28,15 @@ def test_a_command_runs_without_an_engine_and_the_reason_is_said(
     reasons = ("none is installed", "only root can start one", "the Docker engine didn't start: ")
     assert any(reason in said for reason in reasons), said
     assert said.endswith("what needs one is skipped\n")
+
+
+def test_an_engine_that_others_use_is_not_waited_for(tmp_path: Path) -> None:
+    sockets = docker_engine._sockets(tmp_path)
+    sockets.mkdir()
+    with (tmp_path / "users.lock").open("w") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        docker_engine._wait_for_its_end(tmp_path)
+    sockets.rmdir()  # nobody has ended it
 
 
 @pytest.mark.docker

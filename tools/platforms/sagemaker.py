@@ -167,6 +167,7 @@ def _local_mode(environment: Path, folder: Path) -> dict[str, str]:
         for name, value in before.items():
             os.environ.pop(name, None)
             os.environ.update({name: value} if value is not None else {})
+        _remove_what_the_sdk_leaves()
     by_lines, by_json = found["by_lines"], found["by_json"]
     if by_lines != by_json or len(by_lines) != len(rows):
         raise DataIntegrityError(f"answers differ: {by_lines} and {by_json}")
@@ -177,6 +178,16 @@ def _local_mode(environment: Path, folder: Path) -> dict[str, str]:
         "deployed by the SDK": f"{found['deploy_s']:.0f} s",
         "predictions by the SDK": f"{len(by_lines)} flights, the same as JSON lines and as JSON",
     }
+
+
+def _remove_what_the_sdk_leaves() -> None:
+    """Remove Local Mode's ended containers and its network, for the SDK doesn't."""
+    network = "sagemaker-local"
+    ended = containers.docker("ps", "--all", "--quiet", f"--filter=network={network}").split()
+    if ended:
+        containers.docker("rm", "--force", *ended)
+    if containers.docker("network", "ls", "--quiet", f"--filter=name={network}"):
+        containers.docker("network", "rm", network)
 
 
 def _by_hand(base: Path, archive: Path) -> dict[str, str]:

@@ -27,6 +27,7 @@ def main(folder: Path, image: str, model: str, predict_route: str, health_route:
                 request=json.dumps(body), headers={"Content-Type": "application/json"}
             )
             answers[name] = [answer.status_code, answer.json()]
+    endpoint.container.remove()  # the SDK only stops it
     found = {"ready_s": ready - began, "health": health.status_code, "answers": answers}
     (folder / "found.json").write_text(json.dumps(found))
 
