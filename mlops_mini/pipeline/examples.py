@@ -254,36 +254,28 @@ def read(use_case: UseCase, periods: Sequence[Period], *, data_folder: Path) -> 
             labels.correct(use_case, part, corrections) for part in loaded[features.of]
         ]
     tables = {
-        name: [rules.prepare(use_case.by_name[name], part) for part in parts]
+        name: rules.prepare(use_case.by_name[name], pd.concat(parts, ignore_index=True))
         for name, parts in loaded.items()
     }
-    rows = tables[features.of][-len(periods) :]
-    _check_columns(use_case, rows[-1])
-    history, observed = happened(
-        use_case, {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
-    )
+    lengths = [len(part) for part in loaded[features.of][-len(periods) :]]
+    rows = tables[features.of].tail(sum(lengths)).reset_index(drop=True)
+    _check_columns(use_case, rows)
+    history, observed = happened(use_case, tables)
     computed = offline.compute(
-        pd.concat(rows, ignore_index=True),
-        features,
-        prepare=use_case.examples.prepare,
-        history=history,
-        observed=observed,
+        rows, features, prepare=use_case.examples.prepare, history=history, observed=observed
     )
-    ends = np.cumsum([len(part) for part in rows])
-    return Examples(
-        use_case=use_case,
-        periods=[
+    parts = []
+    for period, n, end in zip(periods, lengths, np.cumsum(lengths), strict=True):
+        of_period = rows[end - n : end]
+        parts.append(
             PeriodOfExamples(
                 period=period,
-                rows=part,
-                features=computed.iloc[end - len(part) : end],
-                labels=labels.read(use_case, part),
+                rows=of_period,
+                features=computed[end - n : end],
+                labels=labels.read(use_case, of_period),
             )
-            for period, part, end in zip(periods, rows, ends, strict=True)
-        ],
-        history=history,
-        observed=observed,
-    )
+        )
+    return Examples(use_case=use_case, periods=parts, history=history, observed=observed)
 
 
 def happened(

@@ -139,7 +139,7 @@ class Evidence:
             )
         else:
             counted = (
-                f"{c.bad_canary:,} of {c.n_canary:,} differ from what the stable answered, and"
+                f"{c.bad_canary:,} of {c.n_canary:,} differ from what the stable answered, and at most"
                 f" {100 * self.max_rate:g} % may"
             )
         return (
