@@ -139,8 +139,8 @@ class Evidence:
             )
         else:
             counted = (
-                f"{c.bad_canary:,} of {c.n_canary:,} differ from what the stable answered, and at most"
-                f" {100 * self.max_rate:g} % may"
+                f"{c.bad_canary:,} of {c.n_canary:,} differ from what the stable answered, and"
+                f" at most {100 * self.max_rate:g} % may"
             )
         return (
             f"{self.guardrail}: {counted}; evidence e = {e_value(self.log_e)}, alarm at"

@@ -98,7 +98,7 @@ def test_disagreement_needs_no_label_and_no_exposed_request() -> None:
 
     assert broken.is_alarm
     assert broken.sentence().startswith(
-        "disagreement: 26 of 100 differ from what the stable answered, and at most 12 % may; evidence e = "
+        "disagreement: 26 of 100 differ from what the stable answered, and at most 12 % may; "
     )
     assert not usual.is_alarm
 
