@@ -99,10 +99,24 @@ class Gateway:
         )
 
     def start(self, version: int) -> Backend:
-        """Start the server of a version, if it doesn't run, and wait until it answers."""
-        self.prepare(version)
-        server = self._servers[version]
-        server.wait_until_served(version)
+        """Start the server of a version, if it doesn't run, and wait until it answers.
+
+        One that dies meanwhile is started once more.
+
+        Raises:
+            UnavailableError: It has died again.
+            DeadlineExceededError: It doesn't load the version in time.
+        """
+        for is_last in (False, True):
+            self.prepare(version)
+            server = self._servers[version]
+            try:
+                server.wait_until_served(version)
+            except UnavailableError:
+                if is_last or is_alive(server):
+                    raise
+            else:
+                break
         return Backend(name=f"v{version}", rest=server.address("rest"), grpc=server.address("grpc"))
 
     def serve(self, version: int) -> str:
