@@ -73,8 +73,8 @@ def say(year: dict[str, Any]) -> list[str]:
             n["promoted"] <= 8,
         ),
         claim(
-            f"{n['undecided']} candidates were undecided and {n['refused']} refused,"
-            f" {n['quarantined']} deliveries set aside, {n['rolled back']} versions rolled back.",
+            f"Candidates undecided: {n['undecided']}, refused: {n['refused']}; deliveries set"
+            f" aside: {n['quarantined']}; versions rolled back: {n['rolled back']}.",
             n["undecided"] + n["refused"] >= 1,
             n["quarantined"] >= 1,
             n["rolled back"] >= 1,
