@@ -111,7 +111,8 @@ def compare(
         )
         n_unknown += int((places < 0).sum())
         places, first = np.unique(places, return_index=True)
-        is_new = (places >= 0) & ~is_compared[places]
+        places, first = places[places >= 0], first[places >= 0]
+        is_new = ~is_compared[places]
         places, first = places[is_new], first[is_new]
         is_compared[places] = True
         sent = inputs.table(batch).reindex(columns=names).iloc[first]

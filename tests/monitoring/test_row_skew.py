@@ -106,6 +106,13 @@ def test_only_known_requests_of_the_model_count_and_each_once(computed, tmp_path
     assert found.n_unknown == 40
 
 
+def test_nothing_computed_leaves_every_row_unknown(computed, tmp_path: Path) -> None:
+    found = compared(write(tmp_path, computed), computed[:0])
+
+    assert (found.n_rows, found.n_different, found.n_unknown) == (0, 0, N)
+    assert set(shares(found).values()) == {0.0}
+
+
 def test_a_request_with_several_rows(tmp_path: Path) -> None:
     sent = {"usd": np.float32([1, 2, 3])}
     log_file(tmp_path, 0).write_bytes(record("a", 0, sent, [0.5] * 3))
