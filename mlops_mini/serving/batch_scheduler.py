@@ -297,12 +297,13 @@ class LimitedQueue:
     def _padded_rows(self, tasks: Sequence[Task]) -> int:
         return self.options.padded(sum([task.n_rows for task in tasks]))
 
-    def ran(self, ran: _Ran) -> None:
-        """Count a run, on the event loop."""
+    def settle(self, ran: _Ran) -> None:
+        """Hand out what came of a run and count it, on the event loop."""
+        n_answered = batching.settle(ran.tasks, ran.outcome)
         if self.metrics is not None:
             n_rows, n_good = self._padded_rows(ran.tasks), n_succeeded(ran.tasks, ran.outcome)
-            self.metrics.ran(n_rows, len(ran.tasks), n_good, ran.ended_s - ran.began_s)
-            self.metrics.batched(ran.tasks, n_rows, ran.began_s)
+            times = ran.began_s, ran.ended_s
+            self.metrics.ran(ran.tasks, n_rows, n_good, n_answered, *times, True)
 
 
 class BatchScheduler:
@@ -372,8 +373,7 @@ class BatchScheduler:
         self._n_free += 1
         try:
             for ran in work.result():
-                queue.ran(ran)
-                batching.settle(ran.tasks, ran.outcome, queue.metrics)
+                queue.settle(ran)
         except Exception as exc:  # our own fault, whatever it is: nobody may wait for ever
             logger.exception("a batch has failed")
             for waiting in batch:

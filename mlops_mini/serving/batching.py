@@ -14,8 +14,9 @@ independent of each other, and its requests are run alone for good.
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
 import logging
-import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -35,6 +36,10 @@ MAX_ROWS = 64  # of a batch
 MAX_TASK_ROWS = 8  # of a request in it: a larger one gains nothing, and the others would wait
 _N_TRIALS = 20
 _TOLERANCE = 1e-5
+# Where 1e39 becomes Infinity as a float32 without a warning: `np.errstate` takes longer than most
+# of what's done to a small request.
+_ANY_SIZE = contextvars.copy_context()
+_ANY_SIZE.run(np.seterr, over="ignore")
 
 
 class Results:
@@ -79,7 +84,7 @@ class Task(Protocol):
         """Take the results, the first of one's rows, and the one after the last; None is all.
 
         Returns:
-            Whether it's answered, and whoever ran it counts that: see `RunMetrics.answered`.
+            Whether it's answered, and whoever ran it counts that: see `RunMetrics.ran`.
         """
         ...
 
@@ -126,13 +131,15 @@ class BatchQueue:
         """Say whether the next batch also has to be run one by one."""
         return self.n_trials < _N_TRIALS
 
-    def ran(self, tasks: Sequence[Task], outcome: Outcome, began_s: float, ended_s: float) -> None:
-        """Count a batch that ran from then to then, by `time.perf_counter`."""
+    def settle(
+        self, tasks: Sequence[Task], outcome: Outcome, began_s: float, ended_s: float
+    ) -> None:
+        """Hand out what came of a run from then to then, by `time.perf_counter`, and count it."""
+        n_answered = settle(tasks, outcome)
         if self.metrics is not None:
             n_rows, n_good = padded_rows(tasks), n_succeeded(tasks, outcome)
-            self.metrics.ran(n_rows, len(tasks), n_good, ended_s - began_s)
-            if len(tasks) > 1:
-                self.metrics.batched(tasks, n_rows, began_s)
+            is_batch = len(tasks) > 1
+            self.metrics.ran(tasks, n_rows, n_good, n_answered, began_s, ended_s, is_batch)
 
 
 def cut(tasks: Sequence[Task], *, is_alone: bool = False) -> list[Sequence[Task]]:
@@ -143,6 +150,10 @@ def cut(tasks: Sequence[Task], *, is_alone: bool = False) -> list[Sequence[Task]
         is_alone: Make a batch of each.
     """
     if len(tasks) == 1:
+        return [tasks]
+    sizes = [task.n_rows for task in tasks]
+    is_one_batch = sum(sizes) <= MAX_ROWS and max(sizes) <= MAX_TASK_ROWS and not is_alone
+    if is_one_batch and len({task.kind for task in tasks}) == 1:
         return [tasks]
     batches: list[Sequence[Task]] = []
     open_batches: dict[Hashable, tuple[list[Task], int]] = {}
@@ -171,10 +182,19 @@ def padded_rows(tasks: Sequence[Task]) -> int:
     """
     if len(tasks) == 1:
         return tasks[0].n_rows
-    return 1 << (sum([task.n_rows for task in tasks]) - 1).bit_length()
+    return padded(sum([task.n_rows for task in tasks]))
 
 
-def join(tasks: Sequence[Task], dtypes: Sequence[np.dtype[Any]], n_rows: int) -> list[Array]:
+def padded(n_rows: int) -> int:
+    """Round up to a power of two.
+
+    >>> [padded(n) for n in (1, 3, 64)]
+    [1, 4, 64]
+    """
+    return 1 << (n_rows - 1).bit_length()
+
+
+def join(tasks: Sequence[Task], dtypes: Sequence[np.dtype[Any] | None], n_rows: int) -> list[Array]:
     """Join the blocks of tasks of one kind, and pad them by the last task's first row.
 
     Args:
@@ -186,26 +206,34 @@ def join(tasks: Sequence[Task], dtypes: Sequence[np.dtype[Any]], n_rows: int) ->
         One array for each block; where rows aren't its first dimension, its first are the aliases.
     """
     last = tasks[-1]
+    if len(tasks) == 1 and n_rows == last.n_rows:
+        return [*map(_to_feed, last.blocks, dtypes)]
+    quietly = _ANY_SIZE.copy().run
     n_padding = n_rows - sum([task.n_rows for task in tasks])
     joined: list[Array] = []
-    with np.errstate(over="ignore"):  # 1e39 becomes Infinity
-        for index, dtype in enumerate(dtypes):
-            parts = [task.blocks[index] for task in tasks]
-            if last.axis and not isinstance(parts[-1], np.ndarray):  # a row of values
-                parts += parts[-1:] * n_padding
-                n_values = len(parts) * len(parts[0])
-                rows = np.fromiter(chain.from_iterable(parts), dtype, n_values)
-                joined.append(np.ascontiguousarray(rows.reshape(len(parts), -1).T))
-            elif len(parts) == 1 and not n_padding:
-                joined.append(parts[0].astype(dtype, copy=False))
-            else:
-                if n_padding:
-                    block = parts[-1]
-                    row = block[:1] if not last.axis else block[:, :1]
-                    parts += [row] * n_padding
-                axis = last.axis
-                joined.append(np.concatenate(parts, axis, dtype=dtype, casting="same_kind"))
+    for index, dtype in enumerate(dtypes):
+        parts = [task.blocks[index] for task in tasks]
+        if last.axis and not isinstance(parts[-1], np.ndarray):  # a row of values
+            parts += parts[-1:] * n_padding
+            n_values = len(parts) * len(parts[0])
+            rows = quietly(np.fromiter, chain.from_iterable(parts), dtype, n_values)
+            joined.append(np.ascontiguousarray(rows.reshape(len(parts), -1).T))
+            continue
+        if n_padding:
+            block = parts[-1]
+            row = block[:1] if not last.axis else block[:, :1]
+            parts += [row] * n_padding
+        concatenate = functools.partial(np.concatenate, dtype=dtype, casting="same_kind")
+        joined.append(quietly(concatenate, parts, last.axis))
     return joined
+
+
+def _to_feed(block: Any, dtype: np.dtype[Any] | None) -> Array:
+    """Make a block of a task that runs alone what's fed; of a row of values each is an alias's."""
+    quietly = _ANY_SIZE.copy().run
+    if isinstance(block, np.ndarray):
+        return quietly(block.astype, dtype, copy=False)
+    return quietly(np.fromiter, block, dtype, len(block)).reshape(-1, 1)
 
 
 # Of a batch, or of each of its tasks on its own.
@@ -217,6 +245,8 @@ def n_succeeded(tasks: Sequence[Task], outcome: Outcome) -> int:
     """Count the tasks that have results."""
     if isinstance(outcome, Results):
         return len(tasks)
+    if len(tasks) == 1:
+        return int(isinstance(outcome[0], Results))
     return sum([isinstance(own, Results) for own in outcome])
 
 
@@ -234,7 +264,10 @@ def run(queue: BatchQueue, tasks: Sequence[Task], run_batch: _Run) -> Outcome:
         DeadlineExceededError: They took too long.
     """
     if len(tasks) == 1:
-        return run_alone(tasks, run_batch)
+        try:
+            return [Results(run_batch(tasks))]
+        except MlopsMiniError as exc:
+            return [exc]
     if queue.is_on_trial:
         return _try(queue, tasks, run_batch)
     try:
@@ -290,8 +323,8 @@ def _is_whole(tasks: Sequence[Task], arrays: Sequence[Array]) -> bool:
     return all(array.ndim and len(array) == n_rows for array in arrays)
 
 
-def settle(tasks: Sequence[Task], outcome: Outcome, metrics: RunMetrics | None) -> None:
-    """Hand each task its results or its error, and count the answers that are left to count."""
+def settle(tasks: Sequence[Task], outcome: Outcome) -> int:
+    """Hand each task its results or its error; return how many answers are left to count."""
     n_answered = 0
     if isinstance(outcome, Results):
         start = 0
@@ -304,8 +337,7 @@ def settle(tasks: Sequence[Task], outcome: Outcome, metrics: RunMetrics | None) 
                 n_answered += task.done(own, 0, None)
             else:
                 task.failed(own)
-    if n_answered and metrics is not None:
-        metrics.answered(tasks, n_answered, time.perf_counter())
+    return n_answered
 
 
 def _are_equal(

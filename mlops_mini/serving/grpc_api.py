@@ -24,12 +24,13 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, UnavailableError
 from mlops_mini.serving.example_methods import ExampleMethods
-from mlops_mini.serving.grpc_fast import FastReader, can_write, write_response
+from mlops_mini.serving.grpc_fast import FastReader
 from mlops_mini.serving.joined import Joined, within
 from mlops_mini.serving.json_fast import fits
 from mlops_mini.serving.model_config import SslConfig
 from mlops_mini.serving.model_service import ModelService
 from mlops_mini.serving.models import Models
+from mlops_mini.serving.plain_messages import write_response
 from mlops_mini.serving.predict import Predictor
 from mlops_mini.serving.profiler import Profiler
 from mlops_mini.serving.request_log import RequestLog
@@ -334,18 +335,18 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
         if found is None:
             return None
         model, servable, signature = found
-        layout, outputs = signature.layout, signature.outputs
+        layout = signature.layout
         if layout is None or not fits(array.shape, layout.shape):
             return None
-        if (array.dtype, (alias,)) != layout.groups[0] or not can_write(o.dtype for o in outputs):
+        has_floats = all(output.dtype in ("float", "double") for output in signature.outputs)
+        if not has_floats or (array.dtype, (alias,)) != layout.groups[0]:
             return None
         answered = ModelSpec(
             name=spec.name, version=servable.version, signature_name=signature.name
         )
-        aliases = [output.alias for output in outputs]
         task = Joined(
             [array], 0, len(array), n_elements=array.size, timeout_s=timeout_s,
-            answer=functools.partial(write_response, answered, aliases),
+            answer=functools.partial(write_response, answered, signature.output_aliases),
         )  # fmt: skip
         is_joined = self.predictor.submit(model, servable, signature, task, patience_s=patience_s)
         return (answered, task.future) if is_joined else None

@@ -1,4 +1,4 @@
-"""Plain Predict messages straight to numpy and back; anything else is left to `mlops_mini.wire`.
+"""Plain Predict requests straight to numpy; anything else is left to `mlops_mini.wire`.
 
 The calls of one client differ in the numbers of their only tensor. So the bytes before and after
 these tell everything else, once a message with them has been read the exact way: the same bytes
@@ -7,22 +7,16 @@ around as many numbers are the same request with other numbers.
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mlops_mini import wire
 from mlops_mini.errors import InvalidArgumentError
-from mlops_mini.wire import DType, ModelSpec, PredictRequest
+from mlops_mini.wire import ModelSpec, PredictRequest
 
 _MAX_KNOWN = 64  # kinds of messages, of any length
 _MAX_AROUND_BYTES = 2**12
-_FIELDS = {"float": 5, "double": 6}  # of a TensorProto
-_BYTES, _VARINT = 2, 0  # wire types
 
 Array = npt.NDArray[np.floating]
 
@@ -107,58 +101,3 @@ def _is_around(head: bytes, tail: bytes, request: PredictRequest, alias: str, ar
         and read.dtype == array.dtype
         and read.tobytes() == others.tobytes()
     )
-
-
-def write_response(spec: ModelSpec, aliases: Sequence[str], arrays: Sequence[Array]) -> bytes:
-    """Serialize a PredictResponse of floats and doubles, with typed fields.
-
-    >>> outputs = [np.float32([[0.5], [2]])]
-    >>> message = write_response(ModelSpec(name="m", version=3), ["y"], outputs)
-    >>> wire.PredictResponse.from_bytes(message).outputs["y"].tolist()
-    [[0.5], [2.0]]
-    """
-    parts = [_spec_bytes(spec)]
-    for alias, array in zip(aliases, arrays, strict=True):
-        parts += (_head(alias, array.dtype.char, array.shape), array.tobytes())
-    return b"".join(parts)
-
-
-def can_write(dtypes: Iterable[str]) -> bool:
-    """Say whether `write_response` takes these of TensorFlow's types."""
-    return all(dtype in _FIELDS for dtype in dtypes)
-
-
-@functools.lru_cache(256)
-def _spec_bytes(spec: ModelSpec) -> bytes:
-    response = wire.PredictResponse(model_spec=spec, outputs={})
-    return response.to_bytes()
-
-
-@functools.lru_cache(1024)
-def _head(alias: str, char: str, shape: tuple[int, ...]) -> bytes:
-    """Write all of an output that comes before its numbers."""
-    dtype = _dtype(char)
-    n_bytes = math.prod(shape) * dtype.numpy.itemsize
-    dims = b"".join(_field(2, _tag(1, _VARINT) + _varint(size)) for size in shape)
-    tensor = _tag(1, _VARINT) + _varint(dtype.number) + _field(2, dims)
-    tensor += _tag(_FIELDS[dtype.name], _BYTES) + _varint(n_bytes)
-    key = _field(1, alias.encode())
-    value = _tag(2, _BYTES) + _varint(len(tensor) + n_bytes)
-    entry_bytes = len(key) + len(value) + len(tensor) + n_bytes
-    return _tag(1, _BYTES) + _varint(entry_bytes) + key + value + tensor
-
-
-def _dtype(char: str) -> DType:
-    return next(dtype for dtype in wire.DTYPES if dtype.numpy == np.dtype(char))
-
-
-def _tag(number: int, wire_type: int) -> bytes:
-    return bytes([number << 3 | wire_type])
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return _tag(number, _BYTES) + _varint(len(content)) + content
-
-
-def _varint(number: int) -> bytes:
-    return wire.varints([number])

@@ -12,6 +12,7 @@ TensorFlow Serving's rules and words.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -129,6 +130,12 @@ class FastRequest(NamedTuple):
     row_shape: tuple[int, ...] | None
 
 
+# As `FastRequest(...)`, without a call in Python.
+_request = cast(
+    "Callable[[tuple[Any, ...]], FastRequest]", functools.partial(tuple.__new__, FastRequest)
+)
+
+
 class _Known:
     """What a skeleton tells; `fits` is the last layout that its shape was found to fit."""
 
@@ -186,7 +193,7 @@ class FastReader:
             known.fits = layout
         block = flat.reshape(known.shape) if known.row_shape else flat
         n_rows = known.shape[0]
-        return FastRequest(name, known.is_rows, [block], n_rows, known.size, known.row_shape)
+        return _request((name, known.is_rows, [block], n_rows, known.size, known.row_shape))
 
     def learn(self, body: bytes, shape: tuple[int, ...]) -> None:
         """Remember the skeleton of a body that the exact reader has found to be of this shape."""
@@ -288,4 +295,4 @@ def _blocks(
         blocks.append(own)
     if n_nans:  # one was part of a text
         raise TypeError
-    return FastRequest(name, is_rows, blocks, n_rows, n_elements, None if n_rows > 1 else ())
+    return _request((name, is_rows, blocks, n_rows, n_elements, None if n_rows > 1 else ()))

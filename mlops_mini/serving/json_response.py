@@ -13,7 +13,7 @@ import base64
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ _UNWRITABLE = (np.float16, np.uint16)
 _NUMBER_BYTES = 16
 _FEW = 16  # below it a loop is faster than numpy
 _FLOAT = struct.Struct("<f")
+_FLOAT32 = np.dtype(np.float32)
 _LEAST_NORMAL = 1.2e-38
 _FARTHEST = 11
 # What leaves nine digits before the point, by the exponent and 3: 10 to the 11th for 0.00123.
@@ -66,6 +67,41 @@ def encode_predict(outputs: Mapping[str, Array], is_rows: bool) -> bytes:
     return write_object("predictions", rows, is_strict=is_strict)
 
 
+def encode_few(aliases: Sequence[str], arrays: Sequence[Array], is_rows: bool) -> bytes | None:
+    r"""Write what `encode_predict` writes if it's a few float32; None if it's anything else.
+
+    Args:
+        aliases: Of the outputs, sorted.
+        arrays: One for each.
+        is_rows: As there.
+
+    >>> encode_few(["y"], [np.float32([[2.5, 1 / 3]])], is_rows=True)
+    b'{\n    "predictions": [[2.5,0.333333343]]\n}'
+    """
+    columns = [*map(_few, arrays)]
+    n_rows = {0 if column is None else len(column) for column in columns}
+    if 0 in n_rows or (is_rows and len(n_rows) > 1):
+        return None
+    value: Any = columns[0]
+    if len(columns) > 1 and is_rows:
+        value = [dict(zip(aliases, row, strict=True)) for row in zip(*columns, strict=True)]
+    elif len(columns) > 1:
+        value = dict(zip(aliases, columns, strict=True))
+    text = orjson.dumps(value)
+    if b"null" in text:  # NaN or Infinity
+        return None
+    return (b'{\n    "predictions": ' if is_rows else b'{\n    "outputs": ') + text + b"\n}"
+
+
+def _few(array: Array) -> list[Any] | None:
+    """List a few float32 as doubles that are printed as `as_printed` does; None for others."""
+    if array.dtype is not _FLOAT32 or not 0 < array.size <= _FEW or not 0 < array.ndim <= 2:
+        return None
+    if array.ndim == 1:
+        return [*map(_print_one, array.tolist())]
+    return [[*map(_print_one, row)] for row in array.tolist()]
+
+
 class PreparedOutputs:
     """The outputs of a batch, ready to be written for each of its requests.
 
@@ -92,10 +128,13 @@ class PreparedOutputs:
             if n_rows not in (-1, len(array)):
                 return
             n_rows = len(array)
-            value, is_strict = json_value(alias, array)
             begin, end = b"[" * (array.ndim - 1), b"]" * (array.ndim - 1)
-            text = _write(value, is_strict=is_strict)[array.ndim : -array.ndim]
-            rows = text.split(end + b"," + begin)
+            few = _few(array)
+            text = b"null" if few is None else orjson.dumps(few)
+            if b"null" in text:  # also for NaN and Infinity
+                value, is_strict = json_value(alias, array)
+                text = _write(value, is_strict=is_strict)
+            rows = text[array.ndim : -array.ndim].split(end + b"," + begin)
             columns.append((_write(alias, is_strict=True), begin, end, rows))
         self._columns = columns
 
@@ -109,15 +148,17 @@ class PreparedOutputs:
             own = {alias: array[start:stop] for alias, array in self.outputs.items()}
             return encode_predict(own, is_rows)
         head = b'{\n    "predictions": ' if is_rows else b'{\n    "outputs": '
+        if len(self._columns) == 1:
+            _, begin, end, rows = self._columns[0]
+            own_rows = (end + b"," + begin).join(rows[start:stop])
+            return b"%b[%b%b%b]\n}" % (head, begin, own_rows, end)
         texts = []
         for name, begin, end, rows in self._columns:
-            if is_rows and len(self._columns) > 1:
+            if is_rows:
                 texts.append([name + b":" + begin + row + end for row in rows[start:stop]])
-                continue
-            own_rows = b"[" + begin + (end + b"," + begin).join(rows[start:stop]) + end + b"]"
-            if len(self._columns) == 1:
-                return head + own_rows + b"\n}"
-            texts.append([name + b":" + own_rows])
+            else:
+                own_rows = (end + b"," + begin).join(rows[start:stop])
+                texts.append([name + b":[" + begin + own_rows + end + b"]"])
         objects = b",".join([b"{" + b",".join(row) + b"}" for row in zip(*texts, strict=True)])
         return head + (b"[" + objects + b"]" if is_rows else objects) + b"\n}"
 

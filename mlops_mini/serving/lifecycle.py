@@ -216,9 +216,8 @@ class ModelLifecycle:
                         raise self._with_hint(not_found.unknown_label(label))
                 raise self._with_hint(not_found.not_served(self.name, version))
             held.n_running += 1
-            servable = cast("Servable", held.servable)  # an available version has one
         try:
-            yield servable
+            yield cast("Servable", held.servable)  # an available version has one
         finally:
             self._release(held)
 
@@ -228,18 +227,24 @@ class ModelLifecycle:
 
     def hold(self, servable: Servable) -> Callable[[], None] | None:
         """Hold one that is `answering`; return what lets it go, or None if it is too late."""
-        with self._changed:
+        self._changed.acquire()  # `with` takes two calls more, for each request
+        try:
             held = self._answering.get((servable.version, ""))
-            if held is None or held.servable is not servable:
-                return None
-            held.n_running += 1
-        return functools.partial(self._release, held)
+            if held is not None and held.servable is servable:
+                held.n_running += 1
+                return functools.partial(self._release, held)
+            return None
+        finally:
+            self._changed.release()
 
     def _release(self, held: _Version) -> None:
-        with self._changed:
+        self._changed.acquire()
+        try:
             held.n_running -= 1
             if held.state == State.UNLOADING and not held.n_running:
                 self.wake.set()
+        finally:
+            self._changed.release()
 
     @property
     def n_running(self) -> int:

@@ -78,6 +78,7 @@ class Monitoring:
     async def _write(self) -> str:
         await asyncio.sleep(max(self._next_s - time.perf_counter(), 0))
         self._due = None
+        self._metrics.count_noted()
         self._count_logged()
         lines: list[str] = []
         took_s = 0.0

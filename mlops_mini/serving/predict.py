@@ -22,7 +22,6 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeVar, cast
 
-import numpy as np
 import numpy.typing as npt
 
 from mlops_mini import wire
@@ -130,13 +129,13 @@ class Predictor:
         if isinstance(queue, LimitedQueue):
             return self._scheduler.schedule(queue, task)
         if not queue.waiting:
-            queue.release = model.hold(servable)
-            if queue.release is None:
+            release = model.hold(servable)
+            if release is None:
                 return False
-            if is_alone:
-                queue.waiting.append(task)
-                self._flush(servable, signature, queue)
+            if is_alone and self._is_run_here(servable, signature, queue, (task,)):
+                release()
                 return True
+            queue.release = release
             if patience_s:
                 loop = asyncio.get_running_loop()
                 queue.timer = loop.call_later(patience_s, self._flush, servable, signature, queue)
@@ -205,11 +204,10 @@ class Predictor:
             return False
         run = functools.partial(_run_batch, servable, signature, None)
         try:
-            began_s = 0.0 if queue.metrics is None else time.perf_counter()
+            is_counted = queue.metrics is not None
+            began_s = time.perf_counter() if is_counted else 0.0
             outcome = batching.run(queue, tasks, run)
-            if queue.metrics is not None:
-                queue.ran(tasks, outcome, began_s, time.perf_counter())
-            batching.settle(tasks, outcome, queue.metrics)
+            queue.settle(tasks, outcome, began_s, time.perf_counter() if is_counted else 0.0)
         except Exception as exc:  # our own fault, whatever it is: nobody may wait for ever
             logger.exception("a batch of %s has failed", queue.name)
             _give_up(tasks, exc)
@@ -244,10 +242,9 @@ class Predictor:
                 began_s = time.perf_counter()
                 arguments = (batching.run, queue, tasks, run)
                 outcome = await self._workers.run(*arguments, timeout_s=timeout_s, hold=hold)
-                queue.ran(tasks, outcome, began_s, time.perf_counter())
-                batching.settle(tasks, outcome, queue.metrics)
+                queue.settle(tasks, outcome, began_s, time.perf_counter())
             except DeadlineExceededError as exc:
-                batching.settle(tasks, [exc] * len(tasks), queue.metrics)
+                batching.settle(tasks, [exc] * len(tasks))
             except Exception as exc:  # as above
                 logger.exception("a batch of %s has failed", queue.name)
                 _give_up(tasks, exc)
@@ -352,7 +349,7 @@ class Predictor:
         counted = self._queue(model, servable, checked.signature).metrics
         if counted is not None:
             n_rows = next((len(array) for array in checked.arrays if array.ndim), 1)
-            counted.ran(n_rows, 1, 1, time.perf_counter() - began_s)
+            counted.ran_apart(n_rows, began_s)
 
     def _join(
         self, servable: Servable, checked: CheckedRun, timeout_s: float | None, patience_s: float
@@ -400,28 +397,19 @@ def _limited_queue(
     return LimitedQueue(options, run, hold, may_run_again=signature.is_stateless)
 
 
-def _timed(
-    costs: RunCosts, run: Callable[[], list[Array]], n_elements: int, *, is_here: bool
-) -> list[Array]:
-    """Run a signature and let its costs be learned from; `is_here` if there is no limit."""
-    began = time.perf_counter()
-    try:
-        return run()
-    finally:
-        seconds = time.perf_counter() - began
-        # A short one more of those that are known to be short says nothing new.
-        if not (is_here and costs.is_warm and seconds < INLINE_LIMIT_S):
-            costs.add(n_elements, seconds)
-
-
 def _timed_run(
     servable: Servable, checked: CheckedRun, n_elements: int, timeout_ms: int | None
 ) -> list[Array]:
-    signature = checked.signature
-    run = functools.partial(
-        servable.run, signature.inputs, checked.outputs, checked.arrays, timeout_ms=timeout_ms
-    )
-    return _timed(signature.costs, run, n_elements, is_here=timeout_ms is None)
+    """Run a signature and let its costs be learned from."""
+    costs, began_s = checked.signature.costs, time.perf_counter()
+    try:
+        return servable.run(
+            checked.signature.inputs, checked.outputs, checked.arrays, timeout_ms=timeout_ms
+        )
+    finally:
+        seconds = time.perf_counter() - began_s
+        if not _is_usual(costs, seconds, timeout_ms):
+            costs.add(n_elements, seconds)
 
 
 def _give_up(tasks: Sequence[Task], error: Exception) -> None:
@@ -439,14 +427,23 @@ def _run_batch(
     """Run tasks of one kind as one batch, padded to so many rows; 0 for the next power of two."""
     n_rows = n_rows or batching.padded_rows(tasks)
     if tasks[0].axis == 0:
-        dtypes = [cast("np.dtype[Any]", spec.numpy) for spec in signature.inputs]
-        arrays = batching.join(tasks, dtypes, n_rows)
+        arrays: Sequence[Array] = batching.join(tasks, signature.input_dtypes, n_rows)
     else:
         layout = cast("InputLayout", signature.layout)
-        arrays = batching.join(tasks, [dtype for dtype, _ in layout.groups], n_rows)
-        arrays = [*layout.order([*chain.from_iterable(arrays)])]
-    run = functools.partial(servable.run_signature, signature, arrays, timeout_ms=timeout_ms)
-    return _timed(signature.costs, run, _batch_elements(tasks), is_here=timeout_ms is None)
+        groups = batching.join(tasks, [dtype for dtype, _ in layout.groups], n_rows)
+        arrays = layout.order([*chain.from_iterable(groups)])
+    began_s = time.perf_counter()
+    try:
+        return servable.run_signature(signature, arrays, timeout_ms=timeout_ms)
+    finally:
+        seconds = time.perf_counter() - began_s
+        if not _is_usual(signature.costs, seconds, timeout_ms):
+            signature.costs.add(_batch_elements(tasks), seconds)
+
+
+def _is_usual(costs: RunCosts, seconds: float, timeout_ms: int | None) -> bool:
+    """Say whether a run says nothing new: it's one more short one on the event loop."""
+    return timeout_ms is None and costs.is_warm and seconds < INLINE_LIMIT_S
 
 
 def _is_short(signature: LoadedSignature, tasks: Sequence[Task]) -> bool:
@@ -457,9 +454,8 @@ def _batch_elements(tasks: Sequence[Task]) -> int:
     """Count the elements of a batch with its padding."""
     if len(tasks) == 1:
         return tasks[0].n_elements
-    n_elements = sum([task.n_elements for task in tasks])
-    n_rows = sum([task.n_rows for task in tasks])
-    return n_elements * batching.padded_rows(tasks) // n_rows
+    n_elements, n_rows = sum([t.n_elements for t in tasks]), sum([t.n_rows for t in tasks])
+    return n_elements * batching.padded(n_rows) // n_rows
 
 
 def _n_elements(arrays: Sequence[Array]) -> int:

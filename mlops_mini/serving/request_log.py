@@ -22,6 +22,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,9 @@ import numpy.typing as npt
 from mlops_mini import prediction_log, wire
 from mlops_mini.errors import FailedPreconditionError
 from mlops_mini.prediction_log import UNFINISHED
+from mlops_mini.serving import plain_messages
 from mlops_mini.serving.model_config import LogConfig, ModelConfig
+from mlops_mini.serving.plain_messages import field
 from mlops_mini.serving.servables import DEFAULT_SIGNATURE
 from mlops_mini.wire import ModelSpec, PredictRequest, PredictResponse
 from mlops_mini.wire_messages import EXACT, FAST, parse
@@ -45,6 +48,11 @@ _WRITTEN_RECORDS = 256  # at once
 _TURN_S = 0.0005  # after which others have theirs
 _RETRY_S = 1.0
 _SILENCE_S = 60.0  # after it was said that records are dropped
+# Where a PredictionLog has the messages of each method.
+_LOGS = {
+    method: EXACT["PredictionLog"].DESCRIPTOR.fields_by_name[f"{method}_log"].number
+    for method in ("predict", "classify", "regress", "multi_inference")
+}
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -102,7 +110,7 @@ class RequestLog:
         self._leave_out_features = leave_out_features
         self._rotate_bytes = rotate_bytes
         self._rotate_s = rotate_s
-        self._saved_model_tags = saved_model_tags
+        self._saved_model_tags = tuple(saved_model_tags)
         self._max_waiting = max_waiting
         self._id_prefix, self._numbers = secrets.token_hex(8).encode(), itertools.count(1)
         self._waiting = deque[_Waiting]()
@@ -296,17 +304,13 @@ class RequestLog:
         method, answered, request, response = waiting.make()
         if self._leave_out_features:
             request = _without_features(method, request)
-        record = EXACT["PredictionLog"]()
-        metadata = record.log_metadata
-        wire.fill_spec(metadata.model_spec, answered)
-        metadata.sampling_config.sampling_rate = waiting.log.sampling_rate
-        metadata.saved_model_tags.extend(self._saved_model_tags)
-        metadata.time_us = waiting.time_ns // 1000
-        metadata.timestamp_secs = metadata.time_us // 1_000_000
-        metadata.request_id = waiting.request_id
-        messages = getattr(record, f"{method}_log")
-        messages.request, messages.response = request, response
-        return bytes(record.SerializeToString())
+        time_us = waiting.time_ns // 1000
+        metadata = EXACT["LogMetadata"](
+            request_id=waiting.request_id, time_us=time_us, timestamp_secs=time_us // 1_000_000
+        )
+        shared = _shared_metadata(answered, waiting.log.sampling_rate, self._saved_model_tags)
+        exchange = field(1, request) + field(2, response)
+        return field(1, shared + metadata.SerializeToString()) + field(_LOGS[method], exchange)
 
 
 def predict_exchange(
@@ -315,9 +319,24 @@ def predict_exchange(
     """Serialize a Predict; the arguments are those of `RequestLog.add_predict`."""
     signature_name = asked.signature_name or DEFAULT_SIGNATURE
     answered = ModelSpec(name=asked.name, version=version, signature_name=signature_name)
-    request = PredictRequest(model_spec=asked, inputs=inputs).to_bytes(as_content=False)
-    response = PredictResponse(model_spec=answered, outputs=outputs).to_bytes()
+    if plain_messages.are_plain(chain(inputs.values(), outputs.values())):
+        request = plain_messages.write_request(asked, inputs)
+        response = plain_messages.write_response(answered, [*outputs], [*outputs.values()])
+    else:
+        request = PredictRequest(model_spec=asked, inputs=inputs).to_bytes(as_content=False)
+        response = PredictResponse(model_spec=answered, outputs=outputs).to_bytes()
     return Exchange("predict", answered, request, response)
+
+
+@functools.lru_cache(256)
+def _shared_metadata(
+    answered: ModelSpec, sampling_rate: float, saved_model_tags: tuple[str, ...]
+) -> bytes:
+    """Write the part of a LogMetadata that all requests of a signature have in common."""
+    metadata = EXACT["LogMetadata"](saved_model_tags=saved_model_tags)
+    wire.fill_spec(metadata.model_spec, answered)
+    metadata.sampling_config.sampling_rate = sampling_rate
+    return bytes(metadata.SerializeToString())
 
 
 def _check_writable(log: LogConfig) -> None:

@@ -383,16 +383,19 @@ class _Predict:
         if self.log is not None:
             self.log([array[start:stop] for array in results.arrays])
         try:
-            prepared: PreparedOutputs | None = results.shared
-            if prepared is None:
-                aliases = [spec.alias for spec in self.signature.outputs]
-                outputs = dict(zip(aliases, results.arrays, strict=True))
-                if _is_large(outputs):
-                    own = {alias: array[start:stop] for alias, array in outputs.items()}
-                    self._api.reply_later(self._send, own, self._is_rows)
-                    return False
-                prepared = results.shared = PreparedOutputs(outputs)
-            body = prepared.encode(start, stop, self._is_rows)
+            aliases, body = self.signature.output_aliases, None
+            if stop is None:
+                body = json_response.encode_few(aliases, results.arrays, self._is_rows)
+            if body is None:
+                prepared: PreparedOutputs | None = results.shared
+                if prepared is None:
+                    outputs = dict(zip(aliases, results.arrays, strict=True))
+                    if _is_large(outputs):
+                        own = {alias: array[start:stop] for alias, array in outputs.items()}
+                        self._api.reply_later(self._send, own, self._is_rows)
+                        return False
+                    prepared = results.shared = PreparedOutputs(outputs)
+                body = prepared.encode(start, stop, self._is_rows)
         except MlopsMiniError as exc:
             self._send(error_answer(exc))
             return False

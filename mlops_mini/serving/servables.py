@@ -107,6 +107,8 @@ class LoadedSignature:
         layout: What its inputs are, if batches can be made of plain bodies.
         unservable: Why it cannot be served, empty if it can. If not, its inputs and outputs are
             left out here.
+        input_dtypes: The numpy types of the inputs.
+        output_aliases: The aliases of the outputs.
     """
 
     name: str
@@ -118,6 +120,13 @@ class LoadedSignature:
     may_batch: bool = False
     layout: InputLayout | None = None
     unservable: str = ""
+    input_dtypes: tuple[np.dtype[Any] | None, ...] = field(init=False)
+    output_aliases: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """List what every request asks for."""
+        object.__setattr__(self, "input_dtypes", tuple([spec.numpy for spec in self.inputs]))
+        object.__setattr__(self, "output_aliases", tuple([spec.alias for spec in self.outputs]))
 
     def check_servable(self) -> None:
         """Raise an UnimplementedError if it cannot be served."""

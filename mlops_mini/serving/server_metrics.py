@@ -16,7 +16,7 @@ import re
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 from urllib.parse import unquote_to_bytes
 
 from mlops_mini.errors import CODE_NAMES, InternalError, InvalidArgumentError, MlopsMiniError
@@ -40,6 +40,7 @@ _EXAMPLES = functools.partial(Histogram, exponential(1, 2, 15))
 _STALLS_S = functools.partial(Histogram, exponential(0.001, 2, 14))
 _THREAD_POOL = "batch_threads"  # TensorFlow Serving's name where no other is configured
 _UNKNOWN_CODE = 2
+_MAX_NOTED = 256  # runs that aren't counted yet
 _TURN_S = 0.002  # what came within that time has come in one turn of the event loop
 
 
@@ -48,6 +49,15 @@ class _Route(NamedTuple):
 
     n_succeeded: Counter
     latency_us: Histogram
+
+
+class _Batches(NamedTuple):
+    """Where batches count as such."""
+
+    input_size: Histogram
+    queuing_us: Histogram
+    n_runs: Counter
+    processed_size: Histogram
 
 
 class _Task(Protocol):
@@ -67,12 +77,15 @@ class ServerMetrics:
         stalls_s: How late the event loop was, seconds.
         request_log_count: Requests that were logged, by model and status.
         families: All of it.
+        noted: Runs that have ended and aren't counted yet.
     """
 
     def __init__(self, tell: Callable[..., object]) -> None:
         """Count nothing yet; `tell` calls a function on the event loop, from any thread."""
         self.models: Container[str] = ()
         self._tell = tell
+        self.noted: list[_Run] = []
+        self._batches: _Batches | None = None  # as every series, it's made with the first of them
         self._posts: dict[bytes, _Route] = {}
         self._calls: dict[tuple[str, bytes], _Route] = {}
         self.families: list[Family[Counter] | Family[Histogram]] = []
@@ -234,20 +247,33 @@ class ServerMetrics:
             self,
         )
 
-    def batched(self, tasks: Sequence[_Task], n_processed: int, began_s: float) -> None:
-        """Count a batch; the arguments are those of `RunMetrics.batched`."""
-        sizes = [task.n_rows for task in tasks]
-        n_rows = sum(sizes)
-        observe_rows = self._input_batch_size.series().observe
-        if n_rows == len(sizes):
-            observe_rows(1, n_rows)
+    def count_noted(self) -> None:
+        """Count the runs that were noted."""
+        noted, self.noted = self.noted, []
+        for run in noted:
+            run.counted.count(run)
+            if run.is_batch:
+                self._count_batch(run)
+
+    def _count_batch(self, run: _Run) -> None:
+        if self._batches is None:
+            self._batches = _Batches(
+                self._input_batch_size.series(),
+                self._queuing_latency.series(_THREAD_POOL),
+                self._wrapped_run_count.series(),
+                self._processed_batch_size.series(),
+            )
+        batches, n_rows = self._batches, sum(run.sizes)
+        if n_rows == len(run.sizes):
+            batches.input_size.observe(1, n_rows)
         else:
-            for size in sizes:
-                observe_rows(size)
-        _observe_since(self._queuing_latency.series(_THREAD_POOL), tasks, len(tasks), began_s)
-        self._wrapped_run_count.series().value += 1
-        self._processed_batch_size.series().observe(n_processed)
-        self._padding_size.series(str(n_processed)).observe(n_processed - n_rows)
+            for size in run.sizes:
+                batches.input_size.observe(size)
+        _observe_since(batches.queuing_us, run.queued_s, len(run.sizes), run.began_s)
+        batches.n_runs.value += 1
+        batches.processed_size.observe(run.n_processed)
+        padding = self._padding_size.series(str(run.n_processed))
+        padding.observe(run.n_processed - n_rows)
 
     def examples_ran(self, model: str, api: str, n_examples: int, seconds: float) -> None:
         """Count a run of `Classify`, `Regress` or `MultiInference`; from any thread."""
@@ -304,8 +330,42 @@ class ServerMetrics:
             self._tell(count, label, code, time.perf_counter() - began_s)
 
 
+class _Run(NamedTuple):
+    """A run whose requests have been answered, as it's noted.
+
+    Attributes:
+        counted: Where it counts.
+        sizes: Rows of each of its requests, in the order in which they came.
+        queued_s: When they came; this and all times are of `time.perf_counter`.
+        n_processed: Their rows and the padding.
+        n_succeeded: How many of them have succeeded.
+        n_answered: How many of these came by REST and aren't counted by their edge.
+        began_s: When it began.
+        ended_s: When it ended.
+        answered_s: When the requests were answered.
+        is_batch: Whether it counts as a batch, too.
+    """
+
+    counted: RunMetrics
+    sizes: Sequence[int]
+    queued_s: Sequence[float]
+    n_processed: int
+    n_succeeded: int
+    n_answered: int
+    began_s: float
+    ended_s: float
+    answered_s: float
+    is_batch: bool
+
+
+_run = cast("Callable[[tuple[Any, ...]], _Run]", functools.partial(tuple.__new__, _Run))
+
+
 class RunMetrics:
     """What counts the runs of one signature of one version, on the event loop.
+
+    A run is only noted until someone asks, or many are: a client that has the server to itself
+    waits for what is done about its request, and to count all at once is quicker by far.
 
     Attributes:
         labels: Model, version and signature.
@@ -334,57 +394,61 @@ class RunMetrics:
         self._graph_run_time = graph_run_time
         self._server = server
 
-    def ran(self, n_rows: int, n_requests: int, n_succeeded: int, seconds: float) -> None:
-        """Count a run.
+    def ran(
+        self,
+        tasks: Sequence[_Task],
+        n_processed: int,
+        n_succeeded: int,
+        n_answered: int,
+        began_s: float,
+        ended_s: float,
+        is_batch: bool,
+    ) -> None:
+        """Note a run of these tasks, which have just been answered; `_Run` says what else is."""
+        if len(tasks) == 1:
+            sizes: Sequence[int] = (tasks[0].n_rows,)
+            queued_s: Sequence[float] = (tasks[0].queued_s,)
+        else:
+            sizes, queued_s = [task.n_rows for task in tasks], [task.queued_s for task in tasks]
+        numbers = n_processed, n_succeeded, n_answered
+        times = began_s, ended_s, time.perf_counter()
+        noted = self._server.noted
+        noted.append(_run((self, sizes, queued_s, *numbers, *times, is_batch)))
+        if len(noted) >= _MAX_NOTED:
+            self._server.count_noted()
 
-        Args:
-            n_rows: Its rows, padding included.
-            n_requests: The requests that it was for.
-            n_succeeded: How many of them.
-            seconds: How long it took.
-        """
-        micros = seconds * 1e6
-        self.n_requests.value += n_requests
-        self.rows.observe(n_rows)
-        self._latency_us.observe(micros, n_succeeded)
+    def ran_apart(self, n_rows: int, began_s: float) -> None:
+        """Note a run that was none of a queue's, for one request, and ends now."""
+        now_s = time.perf_counter()
+        run = _Run(self, (n_rows,), (began_s,), n_rows, 1, 0, began_s, now_s, now_s, is_batch=False)
+        self._server.noted.append(run)
+
+    def count(self, run: _Run) -> None:
+        """Count a run."""
+        micros = (run.ended_s - run.began_s) * 1e6
+        self.n_requests.value += len(run.sizes)
+        self.rows.observe(run.n_processed)
+        self._latency_us.observe(micros, run.n_succeeded)
         self._graph_runs.value += 1
         self._graph_run_time.value += int(micros)
-
-    def batched(self, tasks: Sequence[_Task], n_processed: int, began_s: float) -> None:
-        """Count a run that was a batch as such, too.
-
-        Args:
-            tasks: The requests in it.
-            n_processed: Their rows and the padding.
-            began_s: When the run began, by `time.perf_counter`.
-        """
-        self._server.batched(tasks, n_processed, began_s)
-
-    def answered(self, tasks: Sequence[_Task], n_answered: int, ended_s: float) -> None:
-        """Count REST requests that have succeeded, which their edge hasn't counted.
-
-        Args:
-            tasks: What ran with them, in the order in which it came.
-            n_answered: How many of these were answered.
-            ended_s: When they were, by `time.perf_counter`.
-        """
+        if not run.n_answered:
+            return
         if self._rest is None:
             self._rest = self._server.route(self.labels[0], "predict", "REST")
-        self._rest.n_succeeded.value += n_answered
-        _observe_since(self._rest.latency_us, tasks, n_answered, ended_s)
+        self._rest.n_succeeded.value += run.n_answered
+        _observe_since(self._rest.latency_us, run.queued_s, run.n_answered, run.answered_s)
 
 
 def _observe_since(
-    histogram: Histogram, tasks: Sequence[_Task], n_tasks: int, ended_s: float
+    histogram: Histogram, queued_s: Sequence[float], n_tasks: int, ended_s: float
 ) -> None:
     """Count for how long so many of some tasks have waited, in microseconds.
 
     What comes in one turn of the event loop has come at the same time, and waits for as long as the
     first of it: which of them is read first says nothing about the client's wait.
     """
-    first_s = tasks[0].queued_s
-    if n_tasks < len(tasks) or tasks[-1].queued_s - first_s < _TURN_S:
-        histogram.observe((ended_s - first_s) * 1e6, n_tasks)
+    if n_tasks < len(queued_s) or queued_s[-1] - queued_s[0] < _TURN_S:
+        histogram.observe((ended_s - queued_s[0]) * 1e6, n_tasks)
         return
-    for task in tasks:
-        histogram.observe((ended_s - task.queued_s) * 1e6)
+    for began_s in queued_s:
+        histogram.observe((ended_s - began_s) * 1e6)

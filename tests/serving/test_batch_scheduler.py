@@ -173,6 +173,7 @@ def test_batches_and_what_waits_for_them_are_counted() -> None:
 
     play(work, queue)
 
+    metrics.count_noted()
     page = [line for family in metrics.families for line in family.lines()]
     batching_session = ":tensorflow:serving:batching_session:"
     assert n_waiting == [3]

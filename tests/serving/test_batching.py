@@ -49,7 +49,7 @@ class Model:
 
 
 def run(queue: BatchQueue, model: Model, *asked: Asked) -> list[Any]:
-    batching.settle(asked, batching.run(queue, asked, model), None)
+    batching.settle(asked, batching.run(queue, asked, model))
     return [one.heard for one in asked]
 
 

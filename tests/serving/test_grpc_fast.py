@@ -1,10 +1,7 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mlops_mini import wire
-from mlops_mini.serving import grpc_fast
 from mlops_mini.serving.grpc_fast import FastReader
 from mlops_mini.wire import ModelSpec, PredictRequest, PredictResponse
 
@@ -96,30 +93,3 @@ def test_only_so_many_kinds_are_kept() -> None:
 
     assert sum(map(len, reader._known.values())) <= 64
     assert reader.read(messages[-1]) is not None
-
-
-@given(
-    st.lists(st.integers(0, 3), max_size=3),
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=200),
-    st.sampled_from([np.float32, np.float64]),
-    st.integers(0, 2**63 - 1),
-)
-def test_answers_are_written_as_the_exact_writer_does(
-    shape: list[int], alias: str, dtype: type, version: int
-) -> None:
-    spec = ModelSpec(name="m", version=version, signature_name="s")
-    arrays = [np.arange(np.prod([2, *shape])).reshape(2, *shape).astype(dtype), np.float32([3])]
-
-    written = grpc_fast.write_response(spec, [alias, f"{alias}!"], arrays)
-
-    response = PredictResponse.from_bytes(written)
-    assert response.model_spec == spec
-    assert len(response.outputs) == 2
-    for name, array in zip([alias, f"{alias}!"], arrays, strict=True):
-        read = response.outputs[name]
-        assert (read.shape, read.dtype, read.tolist()) == (array.shape, array.dtype, array.tolist())
-
-
-def test_types_that_are_left_to_the_exact_writer() -> None:
-    assert grpc_fast.can_write(["float", "double"])
-    assert not grpc_fast.can_write(["float", "int64"])

@@ -5,7 +5,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given
-from hypothesis.extra.numpy import arrays
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from hypothesis.strategies import floats
 
 from mlops_mini import wire
@@ -139,3 +140,57 @@ def test_a_long_text_makes_a_long_answer() -> None:
 
     assert json_response.answer_bytes(outputs) > 2**20
     assert wire.n_bytes(outputs) > 2**20
+
+
+FLOATS = floats(width=32)
+FEW = arrays(np.float32, array_shapes(min_dims=1, max_dims=2, max_side=4), elements=FLOATS)
+
+
+@given(st.dictionaries(st.sampled_from("yz"), FEW, min_size=1), st.booleans())
+def test_a_few_numbers_are_written_as_many_are(outputs: dict[str, Any], is_rows: bool) -> None:
+    outputs = dict(sorted(outputs.items()))
+    few = json_response.encode_few([*outputs], [*outputs.values()], is_rows)
+
+    are_finite = all(np.isfinite(array).all() for array in outputs.values())
+    if is_rows and len({*map(len, outputs.values())}) > 1:
+        assert few is None
+    elif are_finite:
+        assert few == json_response.encode_predict(outputs, is_rows)
+    else:
+        assert few is None
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros(17, np.float32),
+        np.zeros(0, np.float32),
+        np.zeros((1, 1, 1), np.float32),
+        np.float32(1),
+        np.zeros(1),
+        np.int64([1]),
+        _texts(b"a"),
+    ],
+)
+def test_what_is_not_a_few_numbers_is_left_to_the_exact_writer(array: Any) -> None:
+    assert json_response.encode_few(["y"], [array], False) is None
+
+
+@given(
+    st.sampled_from([np.float32, np.float64]),
+    st.lists(array_shapes(min_dims=0, max_dims=2, max_side=3), min_size=1, max_size=2),
+    st.booleans(),
+    st.data(),
+)
+def test_each_request_of_a_batch_gets_its_rows(
+    dtype: type, shapes: list[tuple[int, ...]], is_rows: bool, data: st.DataObject
+) -> None:
+    outputs = {
+        alias: data.draw(arrays(dtype, (8, *shape), elements=FLOATS))
+        for alias, shape in zip("yz", shapes, strict=False)
+    }
+    prepared = json_response.PreparedOutputs(outputs)
+
+    for start, stop in ((0, 1), (1, 4), (4, 8)):
+        own = {alias: array[start:stop] for alias, array in outputs.items()}
+        assert prepared.encode(start, stop, is_rows) == json_response.encode_predict(own, is_rows)

@@ -1,6 +1,7 @@
 """The whole server as a process: start, stop, and what must not end it."""
 
 import contextlib
+import os
 import re
 import signal
 import socket
@@ -47,7 +48,12 @@ def test_the_script_serves_and_stops(toy_models: Path, tmp_path: Path) -> None:
         "--rest_api_timeout_ms=9",
         f"--model_base_path={toy_models / 'numbered'}", "--model_name=m",
     ]  # fmt: skip
-    with (tmp_path / "err").open("w") as log, subprocess.Popen(argv, stdout=log, stderr=log) as run:
+    # Whoever sets this wants native logs; a test before this one may have imported TensorFlow here.
+    env = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    with (
+        (tmp_path / "err").open("w") as log,
+        subprocess.Popen(argv, stdout=log, stderr=log, env=env) as run,
+    ):
         wait_until(address_file.exists, "the address file")
         server = Server(run, tmp_path)
         with grpc.insecure_channel(server.grpc) as channel:  # while TensorFlow is being imported
