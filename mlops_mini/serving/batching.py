@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlops_mini.errors import DeadlineExceededError, MlopsMiniError
+from mlops_mini.serving.json_fast import InputLayout
 from mlops_mini.serving.server_metrics import RunMetrics
 
 logger = logging.getLogger(__name__)
@@ -228,8 +229,17 @@ def join(tasks: Sequence[Task], dtypes: Sequence[np.dtype[Any] | None], n_rows: 
     return joined
 
 
+def to_arrays(layout: InputLayout, blocks: Sequence[Any]) -> dict[str, Array]:
+    """Turn the blocks of a plain request into one array per alias."""
+    arrays: dict[str, Array] = {}
+    for (dtype, aliases), block in zip(layout.groups, blocks, strict=True):
+        rows = _to_feed(block, dtype)
+        arrays.update({aliases[0]: rows} if layout.shape else zip(aliases, rows, strict=True))
+    return arrays
+
+
 def _to_feed(block: Any, dtype: np.dtype[Any] | None) -> Array:
-    """Make a block of a task that runs alone what's fed; of a row of values each is an alias's."""
+    """Make the array to feed of a block: of a row of values one row for each alias."""
     quietly = _ANY_SIZE.copy().run
     if isinstance(block, np.ndarray):
         return quietly(block.astype, dtype, copy=False)

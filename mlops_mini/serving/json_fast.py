@@ -95,18 +95,6 @@ class InputLayout:
             n_aliases=len(inputs),
         )
 
-    def to_arrays(self, blocks: Sequence[Any]) -> dict[str, Array]:
-        """Turn blocks, as a `FastRequest` has them, into one array per alias."""
-        arrays: dict[str, Array] = {}
-        with np.errstate(over="ignore"):  # 1e39 becomes Infinity
-            for (numpy, aliases), block in zip(self.groups, blocks, strict=True):
-                if not isinstance(block, np.ndarray):
-                    rows = np.fromiter(block, numpy, len(block)).reshape(-1, 1)
-                else:
-                    rows = block.astype(numpy, copy=False)
-                arrays.update({aliases[0]: rows} if self.shape else zip(aliases, rows, strict=True))
-        return arrays
-
 
 class FastRequest(NamedTuple):
     """What a plain body asks.

@@ -317,8 +317,7 @@ def predict_exchange(
     asked: ModelSpec, version: int, inputs: Mapping[str, Array], outputs: Mapping[str, Array]
 ) -> Exchange:
     """Serialize a Predict; the arguments are those of `RequestLog.add_predict`."""
-    signature_name = asked.signature_name or DEFAULT_SIGNATURE
-    answered = ModelSpec(name=asked.name, version=version, signature_name=signature_name)
+    answered = _answered(asked.name, version, asked.signature_name or DEFAULT_SIGNATURE)
     if plain_messages.are_plain(chain(inputs.values(), outputs.values())):
         request = plain_messages.write_request(asked, inputs)
         response = plain_messages.write_response(answered, [*outputs], [*outputs.values()])
@@ -326,6 +325,11 @@ def predict_exchange(
         request = PredictRequest(model_spec=asked, inputs=inputs).to_bytes(as_content=False)
         response = PredictResponse(model_spec=answered, outputs=outputs).to_bytes()
     return Exchange("predict", answered, request, response)
+
+
+@functools.lru_cache(256)
+def _answered(name: str, version: int, signature_name: str) -> ModelSpec:
+    return ModelSpec(name=name, version=version, signature_name=signature_name)
 
 
 @functools.lru_cache(256)

@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError
 from mlops_mini.serving import json_fast, json_hint, json_request, json_response, lifecycle
-from mlops_mini.serving.batching import Results
+from mlops_mini.serving.batching import Results, to_arrays
 from mlops_mini.serving.example_methods import ExampleMethods
 from mlops_mini.serving.http_answers import JSON_HEADERS, REQUEST_ID, Answer, error_page
 from mlops_mini.serving.http_requests import Reply, Taker
@@ -173,11 +173,9 @@ class RestApi:
 
         def make() -> Exchange:
             layout = cast("InputLayout", predict.signature.layout)
-            asked = ModelSpec(
-                name=name, version=version[0], version_label=version[1], signature_name=predict.key
-            )
-            inputs = layout.to_arrays(predict.blocks)
-            outputs = {s.alias: a for s, a in zip(predict.signature.outputs, arrays, strict=True)}
+            inputs = to_arrays(layout, predict.blocks)
+            outputs = dict(zip(predict.signature.output_aliases, arrays, strict=True))
+            asked = _asked(name, *version, predict.key)
             return predict_exchange(asked, predict.servable.version, inputs, outputs)
 
         n_bytes = 8 * predict.n_elements + sum([a.nbytes + text_bytes(a) for a in arrays])
@@ -414,6 +412,11 @@ class _Predict:
         if isinstance(error, InvalidArgumentError):
             error.hint = json_hint.predict_hint(self.servable, self.key)
         self._send(error_answer(error))
+
+
+@functools.lru_cache(256)
+def _asked(name: str, version: int | None, label: str, key: str) -> ModelSpec:
+    return ModelSpec(name=name, version=version, version_label=label, signature_name=key)
 
 
 def _is_large(outputs: Mapping[str, Array]) -> bool:
