@@ -234,7 +234,7 @@ def n_bytes(arrays: Mapping[str, Array]) -> int:
 
 def text_bytes(array: Array) -> int:
     """Count the bytes of texts, 0 for numbers; of very many texts only some are counted."""
-    is_text = array.dtype == object
+    is_text = array.dtype.char == "O"
     return sum(map(len, islice(array.flat, _MAX_COUNTED_TEXTS))) if is_text else 0
 
 

@@ -301,9 +301,10 @@ class LimitedQueue:
         """Hand out what came of a run and count it, on the event loop."""
         n_answered = batching.settle(ran.tasks, ran.outcome)
         if self.metrics is not None:
-            n_rows, n_good = self._padded_rows(ran.tasks), n_succeeded(ran.tasks, ran.outcome)
-            times = ran.began_s, ran.ended_s
-            self.metrics.ran(ran.tasks, n_rows, n_good, n_answered, *times, True)
+            n_rows = sum([task.n_rows for task in ran.tasks])
+            n_good = n_succeeded(ran.tasks, ran.outcome)
+            numbers = n_rows, self.options.padded(n_rows), n_good, n_answered
+            self.metrics.ran(ran.tasks, *numbers, ran.began_s, ran.ended_s, True)
 
 
 class BatchScheduler:

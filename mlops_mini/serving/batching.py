@@ -138,9 +138,13 @@ class BatchQueue:
         """Hand out what came of a run from then to then, by `time.perf_counter`, and count it."""
         n_answered = settle(tasks, outcome)
         if self.metrics is not None:
-            n_rows, n_good = padded_rows(tasks), n_succeeded(tasks, outcome)
-            is_batch = len(tasks) > 1
-            self.metrics.ran(tasks, n_rows, n_good, n_answered, began_s, ended_s, is_batch)
+            is_batch, n_rows = len(tasks) > 1, sum([task.n_rows for task in tasks])
+            n_processed, n_good = (
+                padded(n_rows) if is_batch else n_rows,
+                n_succeeded(tasks, outcome),
+            )
+            numbers = n_rows, n_processed, n_good, n_answered
+            self.metrics.ran(tasks, *numbers, began_s, ended_s, is_batch)
 
 
 def cut(tasks: Sequence[Task], *, is_alone: bool = False) -> list[Sequence[Task]]:

@@ -20,7 +20,6 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -65,8 +64,7 @@ class Exchange(NamedTuple):
     response: bytes
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     """A request that was answered and is to be written; see `RequestLog.add_later`."""
 
     log: LogConfig

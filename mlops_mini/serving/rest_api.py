@@ -158,27 +158,24 @@ class RestApi:
             log = logs.get(name)
             if log is not None and random() < log.sampling_rate:  # noqa: S311 - `sampled` inline
                 predict.request_id = self.request_log.identify(request_id)
-                predict.log = functools.partial(self._log, log, version, predict)
+                predict.log, predict.version = log, version
         return self.predictor.submit(model, servable, signature, predict, is_alone=is_alone)
 
-    def _log(
+    def log(
         self,
-        log: LogConfig,
-        version: tuple[int | None, str],
         predict: _Predict,
+        log: LogConfig,
         arrays: Sequence[Array],
+        start: int,
+        stop: int | None,
     ) -> None:
-        """Log a request of a batch, of whose outputs it has been given its own rows."""
+        """Log a request, with its rows of the outputs; what takes long is left to the log."""
+        n_bytes = 8 * predict.n_elements
+        for array in arrays:
+            n_bytes += array.nbytes if stop is None else array.nbytes * predict.n_rows // len(array)
+            n_bytes += text_bytes(array[start:stop]) if array.dtype.char == "O" else 0
+        make = functools.partial(_exchange, predict, arrays, start, stop)
         name = predict.servable.name
-
-        def make() -> Exchange:
-            layout = cast("InputLayout", predict.signature.layout)
-            inputs = to_arrays(layout, predict.blocks)
-            outputs = dict(zip(predict.signature.output_aliases, arrays, strict=True))
-            asked = _asked(name, *version, predict.key)
-            return predict_exchange(asked, predict.servable.version, inputs, outputs)
-
-        n_bytes = 8 * predict.n_elements + sum([a.nbytes + text_bytes(a) for a in arrays])
         self.request_log.add_later(log, name, predict.request_id, make, n_bytes)
 
     def reply_later(
@@ -346,13 +343,14 @@ class _Predict:
 
     Attributes:
         key: The signature as the body names it.
-        log: Told the request's rows of the outputs, if it's logged.
+        log: Where it's logged, if it is.
+        version: The version and label that it asks for; set where it's logged.
         request_id: Goes back with the answer unless it's empty.
     """
 
     __slots__ = (
         "_api", "_is_rows", "_reply", "axis", "blocks", "key", "kind", "log", "n_elements",
-        "n_rows", "queued_s", "request_id", "servable", "signature", "timeout_s",
+        "n_rows", "queued_s", "request_id", "servable", "signature", "timeout_s", "version",
     )  # fmt: skip
 
     def __init__(
@@ -373,13 +371,14 @@ class _Predict:
         self._api = api
         self.servable = servable
         self.signature = signature
-        self.log: Callable[[Sequence[Array]], None] | None = None
+        self.log: LogConfig | None = None
+        self.version: tuple[int | None, str]
         self.request_id = b""
         self._reply = reply
 
     def done(self, results: Results, start: int, stop: int | None) -> bool:
         if self.log is not None:
-            self.log([array[start:stop] for array in results.arrays])
+            self._api.log(self, self.log, results.arrays, start, stop)
         try:
             aliases, body = self.signature.output_aliases, None
             if stop is None:
@@ -412,6 +411,16 @@ class _Predict:
         if isinstance(error, InvalidArgumentError):
             error.hint = json_hint.predict_hint(self.servable, self.key)
         self._send(error_answer(error))
+
+
+def _exchange(predict: _Predict, arrays: Sequence[Array], start: int, stop: int | None) -> Exchange:
+    """Serialize a request with its rows of the outputs."""
+    servable, signature = predict.servable, predict.signature
+    inputs = to_arrays(cast("InputLayout", signature.layout), predict.blocks)
+    own = [array[start:stop] for array in arrays]
+    outputs = dict(zip(signature.output_aliases, own, strict=True))
+    asked = _asked(servable.name, *predict.version, predict.key)
+    return predict_exchange(asked, servable.version, inputs, outputs)
 
 
 @functools.lru_cache(256)
