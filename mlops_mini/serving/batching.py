@@ -139,11 +139,8 @@ class BatchQueue:
         n_answered = settle(tasks, outcome)
         if self.metrics is not None:
             is_batch, n_rows = len(tasks) > 1, sum([task.n_rows for task in tasks])
-            n_processed, n_good = (
-                padded(n_rows) if is_batch else n_rows,
-                n_succeeded(tasks, outcome),
-            )
-            numbers = n_rows, n_processed, n_good, n_answered
+            n_processed = padded(n_rows) if is_batch else n_rows
+            numbers = n_rows, n_processed, n_succeeded(tasks, outcome), n_answered
             self.metrics.ran(tasks, *numbers, began_s, ended_s, is_batch)
 
 
@@ -259,8 +256,6 @@ def n_succeeded(tasks: Sequence[Task], outcome: Outcome) -> int:
     """Count the tasks that have results."""
     if isinstance(outcome, Results):
         return len(tasks)
-    if len(tasks) == 1:
-        return int(isinstance(outcome[0], Results))
     return sum([isinstance(own, Results) for own in outcome])
 
 
@@ -278,10 +273,7 @@ def run(queue: BatchQueue, tasks: Sequence[Task], run_batch: _Run) -> Outcome:
         DeadlineExceededError: They took too long.
     """
     if len(tasks) == 1:
-        try:
-            return [Results(run_batch(tasks))]
-        except MlopsMiniError as exc:
-            return [exc]
+        return run_alone(tasks, run_batch)
     if queue.is_on_trial:
         return _try(queue, tasks, run_batch)
     try:
