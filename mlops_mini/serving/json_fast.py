@@ -27,6 +27,8 @@ import numpy.typing as npt
 import orjson
 import simdjson
 
+from mlops_mini.wire import MAX_RANK
+
 Array = npt.NDArray[Any]
 
 MAX_BYTES = 2**19  # of a body: two milliseconds
@@ -36,7 +38,7 @@ _MAX_NAMED_BYTES = 2**16
 _NOT_IN_SKELETON = b"0123456789+-.eE \t\r\n"
 # The only skeletons that say all: one key with nested lists, and at most the signature's name.
 _PLAIN = re.compile(
-    rb'\{(?P<before>"signatur_nam":"[^"\\]*",)?"(?P<key>instancs|inputs)":[\[\],]+'
+    rb'\{(?P<before>"signatur_nam":"[^"\\]*",)?"(?P<key>instancs|inputs)":(?P<value>[\[\],]+)'
     rb'(?P<after>(?<=\]),"signatur_nam":"[^"\\]*")?\}'
 )
 _FLOATS = ("float", "double")
@@ -198,6 +200,54 @@ class FastReader:
         key = "instances" if plain["key"] == b"instancs" else "inputs"
         has_name = bool(plain["before"] or plain["after"])
         self._shapes[skeleton] = _Known(key, has_name, shape, math.prod(shape))
+
+
+def read_numbers(body: bytes) -> FastRequest | None:
+    """Read numbers for one input, as a `FastReader` does, of a body that is like none before.
+
+    This takes longer, but little memory: for long bodies.
+
+    >>> read_numbers(b'{"instances": [[1, 2], [3, 4]]}').blocks[0].tolist()
+    [[1.0, 2.0], [3.0, 4.0]]
+    """
+    plain = _PLAIN.fullmatch(body.translate(None, _NOT_IN_SKELETON))
+    shape = _regular_shape(plain["value"]) if plain else ()
+    if plain is None or not shape or (plain["before"] and plain["after"]):
+        return None
+    try:
+        document: Any = simdjson.Parser().parse(body)
+        name = document["signature_name"] if plain["before"] or plain["after"] else ""
+        is_rows = plain["key"] == b"instancs"
+        values = document["instances" if is_rows else "inputs"]
+        flat = np.frombuffer(values.as_buffer(of_type="d"))
+    except (ValueError, KeyError, TypeError, RuntimeError):
+        return None
+    if flat.size != math.prod(shape):
+        return None
+    block = flat.reshape(shape)
+    return FastRequest(name, is_rows, [block], shape[0], flat.size, shape[1:])
+
+
+def _regular_shape(brackets: bytes) -> tuple[int, ...]:
+    """Tell the sizes of nested lists of numbers, () if they have no single shape.
+
+    Args:
+        brackets: The lists without their numbers.
+
+    >>> _regular_shape(b"[[,],[,],[,]]"), _regular_shape(b"[[,],[]]")
+    ((3, 2), ())
+    """
+    sizes: list[int] = []
+    part, n_levels = b"", len(brackets) - len(brackets.lstrip(b"["))
+    if n_levels > MAX_RANK:
+        return ()
+    for start in range(n_levels, 0, -1):
+        end = brackets.find(part + b"]", start)
+        if end < 0:
+            return ()
+        sizes.insert(0, (end - start) // (len(part) + 1) + 1)
+        part = b"[" + b",".join([part] * sizes[0]) + b"]"
+    return tuple(sizes) if part == brackets else ()
 
 
 def fits(shape: tuple[int, ...], declared: tuple[int, ...] | None) -> bool:

@@ -30,7 +30,14 @@ from urllib.parse import unquote
 import numpy.typing as npt
 
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError
-from mlops_mini.serving import json_fast, json_hint, json_request, json_response, lifecycle
+from mlops_mini.serving import (
+    json_fast,
+    json_hint,
+    json_long,
+    json_request,
+    json_response,
+    lifecycle,
+)
 from mlops_mini.serving.batching import Results, to_arrays
 from mlops_mini.serving.example_methods import ExampleMethods
 from mlops_mini.serving.http_answers import JSON_HEADERS, REQUEST_ID, Answer, error_page
@@ -328,7 +335,7 @@ class RestApi:
         if len(body) <= MAX_INLINE_BYTES:
             with contextlib.suppress(NotQuickError):
                 return json_request.read_predict(body, signatures, quick=True)
-        return await self.workers.do_json(len(body), json_request.read_predict, body, signatures)
+        return await self.workers.do_json(len(body), json_long.read_predict, body, signatures)
 
     async def _write(self, outputs: Mapping[str, Array], is_rows: bool) -> bytes:
         """Write the body of an answer: here, or where a large one stops nobody."""
