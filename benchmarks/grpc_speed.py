@@ -56,7 +56,8 @@ def requests() -> dict[str, PredictRequest]:
         "flight": with_gaps[with_gaps.isna().any(axis=1)].iloc[:1],
     }
     arrays = {
-        "half_plus_two": ("half_plus_two", {"x": np.float32([1, 2, 5])}),
+        "half_plus_two": ("half_plus_two", {"x": np.float32([1])}),
+        "half_plus_two_b3": ("half_plus_two", {"x": np.float32([1, 2, 5])}),
         "cnn": ("cnn", {"keras_tensor": images[:1]}),
         "cnn_b32": ("cnn", {"keras_tensor": images}),
         **{name: (name, training.as_inputs(rows)) for name, rows in tables.items()},
