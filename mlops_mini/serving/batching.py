@@ -20,7 +20,7 @@ import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,21 @@ _TOLERANCE = 1e-5
 # of what's done to a small request.
 _ANY_SIZE = contextvars.copy_context()
 _ANY_SIZE.run(np.seterr, over="ignore")
+
+
+class Patience(NamedTuple):
+    """How long a request may wait for others to be run with, and how many are enough.
+
+    Attributes:
+        seconds: Longest wait; 0 is for this turn of the event loop only.
+        n_enough: Requests that are run as soon as they wait.
+    """
+
+    seconds: float = 0.0
+    n_enough: int = MAX_ROWS
+
+
+AT_ONCE = Patience()
 
 
 class Results:
@@ -121,11 +136,6 @@ class BatchQueue:
     def n_waiting(self) -> int:
         """Count the tasks that wait."""
         return len(self.waiting)
-
-    @property
-    def is_full(self) -> bool:
-        """Say whether what waits fills a batch."""
-        return len(self.waiting) >= MAX_ROWS
 
     @property
     def is_on_trial(self) -> bool:

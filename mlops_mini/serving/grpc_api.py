@@ -12,7 +12,6 @@ import contextlib
 import functools
 import importlib
 import time
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +22,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from mlops_mini.errors import InvalidArgumentError, MlopsMiniError, UnavailableError
+from mlops_mini.serving.batching import Patience
 from mlops_mini.serving.example_methods import ExampleMethods
+from mlops_mini.serving.grpc_crowd import Crowd
 from mlops_mini.serving.grpc_fast import FastReader
 from mlops_mini.serving.joined import Joined, within
 from mlops_mini.serving.json_fast import fits
@@ -53,10 +54,6 @@ _WATCH_S = 0.2
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _MAX_MESSAGE_BYTES = 1024
 _INT32_MAX = 2**31 - 1
-# `grpc.aio` wakes the event loop for each call, so that a turn brings only one: where several are
-# under way, each waits that long for others. A lone client's calls don't wait.
-_PATIENCE_S = 0.002
-_COMING_S = 0.2  # a call whose message takes longer isn't waited for
 _REQUEST_ID = "x-request-id"
 _Method = Callable[[bytes, float | None, bytes], Awaitable[bytes]]
 
@@ -205,8 +202,7 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
     request_log: RequestLog = field(default_factory=RequestLog)
 
     def __post_init__(self) -> None:
-        self._n_predicts = 0  # under way
-        self._coming_s = deque[float]()  # when those calls were begun whose message isn't here yet
+        self._crowd = Crowd()
         self._reader = FastReader()
         methods: dict[str, _Method] = {
             f"/{_PREDICTION}/Predict": self.predict,
@@ -233,7 +229,7 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
     def service(self, handler_call_details: Any) -> Any:
         """Return the handler of a method by its full name; None if there is none."""
         if handler_call_details.method == PREDICT_METHOD:
-            self._coming_s.append(time.monotonic())
+            self._crowd.begins(time.monotonic())
         return self._handlers.get(handler_call_details.method)
 
     async def _answer(self, method: _Method, request_bytes: bytes, context: Any) -> bytes:
@@ -284,21 +280,18 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
             timeout_s: Longest run, seconds; None for no limit. So for the methods below.
             request_id: For the request log.
         """
-        self._n_predicts += 1
-        patience_s = self._patience_s()
+        patience = self._crowd.enters(time.monotonic())
         try:
-            soon = self._predict_soon(request_bytes, timeout_s, patience_s)
+            soon = self._predict_soon(request_bytes, timeout_s, patience)
             if soon is not None:
                 answered, future = soon
                 response_bytes = await within(future, timeout_s)
                 self._log(answered, request_id, request_bytes, response_bytes)
                 return response_bytes
             request = await self._read(request_bytes)
-            response = await self.predictor.predict(
-                request, timeout_s=timeout_s, patience_s=patience_s
-            )
+            response = await self.predictor.predict(request, timeout_s=timeout_s, patience=patience)
         finally:
-            self._n_predicts -= 1
+            self._crowd.leaves(time.monotonic())
         if len(request_bytes) <= MAX_INLINE_BYTES:
             self._reader.learn(request_bytes, request)
         response_bytes = await self._write(response)
@@ -314,17 +307,8 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
             messages = request_bytes, response_bytes
             self.request_log.add(log, "predict", answered, request_id, *messages)
 
-    def _patience_s(self) -> float:
-        """Say how long a call may wait for others: not at all if no other is under way."""
-        coming_s = self._coming_s
-        if coming_s:
-            coming_s.pop()  # the youngest: one whose client has gone grows old at the other end
-        while coming_s and time.monotonic() - coming_s[0] > _COMING_S:
-            coming_s.popleft()
-        return _PATIENCE_S if coming_s or self._n_predicts > 1 else 0.0
-
     def _predict_soon(
-        self, request_bytes: bytes, timeout_s: float | None, patience_s: float
+        self, request_bytes: bytes, timeout_s: float | None, patience: Patience
     ) -> tuple[ModelSpec, asyncio.Future[bytes]] | None:
         """Let a plain request join the others; None leaves it to the exact way."""
         read = self._reader.read(request_bytes)
@@ -348,7 +332,7 @@ class GrpcApi(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
             [array], 0, len(array), n_elements=array.size, timeout_s=timeout_s,
             answer=functools.partial(write_response, answered, signature.output_aliases),
         )  # fmt: skip
-        is_joined = self.predictor.submit(model, servable, signature, task, patience_s=patience_s)
+        is_joined = self.predictor.submit(model, servable, signature, task, patience=patience)
         return (answered, task.future) if is_joined else None
 
     async def _read(self, request_bytes: bytes) -> PredictRequest:

@@ -30,7 +30,7 @@ from mlops_mini.errors import (
 )
 from mlops_mini.serving import batch_scheduler, batching, lifecycle, servables
 from mlops_mini.serving.batch_scheduler import BatchScheduler, LimitedQueue
-from mlops_mini.serving.batching import BatchQueue, Task
+from mlops_mini.serving.batching import AT_ONCE, BatchQueue, Patience, Task
 from mlops_mini.serving.batching_options import BatchingOptions
 from mlops_mini.serving.joined import Joined, Turn, common_rows, to_blocks, within
 from mlops_mini.serving.json_fast import InputLayout
@@ -104,7 +104,7 @@ class Predictor:
         signature: LoadedSignature,
         task: Task,
         *,
-        patience_s: float = 0.0,
+        patience: Patience = AT_ONCE,
         is_alone: bool = False,
     ) -> bool:
         """Let a request that fits its signature join the others of this turn of the event loop.
@@ -114,7 +114,7 @@ class Predictor:
             servable: The version, not held.
             signature: Its signature.
             task: The request, which hears of its results later.
-            patience_s: How long it may wait for others, seconds; 0 for this turn only.
+            patience: How long it may wait for others.
             is_alone: No others can come in this turn: a short run is made at once.
 
         Returns:
@@ -136,13 +136,16 @@ class Predictor:
                 release()
                 return True
             queue.release = release
-            if patience_s:
+            if patience.seconds:
                 loop = asyncio.get_running_loop()
-                queue.timer = loop.call_later(patience_s, self._flush, servable, signature, queue)
+                queue.timer = loop.call_later(
+                    patience.seconds, self._flush, servable, signature, queue
+                )
             else:
                 self._call_soon(self._call_soon, self._flush, servable, signature, queue)
         queue.waiting.append(task)
-        if queue.timer is not None and (not patience_s or queue.is_full):
+        is_enough = not patience.seconds or len(queue.waiting) >= patience.n_enough
+        if queue.timer is not None and is_enough:
             queue.timer.cancel()
             queue.timer = None
             self._call_soon(self._flush, servable, signature, queue)
@@ -258,14 +261,14 @@ class Predictor:
         request: PredictRequest,
         *,
         timeout_s: float | None = None,
-        patience_s: float = 0.0,
+        patience: Patience = AT_ONCE,
     ) -> PredictResponse:
         """Answer a request that names its model.
 
         Args:
             request: The request.
             timeout_s: Longest run, seconds; None for no limit.
-            patience_s: How long it may wait for others to run with, seconds.
+            patience: How long it may wait for others to run with.
         """
         with contextlib.ExitStack() as hold:
             servable = hold.enter_context(lifecycle.acquire(self._models, request.model_spec))
@@ -277,7 +280,7 @@ class Predictor:
                 unreadable=request.unreadable,
                 output_filter=request.output_filter,
                 timeout_s=timeout_s,
-                patience_s=patience_s,
+                patience=patience,
                 hold=hold,
             )
             answered = ModelSpec(
@@ -296,7 +299,7 @@ class Predictor:
         unreadable: Sequence[str] = (),
         output_filter: Sequence[str] = (),
         timeout_s: float | None,
-        patience_s: float = 0.0,
+        patience: Patience = AT_ONCE,
         hold: contextlib.ExitStack,
     ) -> dict[str, Array]:
         """Check a request against its signature and run that.
@@ -308,7 +311,7 @@ class Predictor:
             unreadable: Aliases of inputs that were sent and cannot become arrays.
             output_filter: Aliases of the outputs wanted; empty means all.
             timeout_s: Longest run, seconds; None for no limit.
-            patience_s: How long it may wait for others to run with, seconds.
+            patience: How long it may wait for others to run with.
             hold: Holds the servable. If the time is over before the run is, the run takes it along,
                 so that the version is not unloaded under its feet.
 
@@ -323,7 +326,7 @@ class Predictor:
             output_filter=output_filter,
             check_method=self._check_method,
         )
-        joined = None if output_filter else self._join(servable, checked, timeout_s, patience_s)
+        joined = None if output_filter else self._join(servable, checked, timeout_s, patience)
         if joined is not None:
             is_limited = isinstance(servable.batching, BatchingOptions)  # the scheduler keeps time
             results = await (joined if is_limited else within(joined, timeout_s))
@@ -352,7 +355,7 @@ class Predictor:
             counted.ran_apart(n_rows, began_s)
 
     def _join(
-        self, servable: Servable, checked: CheckedRun, timeout_s: float | None, patience_s: float
+        self, servable: Servable, checked: CheckedRun, timeout_s: float | None, patience: Patience
     ) -> asyncio.Future[list[Array]] | None:
         """Let a checked request join the others; None if it must be run alone."""
         signature, arrays = checked.signature, checked.arrays
@@ -373,7 +376,7 @@ class Predictor:
         blocks, axis = to_blocks(signature, arrays)
         n_elements = _n_elements(arrays)
         task = Joined(blocks, axis, n_rows, n_elements=n_elements, timeout_s=timeout_s, answer=list)
-        is_joined = self.submit(model, servable, signature, task, patience_s=patience_s)
+        is_joined = self.submit(model, servable, signature, task, patience=patience)
         return task.future if is_joined else None
 
 
