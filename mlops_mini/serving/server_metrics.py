@@ -247,6 +247,12 @@ class ServerMetrics:
             self,
         )
 
+    def note(self, run: _Run) -> None:
+        """Note a run; many are counted at once."""
+        self.noted.append(run)
+        if len(self.noted) >= _MAX_NOTED:
+            self.count_noted()
+
     def count_noted(self) -> None:
         """Count the runs that were noted."""
         noted, self.noted = self.noted, []
@@ -419,16 +425,13 @@ class RunMetrics:
             self, n_requests, n_rows, sizes, queued_s, n_processed, n_succeeded, n_answered,
             began_s, ended_s, time.perf_counter(), is_batch,
         )  # fmt: skip
-        noted = self._server.noted
-        noted.append(_run(run))
-        if len(noted) >= _MAX_NOTED:
-            self._server.count_noted()
+        self._server.note(_run(run))
 
     def ran_apart(self, n_rows: int, began_s: float) -> None:
         """Note a run that was none of a queue's, for one request, and ends now."""
         now_s = time.perf_counter()
         request = 1, n_rows, (n_rows,), (began_s,), n_rows, 1, 0
-        self._server.noted.append(_Run(self, *request, began_s, now_s, now_s, is_batch=False))
+        self._server.note(_Run(self, *request, began_s, now_s, now_s, is_batch=False))
 
     def count(self, run: _Run) -> None:
         """Count a run."""

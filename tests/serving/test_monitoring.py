@@ -227,3 +227,15 @@ def test_a_server_does_not_start_with_a_broken_configuration(tmp_path: Path) -> 
 
 def test_without_a_configuration_there_is_no_page(toy_server: Server) -> None:
     assert toy_server.ask("GET", DEFAULT_PATH).status == 404
+
+
+def test_runs_that_nobody_asks_about_take_no_memory() -> None:
+    metrics = ServerMetrics(told_at_once)
+    runs = metrics.runs("m", 1, "serving_default")
+
+    for _ in range(1000):
+        runs.ran_apart(1, time.perf_counter())
+
+    assert len(metrics.noted) < 256
+    metrics.count_noted()
+    assert runs.n_requests.value == 1000
